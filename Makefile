@@ -1,0 +1,74 @@
+# The verbs of this project. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: help run test check format bench lock clean
+
+help: ## List the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: .venv/run ## Run the whole room on http://127.0.0.1:8888
+	@exec $(BIN)/m3 up
+
+test: .venv/dev .venv-litellm/ready ## Run every test
+	@exec $(BIN)/pytest
+
+check: .venv/dev ## Lint, check the format and the types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/dev ## Lay the code out
+	$(BIN)/ruff check --fix --quiet || true
+	$(BIN)/ruff format
+
+bench: .venv/dev ## Measure: median round trip and idle CPU, embedded and over RabbitMQ
+	@exec $(BIN)/python -m bench.roundtrip
+
+lock: .venv/dev ## Pin the dependencies anew (needs uv)
+	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
+	$(call compile,requirements.lock) --group build pyproject.toml
+	$(call compile,requirements-dev.lock) --group build --group dev pyproject.toml
+	$(call compile,tests/litellm.lock) tests/litellm.in
+
+clean: ## Remove the environments and caches; the room's data stay
+	rm -rf .venv .venv-litellm .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Lock files carry hashes and no registry address, so that they hold behind any mirror.
+compile = uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock" -o $(1)
+
+# $(call environment,FOLDER,LOCK FILE): an environment with just what the lock file says.
+ifdef UV
+environment = test -x $(1)/bin/python || uv venv -q --python '>=3.11' $(1); \
+	uv pip install -q --python $(1) --require-hashes -r $(2)
+else
+environment = test -x $(1)/bin/pip || $(PYTHON) -m venv $(1); \
+	$(1)/bin/pip install -q --disable-pip-version-check --require-hashes -r $(2)
+endif
+# $(call project,FOLDER): the project itself, linked into an environment that has all it needs.
+ifdef UV
+project = uv pip install -q --python $(1) --no-deps --no-build-isolation -e .
+else
+project = $(1)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+
+.venv/run: requirements.lock pyproject.toml
+	@echo "Making the environment in .venv …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || test -n "$(UV)" || \
+		{ echo "M3 needs Python 3.11 or newer; set PYTHON=python3.11 or install uv." >&2; exit 1; }
+	@set -e; $(call environment,.venv,requirements.lock); $(call project,.venv)
+	@touch $@
+
+.venv/dev: requirements-dev.lock .venv/run
+	@echo "Adding what the tests need …"
+	@set -e; $(call environment,.venv,requirements-dev.lock)
+	@touch $@
+
+.venv-litellm/ready: tests/litellm.lock
+	@echo "Making the environment of a third-party model server in .venv-litellm …"
+	@set -e; $(call environment,.venv-litellm,tests/litellm.lock)
+	@touch $@

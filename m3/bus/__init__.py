@@ -1,0 +1,22 @@
+"""The message bus, chosen by the scheme of its URL."""
+
+from contextlib import AbstractAsyncContextManager
+
+from m3.bus.interface import Bus, Consumer, Delivery, Subscription
+from m3.errors import StartError
+
+__all__ = ["Bus", "Consumer", "Delivery", "Subscription", "open_bus"]
+
+
+def open_bus(url: str) -> AbstractAsyncContextManager[Bus]:
+    """``memory://`` stays in this process; ``amqp://`` and ``amqps://`` are RabbitMQ."""
+    scheme = url.partition("://")[0]
+    if scheme == "memory":
+        from m3.bus.memory import MemoryBus
+
+        return MemoryBus.open()
+    if scheme in ("amqp", "amqps"):
+        from m3.bus.rabbit import RabbitBus
+
+        return RabbitBus.open(url)
+    raise StartError(f"BROKER_URL must begin with memory://, amqp:// or amqps://, not {scheme!r}.")

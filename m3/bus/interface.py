@@ -1,0 +1,87 @@
+"""What a bus promises, whichever one it is.
+
+**At least once.** What was published to a route that must arrive, and whose ``publish`` returned, is delivered to a
+consumer of each bound queue until one acks it. It may be delivered more than once, so handlers must not mind.
+
+**In order.** One consumer gets the messages of a queue in the order in which they came in; a redelivery comes out of
+order.
+
+**Settling.** ``ack`` after the work is committed. ``reject`` sends a message to the dead-letter queue. What is
+neither acked nor rejected when the consumer closes, its process dies or its connection breaks goes to another
+consumer; having come back more than ``delivery_limit`` times it goes to the dead-letter queue.
+
+**Subscriptions are news.** A private queue lives as long as its process is connected. When the connection was away,
+or more than ``PRIVATE_MAX_LENGTH`` messages wait, some are lost: the table has them.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from m3.topology import Exchange, Queue, Route
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """One message handed to a consumer. ``receipt`` is the bus's own."""
+
+    key: str
+    body: bytes
+    redelivered: bool
+    receipt: object
+
+
+class Consumer(Protocol):
+    """Takes messages from a shared queue, never more unsettled ones at a time than its prefetch."""
+
+    async def take(self, at_most: int) -> list[Delivery]:
+        """Wait for a message, then return what is there, oldest first, up to ``at_most``."""
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these. Where the connection broke since they were taken this does nothing: they come again."""
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Send this one to the dead-letter queue. Where the connection broke this does nothing: it comes again."""
+
+
+class Subscription(Protocol):
+    """A private queue of this process; nothing in it needs settling."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name just now. It changes when the connection is made anew."""
+
+    async def take(self, at_most: int) -> list[bytes]:
+        """Wait for a message, then return the bodies that are there, oldest first, up to ``at_most``.
+
+        Raises Interrupted, once each time, after the queue was lost and is back with all its bindings.
+        """
+
+    async def bind(self, exchange: Exchange, key: str) -> None:
+        """Hear what matches ``key`` from now on. While the broker is away the binding is kept for its return, after
+        which ``take`` raises Interrupted."""
+
+    async def unbind(self, exchange: Exchange, key: str) -> None:
+        """Hear it no more."""
+
+
+class Bus(Protocol):
+    """Carries bodies between services."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish can be tried just now."""
+
+    async def publish(self, route: Route, body: bytes) -> None:
+        """Returns when the broker has taken the body.
+
+        Raises BusFull or Unroutable, and then nothing was kept by the queue that refused, or BusUnavailable, and then
+        it may or may not have arrived.
+        """
+
+    def consume(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
+        """Take from a shared queue while inside the block."""
+
+    def subscribe(self, name: str) -> AbstractAsyncContextManager[Subscription]:
+        """Have a private queue, whose name begins with ``name``, while inside the block."""

@@ -1,0 +1,348 @@
+"""The bus over RabbitMQ, and the only importer of aio_pika.
+
+One connection carries one channel for publishing and one for each consumer and subscription, since an error on a
+channel ends all that runs on it. When anything of it breaks, all of it is made anew: simpler than mending parts, and
+the topology and bindings are declared again on the way.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import aio_pika
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from uuid_utils.compat import uuid7
+
+from m3.bus.interface import Delivery
+from m3.errors import BusFull, BusUnavailable, Interrupted, Unroutable
+from m3.tasks import background
+from m3.topology import CHAT_DEAD, EXCHANGES, PRIVATE_MAX_LENGTH, QUEUES, Exchange, Queue, Route
+
+#: Seconds between heartbeats; a dead peer is noticed after three.
+HEARTBEAT = 10
+#: Seconds that a publish may take, waiting for a connection included.
+PUBLISH_TIMEOUT = 5.0
+#: Seconds that connecting, declaring and any other command may take.
+COMMAND_TIMEOUT = 10.0
+#: Seconds between attempts to connect.
+RECONNECT_INTERVAL = 0.5
+#: Messages of a subscription that the broker may have in flight to this process.
+SUBSCRIPTION_PREFETCH = 1_000
+
+#: What aio-pika raises when a connection or channel is gone. ChannelInvalidStateError is a RuntimeError.
+_BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+
+log = structlog.get_logger(__name__)
+
+
+def _cancelled() -> bool:
+    """Whether somebody cancelled this task. aio-pika raises a bare CancelledError for a connection that fell silent."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class _Link:
+    """One connection, from its making to the first thing that breaks."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.lost = asyncio.Event()
+        self._connection = connection
+        self._channels: list[AbstractChannel] = []  # aio-pika itself keeps only weak references
+        self._exchanges: dict[str, AbstractExchange] = {}
+        connection.close_callbacks.add(self._lose)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["_Link"]:
+        connection = await aio_pika.connect(url, timeout=COMMAND_TIMEOUT, heartbeat=HEARTBEAT)
+        try:
+            link = cls(connection)
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                await link._declare()
+            yield link
+        finally:
+            with suppress(*_BROKEN):
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    await connection.close()
+
+    async def channel(self, *, confirms: bool = False) -> AbstractChannel:
+        channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        await channel.initialize()
+        self._channels.append(channel)
+        channel.close_callbacks.add(self._lose)
+        underlay: Any = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(self._lose)  # the broker cancels consumers of a deleted queue
+        return channel
+
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Give back what is unsettled on the channel, without losing the link."""
+        self._channels.remove(channel)
+        if not channel.is_closed:
+            channel.close_callbacks.discard(self._lose)
+            await channel.close()
+
+    async def publish(self, route: Route, body: bytes) -> None:
+        mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
+        message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode)
+        await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
+
+    async def _declare(self) -> None:
+        channel = await self.channel(confirms=True)
+        self._exchanges[""] = channel.default_exchange
+        for exchange in EXCHANGES:
+            self._exchanges[exchange.name] = await channel.declare_exchange(
+                exchange.name, aio_pika.ExchangeType(exchange.kind), durable=True
+            )
+        for queue in QUEUES:
+            declared = await channel.declare_queue(queue.name, durable=True, arguments=_arguments(queue))
+            await declared.bind(queue.exchange.name, queue.binding)
+
+    def _lose(self, *_: Any) -> None:
+        self.lost.set()
+
+
+def _arguments(queue: Queue) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-max-length": queue.max_length,
+        "x-overflow": "reject-publish",
+    }
+    if queue.delivery_limit is not None:
+        arguments["x-delivery-limit"] = queue.delivery_limit
+    if queue.dead_letters:
+        arguments["x-dead-letter-exchange"] = CHAT_DEAD.name
+    return arguments
+
+
+class _Attachment:
+    """What lives on a link, in a channel of its own, and moves to the next link when that one is lost."""
+
+    def __init__(self) -> None:
+        self._link: _Link | None = None
+        self._channel: AbstractChannel | None = None
+
+    async def attach(self, link: _Link) -> None:
+        self._link = link
+        self._channel = await link.channel()
+        await self._start(self._channel)
+
+    async def detach(self) -> None:
+        if self._link and self._channel:
+            with suppress(*_BROKEN):
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    await self._link.close_channel(self._channel)
+
+    async def _start(self, channel: AbstractChannel) -> None:
+        raise NotImplementedError
+
+
+class RabbitBus:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._link: _Link | None = None
+        self._linked = asyncio.Event()
+        self._attachments: list[_Attachment] = []
+        self._attaching = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["RabbitBus"]:
+        """Does not wait for the broker, so that services start in any order."""
+        bus = cls(url)
+        async with background("rabbitmq connection", bus._stay_connected()):
+            yield bus
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None
+
+    async def publish(self, route: Route, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_TIMEOUT):
+                await self._linked.wait()
+                assert self._link is not None
+                await self._link.publish(route, body)
+        except PublishError as error:
+            raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.") from error
+        except DeliveryError as error:
+            raise BusFull("A queue of the broker is at its limit.") from error
+        except _BROKEN as error:
+            raise BusUnavailable("The broker did not confirm in time.") from error
+        except asyncio.CancelledError as error:
+            if _cancelled():
+                raise
+            raise BusUnavailable("The connection to the broker fell silent.") from error
+
+    @asynccontextmanager
+    async def consume(self, queue: Queue, *, prefetch: int) -> AsyncIterator["RabbitConsumer"]:
+        consumer = RabbitConsumer(queue, prefetch)
+        async with self._attached(consumer):
+            yield consumer
+
+    @asynccontextmanager
+    async def subscribe(self, name: str) -> AsyncIterator["RabbitSubscription"]:
+        subscription = RabbitSubscription(name)
+        async with self._attached(subscription):
+            yield subscription
+
+    @asynccontextmanager
+    async def _attached(self, attachment: _Attachment) -> AsyncIterator[None]:
+        async with self._attaching:
+            self._attachments.append(attachment)
+            if link := self._link:
+                try:
+                    async with asyncio.timeout(COMMAND_TIMEOUT):
+                        await attachment.attach(link)
+                except _BROKEN as error:
+                    log.warning("broker lost", reason=str(error) or type(error).__name__)
+                    link.lost.set()  # the next link attaches it
+        try:
+            yield
+        finally:
+            self._attachments.remove(attachment)
+            await attachment.detach()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                async with _Link.open(self._url) as link:
+                    async with self._attaching:
+                        for attachment in self._attachments:
+                            async with asyncio.timeout(COMMAND_TIMEOUT):
+                                await attachment.attach(link)
+                        self._link = link
+                        self._linked.set()
+                    log.info("broker connected")
+                    await link.lost.wait()
+                    log.warning("broker lost")
+            except _BROKEN as error:
+                log.warning("broker away", reason=str(error) or type(error).__name__)
+            except asyncio.CancelledError:
+                if _cancelled():
+                    raise
+                log.warning("broker away", reason="silent connection")
+            finally:
+                self._link = None
+                self._linked.clear()
+            await asyncio.sleep(RECONNECT_INTERVAL)
+
+
+class RabbitConsumer(_Attachment):
+    def __init__(self, queue: Queue, prefetch: int) -> None:
+        super().__init__()
+        self._queue = queue
+        self._prefetch = prefetch
+        self._waiting: deque[Delivery] = deque()  # at most `prefetch`, which the broker sees to
+        self._arrived = asyncio.Event()
+        self._unsettled: dict[int, AbstractIncomingMessage] = {}
+
+    async def _start(self, channel: AbstractChannel) -> None:
+        self._waiting.clear()  # these come again on the new link
+        self._unsettled.clear()
+        await channel.set_qos(self._prefetch)
+        queue = await channel.get_queue(self._queue.name, ensure=False)
+        await queue.consume(partial(self._hear, channel))
+
+    async def take(self, at_most: int) -> list[Delivery]:
+        while not self._waiting:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        messages = dict(known for delivery in deliveries if (known := self._known(delivery)))
+        if not messages:
+            return
+        with suppress(*_BROKEN):
+            if set(islice(self._unsettled, len(messages))) == messages.keys():  # no older one stays unsettled
+                await messages[max(messages)].ack(multiple=True)
+            else:
+                for message in messages.values():
+                    await message.ack()
+        for tag in messages:
+            self._unsettled.pop(tag, None)
+
+    async def reject(self, delivery: Delivery) -> None:
+        if known := self._known(delivery):
+            tag, message = known
+            with suppress(*_BROKEN):
+                await message.reject(requeue=False)
+            self._unsettled.pop(tag, None)
+
+    async def _hear(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
+        if channel is not self._channel:
+            return  # a straggler of a lost link
+        self._unsettled[_tag(message)] = message
+        redelivered = bool(message.redelivered)
+        self._waiting.append(Delivery(message.routing_key or "", message.body, redelivered, receipt=message))
+        self._arrived.set()
+
+    def _known(self, delivery: Delivery) -> tuple[int, AbstractIncomingMessage] | None:
+        """The message, with its tag, unless it was settled or the link that brought it was lost."""
+        message = delivery.receipt
+        assert isinstance(message, AbstractIncomingMessage)
+        tag = _tag(message)
+        return (tag, message) if self._unsettled.get(tag) is message else None
+
+
+def _tag(message: AbstractIncomingMessage) -> int:
+    assert message.delivery_tag is not None  # only messages of basic.get lack it
+    return message.delivery_tag
+
+
+class RabbitSubscription(_Attachment):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._prefix = name
+        self._queue: AbstractQueue | None = None
+        self._bindings: set[tuple[str, str]] = set()
+        self._waiting: deque[bytes] = deque(maxlen=PRIVATE_MAX_LENGTH)
+        self._arrived = asyncio.Event()
+        self._interrupted = False
+        self.name = self._new_name()
+
+    async def _start(self, channel: AbstractChannel) -> None:
+        if self._queue is not None:
+            self._interrupted = True
+            self._arrived.set()
+        # A new name each time: the broker may not have noticed yet that the old queue's connection is gone.
+        self.name = self._new_name()
+        limits: dict[str, Any] = {"x-max-length": PRIVATE_MAX_LENGTH, "x-overflow": "drop-head"}
+        self._queue = await channel.declare_queue(self.name, exclusive=True, arguments=limits)
+        for exchange, key in self._bindings:
+            await self._queue.bind(exchange, key)
+        await self._queue.consume(self._hear, no_ack=True)
+
+    async def take(self, at_most: int) -> list[bytes]:
+        while not self._waiting and not self._interrupted:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._interrupted:
+            self._interrupted = False
+            raise Interrupted("The connection was away; look in the table for what was missed.")
+        return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
+
+    async def bind(self, exchange: Exchange, key: str) -> None:
+        self._bindings.add((exchange.name, key))
+        if self._queue is not None:
+            with suppress(*_BROKEN):  # a broken link is made anew, with the binding, and take() tells
+                await self._queue.bind(exchange.name, key, timeout=COMMAND_TIMEOUT)
+
+    async def unbind(self, exchange: Exchange, key: str) -> None:
+        self._bindings.discard((exchange.name, key))
+        if self._queue is not None:
+            with suppress(*_BROKEN):
+                await self._queue.unbind(exchange.name, key, timeout=COMMAND_TIMEOUT)
+
+    async def _hear(self, message: AbstractIncomingMessage) -> None:
+        self._waiting.append(message.body)
+        self._arrived.set()
+
+    def _new_name(self) -> str:
+        return f"{self._prefix}.{uuid7()}"

@@ -1,0 +1,105 @@
+"""The command line: ``m3 up`` for the whole room, or one command a service."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NoReturn
+
+import structlog
+import typer
+import uvloop
+
+from m3 import room
+from m3.errors import StartError
+from m3.logs import set_up_logs
+from m3.settings import Settings, read_settings
+
+app = typer.Typer(
+    help="The M3 room: people, programs and an LLM agent in one thread. Settings come from the environment.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+log = structlog.get_logger(__name__)
+
+
+@app.command()
+def up() -> None:
+    """Run the whole room in one process, on one port, with its own database."""
+    _run(room.run_room)
+
+
+@app.command()
+def gateway() -> None:
+    """Run the HTTP door."""
+    _run(room.run_gateway)
+
+
+@app.command()
+def pusher() -> None:
+    """Run the WebSocket door."""
+    _run(room.run_pusher)
+
+
+@app.command()
+def recorder() -> None:
+    """Run the writer of the dialogue table."""
+    _run(room.run_recorder)
+
+
+@app.command()
+def agent() -> None:
+    """Run a worker that answers with the LLM."""
+    _run(room.run_agent)
+
+
+@app.command()
+def demo_model() -> None:
+    """Run an OpenAI-compatible server that stands in for an LLM."""
+    _run(room.run_demo_model)
+
+
+def main() -> None:
+    app()
+
+
+def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoReturn:
+    try:
+        settings = read_settings()
+        set_up_logs(settings.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_stopped(service(settings)))
+    except StartError as error:
+        print(f"m3: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception:
+        log.critical("stopped by an error", exc_info=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+async def _until_stopped(service: AbstractAsyncContextManager[str]) -> None:
+    """Run the service until SIGINT or SIGTERM. A second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def hear_signal() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        stop.set()
+        if starting is not None:
+            starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, hear_signal)
+    try:
+        async with service as sentence:
+            starting = None  # from here on a signal stops in good order instead of breaking off
+            print(sentence, flush=True)
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise

@@ -1,0 +1,121 @@
+"""The one door in: how a process hands a message to the recorder and hears what became of it.
+
+What comes back over the bus is news that may be lost, so whoever waits looks into the table now and then.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from uuid import UUID
+
+import structlog
+
+from m3 import topology
+from m3.bus import Bus, Subscription
+from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
+from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
+from m3.store import Store
+from m3.tasks import background
+
+#: Seconds without news after which a waiter looks into the table.
+LOOK_INTERVAL = 2.0
+#: Notices taken from the bus at a time.
+NOTICES_AT_ONCE = 1_000
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """What is known about one message so far."""
+
+    def __init__(self, message_id: UUID, store: Store) -> None:
+        self._message_id = message_id
+        self._store = store
+        self._news = asyncio.Event()
+        self._message: Message | None = None
+
+    def learn(self, message: Message) -> None:
+        if self._message is None or self._message.fate == "pending":  # a doubled notice takes nothing back
+            self._message = message
+        self._news.set()
+
+    async def recorded(self, within: float) -> Message:
+        """The message with its number. Raises TimeoutError after so many seconds."""
+        async with asyncio.timeout(within):
+            while self._message is None:
+                await self._look()
+            return self._message
+
+    async def settled(self, within: float) -> Message:
+        """The message with its fate. Raises TimeoutError after so many seconds."""
+        async with asyncio.timeout(within):
+            while self._message is None or self._message.fate == "pending":
+                await self._look()
+            return self._message
+
+    async def _look(self) -> None:
+        """Wait for news, and after a while of silence ask the table."""
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_INTERVAL):
+                await self._news.wait()
+                return
+        with suppress(StoreUnavailable):
+            self._message = await self._store.message(self._message_id) or self._message
+
+
+class Door:
+    """Hands messages in under this process's own origin."""
+
+    def __init__(self, bus: Bus, store: Store, subscription: Subscription) -> None:
+        self._bus = bus
+        self._store = store
+        self._subscription = subscription
+        self._watches: dict[UUID, list[Watch]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, service: str, bus: Bus, store: Store) -> AsyncIterator["Door"]:
+        async with bus.subscribe(service) as subscription:
+            door = cls(bus, store, subscription)
+            async with background(f"{service} notices", door._hear_notices()):
+                yield door
+
+    @property
+    def origin(self) -> str:
+        """Where the recorder tells this process what became of its messages."""
+        return self._subscription.name
+
+    async def hand_in(self, event: MessageAccepted | TurnFailed) -> None:
+        """Returns when the broker has it; it is not recorded yet. Raises BusError."""
+        await self._bus.publish(topology.accepted(), encode([event]))
+
+    @contextmanager
+    def watch(self, message_id: UUID) -> Iterator[Watch]:
+        """Hear what becomes of a message; to be entered before it is handed in."""
+        watch = Watch(message_id, self._store)
+        watches = self._watches.setdefault(message_id, [])
+        watches.append(watch)
+        try:
+            yield watch
+        finally:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[message_id]
+
+    async def _hear_notices(self) -> None:
+        while True:
+            with suppress(Interrupted):  # whoever waits looks into the table soon anyway
+                for body in await self._subscription.take(NOTICES_AT_ONCE):
+                    self._hear(body)
+
+    def _hear(self, body: bytes) -> None:
+        try:
+            events = decode(body)
+        except UndecodableEvents as error:
+            log.warning("notice not understood", reason=str(error))
+            return
+        for event in events:
+            if isinstance(event, MessageRecorded | MessageSettled):
+                for watch in self._watches.get(event.message.message_id, ()):
+                    watch.learn(event.message)

@@ -1,0 +1,58 @@
+"""Every error that one part of the room raises for another to handle.
+
+M3Error
+├── StartError          the room cannot start; its text is the sentence shown to the person who started it
+├── UndecodableEvents   a body on the bus that is not a list of known events
+├── BusError
+│   ├── BusUnavailable  the broker is away; whether the publish arrived is unknown
+│   ├── BusFull         the broker refused the publish; nothing was kept
+│   ├── Unroutable      no queue is there to take a publish that must arrive; nothing was kept
+│   └── Interrupted     a subscription was away for a moment and may have missed something
+└── StoreError
+    ├── StoreUnavailable  the database is away; whether the command was carried out is unknown
+    └── Unstorable        the database will never take this; trying again is pointless
+"""
+
+
+class M3Error(Exception):
+    """The root; its text is a sentence for a person."""
+
+
+class StartError(M3Error):
+    """The room cannot start, and the text says what to do about it."""
+
+
+class UndecodableEvents(M3Error):
+    """The bytes are not a list of known events. They belong in the dead-letter queue."""
+
+
+class BusError(M3Error):
+    """Publishing or receiving went wrong."""
+
+
+class BusUnavailable(BusError):
+    """The broker is away or did not answer in time. The publish may have arrived: retry with the same id."""
+
+
+class BusFull(BusError):
+    """A queue is at its length limit and refused the publish. Retry later."""
+
+
+class Unroutable(BusError):
+    """The publish must reach a queue and none is bound."""
+
+
+class Interrupted(BusError):
+    """A subscription was rebuilt. What was published meanwhile is lost to it: look in the table."""
+
+
+class StoreError(M3Error):
+    """The database went wrong."""
+
+
+class StoreUnavailable(StoreError):
+    """The database is away or did not answer in time. Retry with the same ids."""
+
+
+class Unstorable(StoreError):
+    """The database refuses these values for good."""

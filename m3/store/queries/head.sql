@@ -1,0 +1,2 @@
+-- The last number given out in the thread $1.
+SELECT head FROM threads WHERE thread_id = $1

@@ -1,0 +1,82 @@
+"""Exchanges, queues, and who hears what. Both buses and the tests read these lines.
+
+gateway, pusher, agent ──accepted()──▶ chat.in ──▶ recorder
+recorder ──announced(lane, thread)──▶ chat.out ─┬▶ agent.user   (every user message)
+                                                ├▶ agent.api    (every api message)
+                                                └▶ one private queue a pusher (every lane of its threads)
+recorder ──told(origin)──▶ the private queue of the process that accepted the message
+whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from m3.events import Lane, ThreadId
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    name: str
+    kind: Literal["fanout", "topic", "direct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue that its consumers share.
+
+    A message that comes back unacked more than ``delivery_limit`` times goes to the dead-letter exchange; while
+    ``max_length`` messages wait a publish is refused.
+    """
+
+    name: str
+    exchange: Exchange
+    binding: str
+    max_length: int
+    delivery_limit: int | None = 5
+    dead_letters: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a publish goes. One that ``must_arrive`` is stored durably and refused when no queue takes it; any other
+    is news, which may be lost."""
+
+    exchange: str
+    key: str
+    must_arrive: bool
+
+
+CHAT_IN = Exchange("chat.in", "fanout")
+CHAT_OUT = Exchange("chat.out", "topic")
+CHAT_DEAD = Exchange("chat.dead", "fanout")
+EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_DEAD)
+
+#: Short, since whoever waits for a record gives up after seconds: better refused at once than recorded unheard.
+RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
+AGENT_USER = Queue("agent.user", CHAT_OUT, binding="user.*", max_length=100_000)
+AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
+DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)
+QUEUES = (RECORDER, AGENT_USER, AGENT_API, DEAD)
+
+#: A private queue holds at most this many messages; past it the oldest is dropped, and its owner finds the gap.
+PRIVATE_MAX_LENGTH = 10_000
+
+
+def accepted() -> Route:
+    """The one door in."""
+    return Route(CHAT_IN.name, "", must_arrive=True)
+
+
+def announced(lane: Lane, thread_id: ThreadId) -> Route:
+    """The one door out. What people and programs say must reach an agent; a reply may find nobody listening."""
+    return Route(CHAT_OUT.name, f"{lane}.{thread_id}", must_arrive=lane != "assistant")
+
+
+def told(origin: str) -> Route:
+    """To one process, which may be gone by now."""
+    return Route("", origin, must_arrive=False)
+
+
+def every_lane(thread_id: ThreadId) -> str:
+    """The binding key of a pusher that has sockets for the thread."""
+    return f"*.{thread_id}"

@@ -1,0 +1,145 @@
+"""``POST /api/chat``, ``GET /api/threads/{thread_id}/history`` and ``GET /api/messages/{message_id}``."""
+
+from contextlib import suppress
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.responses import JSONResponse
+
+from m3 import __version__
+from m3.bus import Bus
+from m3.door import Door
+from m3.events import Message, MessageAccepted, ThreadId
+from m3.settings import Settings
+from m3.store import Store
+from m3.web import BoundedBody, Refusal, answer_errors, documented, health
+from services.gateway.schemas import HISTORY_LIMIT, ChatAccepted, ChatReply, ChatRequest, History, Limit
+
+_INVALID = (422, "invalid_request", "message: must not be blank.")
+_NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
+
+
+def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
+    app = FastAPI(title="M3 room", version=__version__, redoc_url=None)
+    app.add_middleware(BoundedBody)
+    answer_errors(app)
+    app.include_router(health(bus, store))
+    app.include_router(_chat(door, store, settings))
+    app.include_router(_reading(store))
+    return app
+
+
+def _json_only(request: Request) -> None:
+    """Refuse other bodies, which a page of another origin could send without being asked."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(415, "unsupported_media_type", "The body must be application/json.")
+
+
+def _chat(door: Door, store: Store, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["chat"])
+
+    @router.post(
+        "/api/chat",
+        summary="Say something and get the agent's reply",
+        response_model=ChatReply,
+        dependencies=[Depends(_json_only)],
+        responses={
+            202: {
+                "model": ChatAccepted,
+                "description": "Recorded; the reply comes later, by socket and in the history.",
+                "headers": {"Location": {"description": "Where its fate is told.", "schema": {"type": "string"}}},
+            },
+            **documented(
+                (400, "malformed_body", "The body is not JSON."),
+                (408, "body_too_slow", "The body did not arrive within 10 seconds."),
+                (413, "body_too_long", "The body is longer than 65536 bytes."),
+                (415, "unsupported_media_type", "The body must be application/json."),
+                _INVALID,
+                (502, "model_failed", "The model's server cannot be reached."),
+                (503, "broker_unavailable", "The message could not be handed on; try again."),
+                (503, "not_recorded", "The message was not recorded in time; it may be recorded later."),
+                _NO_DATABASE,
+            ),
+        },
+    )
+    async def chat(
+        said: ChatRequest,
+        prefer: Annotated[
+            str | None, Header(description="`respond-async`: answer as soon as the message is recorded.")
+        ] = None,
+    ) -> Response | ChatReply:
+        """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
+        accepted = MessageAccepted(
+            thread_id=said.thread_id,
+            source=said.source,
+            content=said.message,
+            interface="http_api",
+            origin=door.origin,
+        )
+        with door.watch(accepted.message_id) as watch:
+            await door.hand_in(accepted)
+            try:
+                message = await watch.recorded(settings.record_timeout)
+            except TimeoutError as error:
+                raise Refusal(
+                    503,
+                    "not_recorded",
+                    "The message was not recorded in time; it may be recorded later.",
+                    message_id=accepted.message_id,
+                    retry=True,
+                ) from error
+            if "respond-async" not in (prefer or ""):
+                with suppress(TimeoutError):
+                    message = await watch.settled(settings.reply_timeout)
+        return await _outcome(message, store)
+
+    return router
+
+
+async def _outcome(message: Message, store: Store) -> Response | ChatReply:
+    if message.fate == "failed":
+        raise Refusal(502, "model_failed", message.reason or "", message_id=message.message_id)
+    reply = await store.message(message.reply_id) if message.reply_id else None
+    if reply is None:
+        accepted = ChatAccepted(
+            thread_id=message.thread_id, message_id=message.message_id, seq=message.seq, fate="pending"
+        )
+        location = f"/api/messages/{message.message_id}"
+        return JSONResponse(accepted.model_dump(mode="json"), 202, {"Location": location})
+    return ChatReply(
+        response=reply.content,
+        thread_id=message.thread_id,
+        message_id=message.message_id,
+        seq=message.seq,
+        reply_id=reply.message_id,
+        reply_seq=reply.seq,
+    )
+
+
+def _reading(store: Store) -> APIRouter:
+    router = APIRouter(tags=["reading"])
+
+    @router.get(
+        "/api/threads/{thread_id}/history",
+        summary="The newest messages of a thread",
+        responses=documented(_INVALID, _NO_DATABASE),
+    )
+    async def history(thread_id: ThreadId, limit: Limit = 100) -> History:
+        """Oldest first. A thread in which nothing was said yet is empty."""
+        return History(thread_id=thread_id, messages=await store.latest(thread_id, min(limit, HISTORY_LIMIT)))
+
+    @router.get(
+        "/api/messages/{message_id}",
+        summary="A message and what became of it",
+        responses=documented((404, "not_found", "There is no such message."), _INVALID, _NO_DATABASE),
+    )
+    async def message(message_id: UUID) -> Message:
+        """Its `fate` is `pending`, `answered` (with `reply_id` and `reply_seq`) or `failed` (with `reason`)."""
+        found = await store.message(message_id)
+        if found is None:
+            raise Refusal(404, "not_found", "There is no such message.")
+        return found
+
+    return router

@@ -1,0 +1,64 @@
+"""The bodies of the HTTP door."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from m3.events import Fate, Message, OutsideSource, OutsideText, ThreadId
+
+#: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
+HISTORY_LIMIT = 500
+
+
+def _whole_number(value: object) -> object:
+    """Only digits: pydantic would read ``1_0`` as 10."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Limit = Annotated[
+    int,
+    BeforeValidator(_whole_number),
+    Field(ge=1, description=f"The newest so many messages; at most {HISTORY_LIMIT} are returned."),
+]
+
+
+class ChatRequest(BaseModel):
+    """Something said in a thread. ``source`` is `user` for a person, `api` for a program."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"message": "你好", "thread_id": "default", "source": "user"}]}
+    )
+
+    message: OutsideText
+    thread_id: ThreadId = "default"
+    source: OutsideSource = "user"
+
+
+class ChatReply(BaseModel):
+    """The agent's reply."""
+
+    response: str
+    thread_id: ThreadId
+    message_id: UUID
+    seq: int
+    reply_id: UUID
+    reply_seq: int
+
+
+class ChatAccepted(BaseModel):
+    """The message is recorded and its reply is still to come."""
+
+    thread_id: ThreadId
+    message_id: UUID
+    seq: int
+    fate: Fate
+
+
+class History(BaseModel):
+    """The newest messages of a thread, oldest first."""
+
+    thread_id: ThreadId
+    messages: list[Message]

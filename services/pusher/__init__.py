@@ -1,0 +1,6 @@
+"""Holds the WebSocket connections and pushes each thread's messages to its sockets."""
+
+from services.pusher.app import pusher
+from services.pusher.hub import Hub
+
+__all__ = ["Hub", "pusher"]

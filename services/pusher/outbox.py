@@ -1,0 +1,44 @@
+"""What waits to be written to one socket, within a bound."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+#: Most that may wait for one socket, in characters.
+MAX_WAITING = 1024 * 1024
+#: Seconds that writing one frame may take.
+WRITE_TIMEOUT = 10.0
+
+
+class TooSlow(Exception):
+    """The socket does not keep up."""
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self._frames: deque[str] = deque()
+        self._waiting = 0
+        self._filled = asyncio.Event()
+
+    def put(self, frame: str) -> None:
+        """Never waits: a slow socket costs itself its connection, not the others their latency."""
+        self._waiting += len(frame)
+        if self._waiting <= MAX_WAITING:  # past it nothing is kept, since the socket is about to be closed
+            self._frames.append(frame)
+        self._filled.set()
+
+    async def write(self, send: Callable[[str], Awaitable[None]]) -> None:
+        """Send what comes in, for ever. Raises TooSlow when a bound is passed."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._frames:
+                frame = self._frames.popleft()
+                try:
+                    async with asyncio.timeout(WRITE_TIMEOUT):
+                        await send(frame)
+                except TimeoutError as error:
+                    raise TooSlow from error
+                if self._waiting > MAX_WAITING:
+                    raise TooSlow
+                self._waiting -= len(frame)

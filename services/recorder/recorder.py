@@ -1,0 +1,126 @@
+"""From the recorder queue into the table, and from the table to whoever listens.
+
+While one transaction runs, the next batch gathers: batches grow with the load and need no timer.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from m3 import topology
+from m3.bus import Bus, Consumer, Delivery
+from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
+from m3.events import AnyEvent, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
+from m3.store import Record, Store
+from m3.tasks import background
+from m3.topology import Route
+
+#: Most deliveries written in one transaction.
+BATCH = 500
+#: Seconds between attempts while the database or the broker is away.
+RETRY_INTERVAL = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def recorder(bus: Bus, store: Store) -> AsyncIterator[None]:
+    """Record while inside the block."""
+    # Twice the batch, so that the next one gathers while one is written.
+    async with (
+        bus.consume(topology.RECORDER, prefetch=2 * BATCH) as consumer,
+        background("recorder", _Recorder(bus, store, consumer).run()),
+    ):
+        yield
+
+
+class _Recorder:
+    def __init__(self, bus: Bus, store: Store, consumer: Consumer) -> None:
+        self._bus = bus
+        self._store = store
+        self._consumer = consumer
+
+    async def run(self) -> None:
+        while True:
+            await self._record(await self._consumer.take(BATCH))
+
+    async def _record(self, deliveries: Sequence[Delivery]) -> None:
+        """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
+        readable: list[Delivery] = []
+        accepted: list[MessageAccepted] = []
+        failed: list[TurnFailed] = []
+        for delivery in deliveries:
+            try:
+                events = _incoming(delivery.body)
+            except UndecodableEvents as error:
+                log.error("message refused", reason=str(error))
+                await self._consumer.reject(delivery)
+                continue
+            readable.append(delivery)
+            accepted += [event for event in events if isinstance(event, MessageAccepted)]
+            failed += [event for event in events if isinstance(event, TurnFailed)]
+        if not readable:
+            return
+        try:
+            record = await self._write(accepted, failed)
+        except Unstorable as error:
+            if len(readable) > 1:  # find the one that spoils the batch
+                for delivery in readable:
+                    await self._record([delivery])
+                return
+            log.error("message refused", reason=str(error))
+            await self._consumer.reject(readable[0])
+            return
+        announcements = _announcements(accepted, failed, record)
+        await asyncio.gather(*(self._announce(route, encode(events)) for route, events in announcements.items()))
+        await self._consumer.ack(readable)
+
+    async def _write(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        """Keep at it while the database is away: handing the batch back would count as a failed delivery."""
+        while True:
+            try:
+                return await self._store.record(accepted, failed)
+            except StoreUnavailable as error:
+                log.warning("database away", reason=str(error))
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _announce(self, route: Route, body: bytes) -> None:
+        while True:
+            try:
+                await self._bus.publish(route, body)
+                return
+            except BusFull as error:  # the agents are far behind, and will find it in the table by themselves
+                log.warning("announcement refused", reason=str(error))
+                return
+            except BusError as error:
+                log.warning("announcement not confirmed", reason=str(error))
+                await asyncio.sleep(RETRY_INTERVAL)
+
+
+def _incoming(body: bytes) -> list[MessageAccepted | TurnFailed]:
+    events = []
+    for event in decode(body):
+        if not isinstance(event, MessageAccepted | TurnFailed):
+            raise UndecodableEvents(f"{event.type} does not belong in the recorder's queue")
+        events.append(event)
+    return events
+
+
+def _announcements(
+    accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed], record: Record
+) -> dict[Route, list[AnyEvent]]:
+    """Who is told what: each thread's listeners, by lane and in the order of numbers, and each origin."""
+    bodies: dict[Route, list[AnyEvent]] = defaultdict(list)
+    for message in record.messages.values():  # ordered by thread and number
+        bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
+    for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
+        bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))
+    settlers = {message_id: event.origin for event in failed for message_id in event.message_ids}
+    settlers |= {message_id: event.origin for event in accepted for message_id in event.in_reply_to}
+    for origin, message in record.settled:
+        for listener in {origin, settlers[message.message_id]}:
+            bodies[topology.told(listener)].append(MessageSettled(message=message))
+    return bodies
