@@ -309,12 +309,12 @@ class RabbitSubscription(_Attachment):
 
     async def _start(self, channel: AbstractChannel) -> None:
         if self._queue is not None:
+            # A new name: the broker may not have noticed yet that the old queue's connection is gone.
+            self.name = self._new_name()
             self._interrupted = True
             self._arrived.set()
-        # A new name each time: the broker may not have noticed yet that the old queue's connection is gone.
-        self.name = self._new_name()
         limits: dict[str, Any] = {"x-max-length": PRIVATE_MAX_LENGTH, "x-overflow": "drop-head"}
-        self._queue = await channel.declare_queue(self.name, exclusive=True, arguments=limits)
+        self._queue = await channel.declare_queue(self.name, exclusive=True, auto_delete=True, arguments=limits)
         for exchange, key in self._bindings:
             await self._queue.bind(exchange, key)
         await self._queue.consume(self._hear, no_ack=True)

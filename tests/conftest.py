@@ -1,0 +1,129 @@
+"""Real servers for the tests, started once; each test has its own database and an empty broker."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import aio_pika
+import asyncpg
+import pytest
+
+from m3.bus import Bus, open_bus
+from m3.store import Store, migrate, open_store
+from m3.store.embedded import embedded_postgres
+from m3.topology import EXCHANGES, QUEUES
+from tests.support.broker import NoBrokerError, running_broker
+from tests.support.processes import Process, processes
+
+_numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith(("LLM_", "BROKER_", "DATABASE_", "DATA_DIR", "OPENAI_")) or name in {"HOST", "PORT"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server with a migrated database to copy."""
+    with asyncio.Runner() as runner:
+        server = embedded_postgres(tmp_path_factory.mktemp("postgres", numbered=True) / "data")
+        url = runner.run(server.__aenter__())
+        try:
+            runner.run(_execute(url, "CREATE DATABASE migrated"))
+            runner.run(migrate(_database(url, "migrated")))
+            yield url
+        finally:
+            runner.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def empty_database_url(postgres: str) -> AsyncIterator[str]:
+    """A new database without tables."""
+    name = f"empty_{next(_numbers)}"
+    await _execute(postgres, f"CREATE DATABASE {name}")
+    yield _database(postgres, name)
+    await _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(postgres: str) -> AsyncIterator[str]:
+    """A new database with the room's tables."""
+    name = f"room_{next(_numbers)}"
+    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE migrated")
+    yield _database(postgres, name)
+    await _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    async with open_store(database_url, pool_size=5) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """The URL of a real RabbitMQ."""
+    try:
+        with running_broker() as url:
+            yield url
+    except NoBrokerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on a real RabbitMQ: {error}")
+        pytest.skip(f"NOT TESTED ON RABBITMQ: {error}")
+
+
+@pytest.fixture
+async def broker_url(broker: str) -> str:
+    """The URL of a RabbitMQ without any of the room's queues."""
+    async with await aio_pika.connect(broker) as connection, connection.channel() as channel:
+        for queue in QUEUES:
+            await channel.queue_delete(queue.name)
+        for exchange in EXCHANGES:
+            await channel.exchange_delete(exchange.name)
+    return broker
+
+
+@pytest.fixture(params=["memory", "rabbitmq"])
+def bus_url(request: pytest.FixtureRequest) -> str:
+    """Both buses, one after the other."""
+    if request.param == "memory":
+        return "memory://"
+    url: str = request.getfixturevalue("broker_url")
+    return url
+
+
+@pytest.fixture
+async def bus(bus_url: str) -> AsyncIterator[Bus]:
+    async with open_bus(bus_url) as bus:
+        yield bus
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts ``m3`` commands, whose settings are given as keywords."""
+    with processes() as started:
+
+        def start(command: str, **settings: str) -> Process:
+            process = Process(command, {"DATA_DIR": str(tmp_path / "data")} | settings)
+            started.append(process)
+            return process
+
+        yield start
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")

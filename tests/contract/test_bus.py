@@ -1,0 +1,231 @@
+"""What both buses promise (m3/bus/interface.py), one test a promise."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from m3 import topology
+from m3.bus import Bus, Consumer, Delivery, open_bus
+from m3.errors import BusFull, StartError, Unroutable
+from m3.topology import AGENT_API, AGENT_USER, CHAT_OUT, DEAD, QUEUES, RECORDER, Route
+from tests.support.until import DEADLINE, until
+
+
+async def take(consumer: Consumer, count: int) -> list[Delivery]:
+    taken: list[Delivery] = []
+    async with asyncio.timeout(DEADLINE):
+        while len(taken) < count:
+            taken += await consumer.take(count - len(taken))
+    return taken
+
+
+async def bodies(consumer: Consumer, count: int) -> list[bytes]:
+    return [delivery.body for delivery in await take(consumer, count)]
+
+
+async def hear(subscription: object, count: int) -> list[bytes]:
+    heard: list[bytes] = []
+    async with asyncio.timeout(DEADLINE):
+        while len(heard) < count:
+            heard += await subscription.take(count - len(heard))  # type: ignore[attr-defined]  # either bus's
+    return heard
+
+
+@pytest.fixture
+def short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = tuple(replace(queue, max_length=3) if queue is RECORDER else queue for queue in QUEUES)
+    monkeypatch.setattr("m3.bus.memory.QUEUES", queues)
+    monkeypatch.setattr("m3.bus.rabbit.QUEUES", queues)
+
+
+@pytest.fixture
+async def bus_with_short_queue(short_queue: None, bus_url: str) -> AsyncIterator[Bus]:
+    async with open_bus(bus_url) as bus:
+        yield bus
+
+
+async def test_a_body_arrives_byte_for_byte(bus: Bus) -> None:
+    body = bytes(range(256)) + "你好".encode()
+    await bus.publish(topology.accepted(), body)
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        assert await bodies(consumer, 1) == [body]
+
+
+async def test_messages_come_in_the_order_in_which_they_were_published(bus: Bus) -> None:
+    sent = [str(number).encode() for number in range(200)]
+    async with bus.consume(RECORDER, prefetch=500) as consumer:
+        for body in sent:
+            await bus.publish(topology.accepted(), body)
+        assert await bodies(consumer, 200) == sent
+
+
+async def test_take_returns_what_has_piled_up_and_no_more_than_asked(bus: Bus) -> None:
+    for number in range(5):
+        await bus.publish(topology.accepted(), str(number).encode())
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        first = await take(consumer, 3)
+        assert [delivery.body for delivery in first] == [b"0", b"1", b"2"]
+        assert await bodies(consumer, 2) == [b"3", b"4"]
+
+
+async def test_a_consumer_never_holds_more_than_its_prefetch(bus: Bus) -> None:
+    for number in range(4):
+        await bus.publish(topology.accepted(), str(number).encode())
+    async with bus.consume(RECORDER, prefetch=2) as consumer:
+        held = await take(consumer, 2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await consumer.take(1)
+        await consumer.ack(held[:1])
+        assert await bodies(consumer, 1) == [b"2"]
+
+
+async def test_consumers_of_one_queue_share_its_messages(bus: Bus) -> None:
+    async with bus.consume(RECORDER, prefetch=1) as one, bus.consume(RECORDER, prefetch=1) as other:
+        await bus.publish(topology.accepted(), b"0")
+        await bus.publish(topology.accepted(), b"1")
+        assert sorted([*await bodies(one, 1), *await bodies(other, 1)]) == [b"0", b"1"]
+
+
+async def test_what_a_closed_consumer_left_unacked_goes_to_another_and_says_so(bus: Bus) -> None:
+    await bus.publish(topology.accepted(), b"a")
+    await bus.publish(topology.accepted(), b"b")
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        acked, unacked = await take(consumer, 2)
+        assert not unacked.redelivered
+        await consumer.ack([acked])
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        (again,) = await take(consumer, 1)
+        assert (again.body, again.redelivered) == (b"b", True)
+
+
+async def test_an_ack_in_the_middle_leaves_the_others_unacked(bus: Bus) -> None:
+    for body in (b"a", b"b", b"c"):
+        await bus.publish(topology.accepted(), body)
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        await consumer.ack([(await take(consumer, 3))[1]])
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        assert sorted(await bodies(consumer, 2)) == [b"a", b"c"]
+
+
+async def test_acking_twice_does_no_harm(bus: Bus) -> None:
+    await bus.publish(topology.accepted(), b"a")
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        held = await take(consumer, 1)
+        await consumer.ack(held)
+        await consumer.ack(held)
+        await bus.publish(topology.accepted(), b"b")
+        assert await bodies(consumer, 1) == [b"b"]
+
+
+async def test_a_rejected_message_goes_to_the_dead_letter_queue(bus: Bus) -> None:
+    await bus.publish(topology.accepted(), b"poison")
+    async with bus.consume(RECORDER, prefetch=10) as consumer, bus.consume(DEAD, prefetch=10) as dead:
+        await consumer.reject((await take(consumer, 1))[0])
+        assert await bodies(dead, 1) == [b"poison"]
+
+
+async def test_a_message_that_comes_back_too_often_goes_to_the_dead_letter_queue(bus: Bus) -> None:
+    assert RECORDER.delivery_limit is not None
+    await bus.publish(topology.accepted(), b"kills its consumer")
+    for _ in range(RECORDER.delivery_limit + 1):
+        async with bus.consume(RECORDER, prefetch=1) as consumer:
+            assert await bodies(consumer, 1) == [b"kills its consumer"]
+    async with bus.consume(DEAD, prefetch=1) as dead:
+        assert await bodies(dead, 1) == [b"kills its consumer"]
+
+
+async def test_a_publish_that_must_arrive_is_refused_where_no_queue_takes_it(bus: Bus) -> None:
+    with pytest.raises(Unroutable):
+        await bus.publish(Route(CHAT_OUT.name, "nobody.thread", must_arrive=True), b"lost")
+
+
+async def test_news_for_nobody_is_dropped(bus: Bus) -> None:
+    await bus.publish(topology.told("gateway.gone"), b"news")
+    await bus.publish(topology.announced("assistant", "thread"), b"news")
+
+
+async def test_a_full_queue_refuses_and_the_refused_is_not_kept(bus_with_short_queue: Bus) -> None:
+    bus = bus_with_short_queue
+    accepted = refused = 0
+    while not refused:  # RabbitMQ lets a few more in before it notices
+        try:
+            await bus.publish(topology.accepted(), str(accepted).encode())
+            accepted += 1
+        except BusFull:
+            refused += 1
+    assert accepted >= 3
+    async with bus.consume(RECORDER, prefetch=100) as consumer:
+        held = await take(consumer, accepted)
+        assert [delivery.body for delivery in held] == [str(number).encode() for number in range(accepted)]
+        await consumer.ack(held)
+        await until(lambda: _accepts(bus))  # there is room again
+        assert await bodies(consumer, 1) == [b"next"]
+
+
+async def _accepts(bus: Bus) -> bool:
+    try:
+        await bus.publish(topology.accepted(), b"next")
+    except BusFull:
+        return False
+    return True
+
+
+async def test_each_lane_reaches_its_agents_and_every_lane_the_pushers(bus: Bus) -> None:
+    async with (
+        bus.consume(AGENT_USER, prefetch=10) as people,
+        bus.consume(AGENT_API, prefetch=10) as programs,
+        bus.subscribe("pusher") as one,
+        bus.subscribe("pusher") as other,
+    ):
+        for subscription in (one, other):
+            await subscription.bind(CHAT_OUT, topology.every_lane("t:1@x_y-z"))
+        for lane in ("user", "api", "assistant"):
+            await bus.publish(topology.announced(lane, "t:1@x_y-z"), lane.encode())
+        assert [(d.key, d.body) for d in await take(people, 1)] == [("user.t:1@x_y-z", b"user")]
+        assert await bodies(programs, 1) == [b"api"]
+        assert await hear(one, 3) == [b"user", b"api", b"assistant"]
+        assert await hear(other, 3) == [b"user", b"api", b"assistant"]
+
+
+async def test_a_subscription_hears_only_the_threads_that_it_has_bound(bus: Bus) -> None:
+    async with bus.subscribe("pusher") as subscription:
+        await subscription.bind(CHAT_OUT, topology.every_lane("mine"))
+        await subscription.bind(CHAT_OUT, topology.every_lane("left"))
+        await subscription.unbind(CHAT_OUT, topology.every_lane("left"))
+        for thread in ("other", "left", "mine"):
+            await bus.publish(topology.announced("assistant", thread), thread.encode())
+        assert await hear(subscription, 1) == [b"mine"]
+
+
+async def test_one_process_can_be_told(bus: Bus) -> None:
+    async with bus.subscribe("gateway") as mine, bus.subscribe("gateway") as another:
+        await bus.publish(topology.told(another.name), b"for the other")
+        await bus.publish(topology.told(mine.name), b"for me")
+        assert await hear(mine, 1) == [b"for me"]
+
+
+async def test_a_private_queue_ends_with_its_block(bus: Bus) -> None:
+    async with bus.subscribe("gateway") as subscription:
+        name = subscription.name
+        await bus.publish(Route("", name, must_arrive=True), b"here")
+
+    async def gone() -> bool:
+        try:
+            await bus.publish(Route("", name, must_arrive=True), b"gone")
+        except Unroutable:
+            return True
+        return False
+
+    await until(gone)
+
+
+async def test_a_bus_is_connected_once_it_is_open(bus: Bus) -> None:
+    await until(lambda: bus.connected)
+
+
+def test_an_unknown_scheme_is_refused_with_a_sentence() -> None:
+    with pytest.raises(StartError, match="BROKER_URL"):
+        open_bus("kafka://somewhere")

@@ -1,0 +1,101 @@
+"""The services as real processes."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+#: Seconds in which a process must say that it runs, an embedded database included.
+START_DEADLINE = 60.0
+STOP_DEADLINE = 20.0
+
+
+class Process:
+    """One ``m3`` command. What it prints is kept for the message of a failing test."""
+
+    def __init__(self, command: str, environment: dict[str, str]) -> None:
+        clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        self.command = command
+        self.output: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "m3", command],
+            env=clean | {"PORT": "0"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._popen.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._popen.stdout,), name=f"output of {command}")
+        self._reader.start()
+
+    def started(self) -> str:
+        """Wait until it says that it runs; returns the line."""
+        while True:
+            try:
+                line = self._lines.get(timeout=START_DEADLINE)
+            except queue.Empty:
+                raise AssertionError(f"m3 {self.command} did not start:\n{self.said}") from None
+            if line is None:
+                raise AssertionError(f"m3 {self.command} ended:\n{self.said}")
+            if line.startswith("The "):
+                return line
+
+    def address(self) -> str:
+        """Wait until it says where it listens."""
+        found = re.search(r"http://[^ /\n]+", self.started())
+        assert found, self.said
+        return found.group()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def said(self) -> str:
+        return "".join(self.output)
+
+    def wait(self, within: float = STOP_DEADLINE) -> int:
+        """Wait for its end; returns the exit code."""
+        code = self._popen.wait(within)
+        self._reader.join(within)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to stop; returns the exit code."""
+        if self._popen.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        if self._popen.poll() is None:
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self.wait()
+
+    def _read(self, pipe: IO[str]) -> None:
+        with pipe:
+            for line in pipe:
+                self.output.append(line)
+                self._lines.put(line)
+        self._lines.put(None)
+
+
+@contextmanager
+def processes() -> Iterator[list[Process]]:
+    """A list for processes; whatever of it still runs in the end is killed."""
+    started: list[Process] = []
+    try:
+        yield started
+    finally:
+        for process in reversed(started):
+            process.kill()
