@@ -18,7 +18,6 @@ from m3.settings import Settings
 from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
 from m3.web import bind, serve
-from services.agent import agent, open_model
 from services.demo_model import demo_model
 from services.gateway import gateway
 from services.pusher import Hub, pusher
@@ -94,13 +93,13 @@ async def run_demo_model(settings: Settings) -> AsyncIterator[str]:
 async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
     """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given."""
     async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(open_bus(settings.broker_url.get_secret_value()))
         if settings.database_url is None:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
             url = settings.database_url.get_secret_value()
         await _migrate_when_up(url)
         store = await stack.enter_async_context(open_store(url, pool_size=settings.database_pool))
-        bus = await stack.enter_async_context(open_bus(settings.broker_url.get_secret_value()))
         yield bus, store
 
 
@@ -138,6 +137,8 @@ async def _pusher(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[A
 
 @asynccontextmanager
 async def _agent(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[None]:
+    from services.agent import agent, open_model  # here, since importing openai takes most of a second
+
     async with AsyncExitStack() as stack:
         base_url = settings.llm_base_url
         if base_url is None:

@@ -28,6 +28,13 @@ ACQUIRE_TIMEOUT = 5.0
 #: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
 RACE_ATTEMPTS = 5
 
+#: The database is there and will not have us: waiting for it is pointless.
+_REFUSALS = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
 log = structlog.get_logger(__name__)
 
 
@@ -259,23 +266,23 @@ class ThreadLocks:
 @asynccontextmanager
 async def open_store(url: str, *, pool_size: int) -> AsyncIterator[Store]:
     """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order."""
-    try:
-        pool = asyncpg.create_pool(
-            url, min_size=0, max_size=pool_size, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
-        )
-    except ValueError as error:
-        raise StartError("DATABASE_URL is not a PostgreSQL URL.") from error
-    async with pool:
+    async with asyncpg.create_pool(
+        url, min_size=0, max_size=pool_size, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
+    ) as pool:
         yield Store(pool, url)
 
 
 async def migrate(url: str) -> None:
     """Bring the database's tables to this version. Any number of processes may do this at once.
 
-    Raises StoreUnavailable, or StartError when the database has a migration that differs from ours.
+    Raises StoreUnavailable while the database is away; StartError when it will not have us, or has a migration that
+    differs from ours.
     """
     with _translated():
-        connection = await asyncpg.connect(url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
+        try:
+            connection = await asyncpg.connect(url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
+        except _REFUSALS as error:
+            raise StartError(f"DATABASE_URL cannot be used: {error}.") from error
         try:
             async with connection.transaction():
                 await connection.execute(query("lock_migrations"))

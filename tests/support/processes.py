@@ -62,6 +62,10 @@ class Process:
     def said(self) -> str:
         return "".join(self.output)
 
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
     def wait(self, within: float = STOP_DEADLINE) -> int:
         """Wait for its end; returns the exit code."""
         code = self._popen.wait(within)
@@ -73,12 +77,12 @@ class Process:
 
     def stop(self) -> int:
         """Ask it to stop; returns the exit code."""
-        if self._popen.poll() is None:
+        if self.running:
             self.signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        if self._popen.poll() is None:
+        if self.running:
             os.killpg(self._popen.pid, signal.SIGKILL)
         self.wait()
 
@@ -92,10 +96,16 @@ class Process:
 
 @contextmanager
 def processes() -> Iterator[list[Process]]:
-    """A list for processes; whatever of it still runs in the end is killed."""
+    """A list for processes; whatever of it still runs in the end is stopped, or killed if it does not."""
     started: list[Process] = []
     try:
         yield started
     finally:
-        for process in reversed(started):
-            process.kill()
+        running = [process for process in started if process.running]
+        for process in running:
+            process.signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait()
+            except subprocess.TimeoutExpired:
+                process.kill()

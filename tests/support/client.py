@@ -1,0 +1,74 @@
+"""What a client of the room does: post, read, and listen on a socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.support.until import DEADLINE
+
+
+class Socket:
+    """A listening client that keeps every frame it was sent."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.frames: list[dict[str, Any]] = []
+
+    async def next(self, kind: str | None = None) -> dict[str, Any]:
+        """The next frame, or the next one of a type."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                frame: dict[str, Any] = json.loads(await self._connection.recv())
+                self.frames.append(frame)
+                if kind in {None, frame["type"]}:
+                    return frame
+
+    async def messages(self, count: int) -> list[dict[str, Any]]:
+        """The next so many ``new_message`` frames."""
+        return [await self.next("new_message") for _ in range(count)]
+
+    async def send(self, text: str) -> None:
+        await self._connection.send(text)
+
+    async def say(self, message: str, source: str = "user") -> dict[str, Any]:
+        """Send a message and wait until it is recorded."""
+        await self.send(json.dumps({"type": "message", "message": message, "source": source}))
+        return await self.next("recorded")
+
+    async def hears_nothing(self) -> bool:
+        """Whether nothing waits: the answer to a ping is the next frame."""
+        await self.send("ping")
+        return (await self.next())["type"] == "pong"
+
+
+@asynccontextmanager
+async def socket(address: str, thread_id: str) -> AsyncIterator[Socket]:
+    """A socket of a thread, from its opening handshake on."""
+    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}") as connection:
+        yield Socket(connection)
+
+
+@asynccontextmanager
+async def client(address: str) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=address, timeout=DEADLINE) as http:
+        yield http
+
+
+async def post(http: httpx2.AsyncClient, message: str, **fields: str) -> dict[str, Any]:
+    """Say something and get the reply's body."""
+    response = await http.post("/api/chat", json={"message": message, **fields})
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+async def history(http: httpx2.AsyncClient, thread_id: str) -> list[dict[str, Any]]:
+    response = await http.get(f"/api/threads/{thread_id}/history", params={"limit": 500})
+    assert response.status_code == 200, response.text
+    messages: list[dict[str, Any]] = response.json()["messages"]
+    return messages

@@ -1,0 +1,54 @@
+"""A TCP connection that can be cut."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Proxy:
+    """Forwards to a port of this machine until it is told to cut what runs through it."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._refusing = False
+        self.port = 0
+
+    def cut(self) -> None:
+        """Reset every connection that is open now."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def refuse(self, *, refusing: bool) -> None:
+        """Whether new connections are ended at once."""
+        self._refusing = refusing
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, onward_writer}
+        await asyncio.gather(_pump(reader, onward_writer), _pump(onward_reader, writer))
+        self._writers -= {writer, onward_writer}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(64 * 1024):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def proxy(target: int) -> AsyncIterator[Proxy]:
+    forwarder = Proxy(target)
+    server = await asyncio.start_server(forwarder._serve, "127.0.0.1", 0)
+    forwarder.port = server.sockets[0].getsockname()[1]
+    async with server:
+        try:
+            yield forwarder
+        finally:
+            forwarder.cut()
+            server.close()
