@@ -252,67 +252,64 @@ async def _machine(broker_url: str, load: float) -> str:
 
 
 def _report(rooms: list[Room], machine: str, begun: datetime) -> str:
+    return f"""\
+# Round trip and CPU use at rest
+
+Measured by `make bench` on {begun:%Y-%m-%d at %H:%M} UTC.
+
+{machine}
+
+## From `POST /api/chat` to its reply, less the model's own time
+
+| | median | p90 | aim for the median | `GET /healthz`, median |
+|---|---:|---:|---:|---:|
+{_time_rows(rooms)}
+
+{_ratios(*rooms)}
+
+One client posts one message after the other over one connection: {POSTS} to each room in turn, {ROUNDS} times, after
+{POSTS} that do not count, to {THREADS} threads in turn. The model answers at once; its own time, from having a request
+to having written its reply, is taken off the client's. `GET /healthz` shows what the least of requests costs here.
+
+## CPU use at rest
+
+{_idle_table(rooms) if cpu.MEASURABLE else "Not measured: it is read from Linux's `/proc`."}
+"""
+
+
+def _time_rows(rooms: list[Room]) -> str:
     return "\n".join(
-        [
-            "# Round trip and CPU use at rest",
-            "",
-            f"Measured by `make bench` on {begun:%Y-%m-%d at %H:%M} UTC.",
-            "",
-            machine,
-            "",
-            *_time_lines(rooms),
-            "",
-            *_idle_lines(rooms),
-            "",
-        ]
+        f"| {room.name} | {_ms(statistics.median(room.posts))} | {_ms(statistics.quantiles(room.posts, n=10)[-1])} "
+        f"| at most {_ms(room.aim)} | {_ms(statistics.median(room.checks))} |"
+        for room in rooms
     )
 
 
-def _time_lines(rooms: list[Room]) -> list[str]:
-    embedded, rabbitmq = rooms
-    ratios = [
+def _ratios(embedded: Room, rabbitmq: Room) -> str:
+    by_round = [
         statistics.median(there) / statistics.median(here)
         for here, there in zip(embedded.rounds, rabbitmq.rounds, strict=True)
     ]
-    return [
-        "## From `POST /api/chat` to its reply",
-        "",
-        "| | median | p90 | aim for the median | `GET /healthz`, median |",
-        "|---|---:|---:|---:|---:|",
-        *(
-            f"| {room.name} | {_ms(statistics.median(room.posts))} | {_ms(statistics.quantiles(room.posts, n=10)[-1])} "
-            f"| at most {_ms(room.aim)} | {_ms(statistics.median(room.checks))} |"
-            for room in rooms
-        ),
-        "",
-        f"{rabbitmq.name} / {embedded.name}: {statistics.median(ratios):.2f} "
-        f"(by round {', '.join(f'{ratio:.2f}' for ratio in ratios)}).",
-        "",
-        f"One client posts one message after the other over one connection, {POSTS} to each room in turn and that "
-        f"{ROUNDS} times, after {POSTS} that do not count; {THREADS} threads in turn. The time is the client's, less "
-        "what the model, which answers at once, took from having a request to having written its reply. "
-        "`GET /healthz` shows how much of it any request costs here, client included.",
-    ]
+    overall = statistics.median(rabbitmq.posts) / statistics.median(embedded.posts)
+    listed = ", ".join(f"{ratio:.2f}" for ratio in by_round)
+    return f"{rabbitmq.name} to {embedded.name}, ratio of medians: {overall:.2f}; round by round {listed}."
 
 
-def _idle_lines(rooms: list[Room]) -> list[str]:
-    title = ["## CPU use at rest", ""]
-    if not cpu.MEASURABLE:
-        return [*title, "Not measured: it is read from Linux's `/proc`."]
-    lines = [*title, f"| in % of one core | no sockets | {SOCKETS} WebSockets |", "|---|---:|---:|"]
-    for room in rooms:
-        without, with_sockets = room.idle
-        lines += [f"| {room.name}: {name} | {without[name]:.2f} | {with_sockets[name]:.2f} |" for name in room.servers]
-        lines.append(
-            f"| **{room.name}, in sum** | **{sum(without.values()):.2f}** | **{sum(with_sockets.values()):.2f}** |"
-        )
-    return [
-        *lines,
-        "",
-        f"utime + stime in `/proc/<pid>/stat` of each process and its descendants, at both ends of {WINDOW} s that "
-        f"began {REST:g} s after the last post or socket; both rooms in the same {WINDOW} s. The sockets are spread "
-        f"over {THREADS} threads of each room and answer its pings.",
-    ]
+def _idle_table(rooms: list[Room]) -> str:
+    return f"""\
+| in % of one core | no sockets | {SOCKETS} WebSockets |
+|---|---:|---:|
+{"".join(map(_idle_rows, rooms))}
+Read from `/proc/<pid>/stat`, utime and stime of each process with its descendants, over {WINDOW} s that began {REST:g} s
+after the last post or opened socket, for both rooms in the same {WINDOW} s. Each room's sockets are spread over {THREADS}
+threads; their clients answer the room's pings and are not counted."""
+
+
+def _idle_rows(room: Room) -> str:
+    alone, listened_to = room.idle
+    rows = [f"| {room.name}: {name} | {alone[name]:.2f} | {listened_to[name]:.2f} |" for name in room.servers]
+    total = f"| **{room.name}, in sum** | **{sum(alone.values()):.2f}** | **{sum(listened_to.values()):.2f}** |"
+    return "".join(f"{row}\n" for row in [*rows, total])
 
 
 def _ms(seconds: float) -> str:

@@ -30,6 +30,8 @@ MAX_FRAME = 64 * 1024
 #: Seconds between the server's pings of a socket, and until one without an answer is closed. Below the 60 s after
 #: which proxies close what is silent.
 PING_INTERVAL = 25.0
+#: Seconds in which a server must listen.
+START_TIMEOUT = 10.0
 #: Seconds after which a caller may try again what the room could not take.
 RETRY_AFTER = 2
 
@@ -248,4 +250,7 @@ async def serve(app: ASGIApp, sock: socket.socket, *, grace: float) -> AsyncIter
         server.should_exit = True
 
     async with background(f"http {port}", server.serve(sockets=[sock]), stop=stop):
+        async with asyncio.timeout(START_TIMEOUT):
+            while not server.started:
+                await asyncio.sleep(0.005)
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"

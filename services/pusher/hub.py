@@ -19,8 +19,8 @@ from services.pusher.outbox import Outbox
 
 #: Announcements taken from the bus at a time.
 ANNOUNCEMENTS_AT_ONCE = 1_000
-#: Messages read from the table at a time to fill a gap.
-PAGE = 500
+#: Messages read from the table at a time to fill a gap; even of the longest, a page fits a socket's outbox.
+PAGE = 50
 #: Threads whose gaps are filled side by side.
 FILLS_AT_ONCE = 8
 #: Shortest time between looks for threads to unbind, in seconds.

@@ -1,5 +1,5 @@
 """Writes every message into the dialogue table, then announces it."""
 
-from services.recorder.recorder import recorder
+from services.recorder.recording import recorder
 
 __all__ = ["recorder"]

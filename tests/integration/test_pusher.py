@@ -1,0 +1,201 @@
+"""Sockets, on real WebSocket connections, with the bus's news lost, late and doubled."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from m3 import topology
+from m3.bus import Bus, open_bus
+from m3.door import Door
+from m3.events import Message, MessageAccepted, MessageRecorded, encode
+from m3.settings import Settings
+from m3.store import Store, open_store
+from m3.topology import Route
+from m3.web import bind, serve
+from services.pusher import Hub, pusher
+from services.recorder import recorder
+from tests.support.client import Socket, socket
+from tests.support.until import until
+
+
+@asynccontextmanager
+async def running_pusher(bus: Bus, store: Store, linger: float = 5) -> AsyncIterator[tuple[str, Hub]]:
+    async with (
+        Hub.open(bus, store, linger=linger) as hub,
+        Door.open("pusher", bus, store) as door,
+    ):
+        with bind("127.0.0.1", 0) as sock:
+            async with serve(pusher(hub, door, bus, store, Settings()), sock, grace=1) as address:
+                yield address, hub
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[Bus]:
+    async with open_bus("memory://") as bus:
+        yield bus
+
+
+async def record(store: Store, *contents: str, thread_id: str = "t") -> list[Message]:
+    """Into the table, with no announcement."""
+    events = [
+        MessageAccepted(thread_id=thread_id, source="user", content=content, interface="http_api", origin="nobody")
+        for content in contents
+    ]
+    messages = (await store.record(events, [])).messages
+    return [messages[event.message_id] for event in events]
+
+
+async def announce(bus: Bus, *messages: Message) -> None:
+    route = topology.announced("user", messages[0].thread_id)
+    await bus.publish(route, encode([MessageRecorded(message=message) for message in messages]))
+
+
+async def contents(listener: Socket, count: int) -> list[str]:
+    return [frame["content"] for frame in await listener.messages(count)]
+
+
+async def test_every_socket_of_the_thread_gets_each_message_in_order_on_every_pusher(bus: Bus, store: Store) -> None:
+    async with (
+        recorder(bus, store),
+        running_pusher(bus, store) as (one, _),
+        running_pusher(bus, store) as (other, _),
+        AsyncExitStack() as stack,
+    ):
+        listeners = [await stack.enter_async_context(socket(address, "t")) for address in (one, one, other)]
+        foreign = await stack.enter_async_context(socket(other, "foreign"))
+        for listener in (*listeners, foreign):
+            await listener.next("connected")
+        for number in range(20):
+            await listeners[0].send(json.dumps({"type": "message", "message": str(number)}))
+        for listener in listeners:
+            assert await contents(listener, 20) == [str(number) for number in range(20)]
+        assert await foreign.hears_nothing()
+
+
+async def test_a_message_said_on_a_socket_is_confirmed_with_its_number(memory: Bus, store: Store) -> None:
+    async with (
+        recorder(memory, store),
+        running_pusher(memory, store) as (address, _),
+        socket(address, "t") as talker,
+    ):
+        first, second = await talker.say("one"), await talker.say("two", "api")
+        assert (first["seq"], second["seq"]) == (1, 2)
+        stored = await store.latest("t", 10)
+        assert [str(message.message_id) for message in stored] == [first["message_id"], second["message_id"]]
+        assert [(message.source, message.interface) for message in stored] == [
+            ("user", "websocket"),
+            ("api", "websocket"),
+        ]
+
+
+async def test_announcements_out_of_order_doubled_or_lost_still_push_each_number_once_in_order(
+    memory: Bus, store: Store
+) -> None:
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as listener:
+        await listener.next("connected")
+        one, two, _lost, four = await record(store, "one", "two", "lost", "four")
+        await announce(memory, two)
+        await announce(memory, one)
+        await announce(memory, one, two)
+        await announce(memory, four)
+        assert await contents(listener, 4) == ["one", "two", "lost", "four"]
+        assert await listener.hears_nothing()
+
+
+async def test_a_gap_longer_than_a_page_is_filled(memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.pusher.hub.PAGE", 3)
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as listener:
+        await listener.next("connected")
+        messages = await record(store, *(str(number) for number in range(10)))
+        await announce(memory, messages[-1])
+        assert await contents(listener, 10) == [str(number) for number in range(10)]
+
+
+async def test_a_socket_hears_what_comes_after_it_and_not_what_was_before(memory: Bus, store: Store) -> None:
+    before = await record(store, "before")
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as listener:
+        await listener.next("connected")
+        await announce(memory, *before)
+        await announce(memory, *await record(store, "after"))
+        assert await contents(listener, 1) == ["after"]
+
+
+async def test_a_thread_is_bound_with_its_first_socket_and_unbound_after_its_last(memory: Bus, store: Store) -> None:
+    heard: list[str] = []
+
+    async def anyone_hears() -> bool:
+        """A route that must arrive tells whether a queue is bound."""
+        try:
+            await memory.publish(Route("chat.out", "assistant.t", must_arrive=True), encode([]))
+        except Exception as error:
+            heard.append(type(error).__name__)
+            return False
+        return True
+
+    async with running_pusher(memory, store, linger=0) as (address, hub):
+        assert not await anyone_hears()
+        async with socket(address, "t") as one, socket(address, "t") as other:
+            await one.next("connected")
+            await other.next("connected")
+            assert await anyone_hears()
+        await until(lambda: "t" not in hub._threads)
+        assert not await anyone_hears()
+        assert set(heard) == {"Unroutable"}
+        async with socket(address, "t") as again:
+            await again.next("connected")
+            await announce(memory, *await record(store, "back"))
+            assert await contents(again, 1) == ["back"]
+
+
+async def test_sockets_that_come_and_go_all_the_time_leave_nothing_behind(memory: Bus, store: Store) -> None:
+    async with running_pusher(memory, store, linger=0) as (address, hub):
+
+        async def visit(number: int) -> None:
+            async with socket(address, f"t{number % 5}") as visitor:
+                await visitor.next("connected")
+
+        await asyncio.gather(*(visit(number) for number in range(100)))
+        await until(lambda: not hub._threads)
+
+
+async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothing(
+    memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.pusher.outbox.MAX_WAITING", 64 * 1024)
+    monkeypatch.setattr("services.pusher.outbox.WRITE_TIMEOUT", 0.2)
+    async with (
+        running_pusher(memory, store) as (address, hub),
+        connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t", max_queue=1, close_timeout=0) as stuck,
+        socket(address, "t") as reader,
+    ):
+        await reader.next("connected")
+        await until(lambda: len(hub._threads["t"].outboxes) == 2)
+        stuck.transport.pause_reading()
+        sent = 0
+        while len(hub._threads["t"].outboxes) == 2:
+            await announce(memory, *await record(store, *["x" * 10_000] * 3))
+            sent += 3
+            assert await contents(reader, 3) == ["x" * 10_000] * 3
+            assert sent < 5_000
+        stuck.transport.resume_reading()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await stuck.recv()
+        assert closed.value.rcvd is None or closed.value.rcvd.code == 4000
+
+
+async def test_a_thread_that_cannot_be_opened_says_to_come_back(memory: Bus) -> None:
+    async with (
+        open_store("postgresql://127.0.0.1:1/room", pool_size=2) as away,
+        running_pusher(memory, away) as (address, _),
+        connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t") as visitor,
+    ):
+        with pytest.raises(ConnectionClosed) as closed:
+            await visitor.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1013

@@ -1,0 +1,168 @@
+"""From the recorder's queue into the table, and the announcements after the commit."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from m3 import topology
+from m3.bus import Bus, Delivery, Subscription
+from m3.errors import BusUnavailable, StoreUnavailable
+from m3.events import AnyEvent, Message, MessageAccepted, MessageRecorded, TurnFailed, decode, encode
+from m3.store import Record, Store
+from m3.topology import AGENT_USER, CHAT_OUT, DEAD, Route
+from services.recorder import recorder
+from tests.support.until import DEADLINE, until
+
+
+def said(content: str, thread_id: str = "t", origin: str = "nobody") -> MessageAccepted:
+    return MessageAccepted(thread_id=thread_id, source="user", content=content, interface="http_api", origin=origin)
+
+
+async def hand_in(bus: Bus, *events: AnyEvent) -> None:
+    await bus.publish(topology.accepted(), encode(events))
+
+
+async def recorded(subscription: Subscription, count: int) -> list[Message]:
+    messages: list[Message] = []
+    async with asyncio.timeout(DEADLINE):
+        while len(messages) < count:
+            for body in await subscription.take(100):
+                messages += [event.message for event in decode(body) if isinstance(event, MessageRecorded)]
+    return messages
+
+
+@pytest.fixture
+async def listener(bus: Bus) -> AsyncIterator[Subscription]:
+    async with bus.subscribe("listener") as listener:
+        await listener.bind(CHAT_OUT, topology.every_lane("t"))
+        yield listener
+
+
+async def test_a_message_is_in_the_table_before_it_is_announced(bus: Bus, store: Store, listener: Subscription) -> None:
+    async with recorder(bus, store):
+        await hand_in(bus, said("hello"))
+        (announced,) = await recorded(listener, 1)
+        assert await store.message(announced.message_id) == announced
+        assert announced.seq == 1
+
+
+async def test_the_process_that_accepted_a_message_is_told_its_number(bus: Bus, store: Store) -> None:
+    async with recorder(bus, store), bus.subscribe("gateway") as mine:
+        await until(lambda: bus.connected)
+        await hand_in(bus, said("hello", origin=mine.name))
+        (told,) = await recorded(mine, 1)
+        assert (told.seq, told.content) == (1, "hello")
+
+
+async def test_what_piles_up_is_one_announcement_a_thread_and_lane(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    for number in range(50):
+        await hand_in(bus, said(str(number)))
+    async with recorder(bus, store):
+        async with asyncio.timeout(DEADLINE):
+            bodies: list[bytes] = []
+            while sum(len(decode(body)) for body in bodies) < 50:
+                bodies += await listener.take(100)
+    assert len(bodies) < 10  # how many batches is the bus's pace; fifty would be one each
+    contents = [event.message.content for body in bodies for event in decode(body) if isinstance(event, MessageRecorded)]
+    assert contents == [str(number) for number in range(50)]
+
+
+async def test_a_delivery_handed_in_twice_is_recorded_once_and_announced_again(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    """So that a recorder killed between commit and announcement is made up for by the redelivery."""
+    event = said("hello")
+    await store.record([event], [])
+    async with recorder(bus, store):
+        await hand_in(bus, event)
+        (announced,) = await recorded(listener, 1)
+        assert announced.seq == 1
+        assert await store.head("t") == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"not json",
+        b"{}",
+        b'[{"type": "message_invented"}]',
+        encode([said("x").model_copy(update={"thread_id": "no.dots"})]),
+        b"[" * 100_000,
+    ],
+    ids=["not json", "no list", "unknown type", "bad thread", "nested"],
+)
+async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on(
+    bus: Bus, store: Store, body: bytes
+) -> None:
+    await bus.publish(topology.accepted(), body)
+    await hand_in(bus, said("after"))
+    async with recorder(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+        await until(lambda: _head_is(store, 1))
+        assert (await _take_one(dead)).body == body
+
+
+async def test_what_the_database_refuses_goes_to_the_dead_letters_and_the_rest_of_its_batch_does_not(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = said("x" * 10).model_copy(update={"origin": "\x00"})  # nothing checks an origin but the database
+    await hand_in(bus, said("before"))
+    await hand_in(bus, poison)
+    await hand_in(bus, said("after"))
+    async with recorder(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+        await until(lambda: _head_is(store, 2))
+        assert (await _take_one(dead)).body == encode([poison])
+    assert [message.content for message in await store.latest("t", 10)] == ["before", "after"]
+
+
+async def _head_is(store: Store, number: int) -> bool:
+    return await store.head("t") == number
+
+
+async def _take_one(consumer: object) -> Delivery:
+    async with asyncio.timeout(DEADLINE):
+        taken: list[Delivery] = await consumer.take(1)  # type: ignore[attr-defined]  # either bus's
+    return taken[0]
+
+
+class _Flaky(Store):
+    """A store whose first commands fail, as while a database is restarted."""
+
+    failures = 2
+
+    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("away")
+        return await super().record(accepted, failed)
+
+
+async def test_a_batch_waits_for_a_database_that_is_away(
+    bus: Bus, store: Store, listener: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.recorder.recording.RETRY_INTERVAL", 0.01)
+    async with recorder(bus, _Flaky(store._pool, store._url)):
+        await hand_in(bus, said("hello"))
+        (announced,) = await recorded(listener, 1)
+        assert announced.seq == 1
+
+
+async def test_an_announcement_is_repeated_until_the_broker_has_it_and_only_then_the_message_is_acked(
+    bus: Bus, store: Store, listener: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.recorder.recording.RETRY_INTERVAL", 0.01)
+    failures = iter([BusUnavailable("away"), BusUnavailable("away")])
+    publish = bus.publish
+
+    async def flaky(route: Route, body: bytes) -> None:
+        if route.exchange == CHAT_OUT.name and (error := next(failures, None)):
+            raise error
+        await publish(route, body)
+
+    monkeypatch.setattr(bus, "publish", flaky)
+    async with recorder(bus, store), bus.consume(AGENT_USER, prefetch=10) as agents:
+        await hand_in(bus, said("hello"))
+        assert [message.seq for message in await recorded(listener, 1)] == [1]
+        assert (await _take_one(agents)).key == "user.t"
