@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +16,18 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as Handshake
+from websockets.server import ServerProtocol
 
 from m3.bus import Bus
 from m3.errors import BusError, M3Error, StartError, StoreError, StoreUnavailable
 from m3.store import Store
 from m3.tasks import background
 
+#: Longest head of a request, which is its first line and its headers, in bytes.
+MAX_HEAD = 64 * 1024
 #: Longest request body, in bytes.
 MAX_BODY = 64 * 1024
 #: Seconds in which a request's body must arrive.
@@ -65,7 +72,7 @@ class Refusal(M3Error):
         return JSONResponse(content, self.status, self.headers)
 
 
-_HTTP_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed"}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def documented(*refusals: tuple[int, str, str]) -> dict[int | str, dict[str, Any]]:
@@ -81,6 +88,8 @@ def documented(*refusals: tuple[int, str, str]) -> dict[int | str, dict[str, Any
 
 def answer_errors(app: FastAPI) -> None:
     """Give every error of the app the one shape."""
+    app.router.default = _nowhere
+    app.add_middleware(_ExactPath)
 
     def refuse(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], JSONResponse]:
         return lambda _, error: make(error).response()
@@ -93,16 +102,38 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, refuse(_unexpected))
 
 
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """For requests and sockets alike."""
+    await Refusal(404, "not_found", "Not Found.").response()(scope, receive, send)
+
+
+class _ExactPath:
+    """Keeps a path that ends in a line break from the routes, whose ``$`` would overlook it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = _nowhere if scope.get("path", "").endswith("\n") else self._app
+        await app(scope, receive, send)
+
+
 def _invalid(error: RequestValidationError) -> Refusal:
+    if error.errors()[0]["type"] == "json_invalid":
+        return not_json()
     return Refusal(422, "invalid_request", problem_sentence(error.errors()))
 
 
 def _http(error: HTTPException) -> Refusal:
-    code = _HTTP_CODES.get(error.status_code, "refused")
-    message = "The body is not JSON." if code == "malformed_body" else f"{error.detail}."
-    refusal = Refusal(error.status_code, code, message)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, where the body could not even be decoded
+        return not_json()
+    refusal = Refusal(error.status_code, _HTTP_CODES.get(error.status_code, "refused"), f"{error.detail}.")
     refusal.headers.update(error.headers or {})
     return refusal
+
+
+def not_json() -> Refusal:
+    return Refusal(400, "malformed_body", "The body is not JSON.")
 
 
 def _bus_away(error: BusError) -> Refusal:
@@ -186,22 +217,88 @@ class BoundedBody:
 
 async def _read(scope: Scope, receive: Receive) -> bytes:
     too_long = Refusal(413, "body_too_long", f"The body is longer than {MAX_BODY} bytes.")
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    declared = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")  # int takes no thousands of digits
     if declared.isdigit() and int(declared) > MAX_BODY:
         raise too_long
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":  # nobody hears this, but a part must not pass for the whole
+            raise Refusal(400, "incomplete_body", "The connection ended before the body did.")
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise too_long
-        if not message.get("more_body", False):  # a disconnect has neither
+        if not message.get("more_body", False):
             return bytes(body)
 
 
 async def _close_with(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     refusal.headers["Connection"] = "close"  # what is left of the body is not wanted
     await refusal.response()(scope, receive, send)
+
+
+class _Http(HttpToolsProtocol):
+    """Bounds the head of a request, and gives what is no request an answer in the one shape. uvicorn does neither."""
+
+    _unfinished: int | None = None  # how much came since a head began; None outside of heads
+
+    def data_received(self, data: bytes) -> None:
+        if self._unfinished is not None:
+            self._unfinished += len(data)
+        super().data_received(data)
+        if self._unfinished is not None and self._unfinished > MAX_HEAD:
+            _refuse(self.transport, _head_too_long())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._unfinished = 0
+
+    def on_headers_complete(self) -> None:
+        self._unfinished = None
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            _refuse(self.transport, _head_too_long())
+            raise ValueError("head too long")  # ends the parsing
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        _refuse(self.transport, Refusal(400, "malformed_request", msg))
+
+
+def _head_too_long() -> Refusal:
+    return Refusal(431, "head_too_long", f"The request's head is longer than {MAX_HEAD} bytes.")
+
+
+class _Sockets(WebSocketsSansIOProtocol):
+    """Answers every handshake that fails, and in the one shape. uvicorn leaves some without an answer."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated:  # its whole head was in the data, and could not be parsed
+            _refuse(self.transport, Refusal(400, "bad_handshake", "This is not a WebSocket handshake."))
+
+    def handle_connect(self, event: Handshake) -> None:
+        response = ServerProtocol().accept(event)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            super().handle_connect(event)
+        else:
+            _refuse(self.transport, Refusal(response.status_code, "bad_handshake", response.body.decode().strip()))
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # otherwise uvicorn logs an error for every refusal
+
+
+def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
+    """Answer where no app does."""
+    if transport.is_closing():  # it has its answer
+        return
+    refusal.headers["Connection"] = "close"
+    response = refusal.response()
+    head = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode()]
+    head += [name + b": " + value for name, value in response.raw_headers]
+    transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+    transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -231,8 +328,8 @@ async def serve(app: ASGIApp, sock: socket.socket, *, grace: float) -> AsyncIter
     """Serve the app on the socket inside the block; yields its address. Leaving ends requests within ``grace`` s."""
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="websockets-sansio",
+        http=_Http,
+        ws=_Sockets,
         ws_max_size=MAX_FRAME,
         ws_ping_interval=PING_INTERVAL,
         ws_ping_timeout=PING_INTERVAL,

@@ -7,13 +7,15 @@ from contextlib import asynccontextmanager
 import httpx2
 import openai
 import structlog
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam
 from pydantic import SecretStr
 
 from m3.errors import M3Error, StartError
 
 #: Longest reply that is kept, in characters.
 MAX_REPLY = 64 * 1024
+#: A proxy from the environment is not for this machine, where the demo model runs.
+_DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
 log = structlog.get_logger(__name__)
 
@@ -33,28 +35,24 @@ class Model:
         try:
             async with asyncio.timeout(self._turn_timeout):
                 completion = await self._client.chat.completions.create(model=self._name, messages=conversation)
+            content: object = completion.choices[0].message.content
         except TimeoutError as error:
             raise ModelFailed(f"The model took longer than {self._turn_timeout:g} seconds.") from error
         except openai.APIStatusError as error:
             raise ModelFailed(f"The model's server answered with status {error.status_code}.") from error
         except openai.APIConnectionError as error:
             raise ModelFailed("The model's server cannot be reached.") from error
-        except Exception as error:  # a broken answer breaks the client in ways that no list covers
-            log.exception("model's answer not understood")
+        except Exception as error:  # the client checks nothing: any part may be missing, or be something else
+            log.warning("model's answer not understood", error=f"{type(error).__name__}: {error}")
             raise ModelFailed("The model's answer was not understood.") from error
-        return _text(completion)
+        return _storable(content)
 
 
-def _text(completion: object) -> str:
-    """The reply in a completion, such as PostgreSQL can keep."""
-    # The client does not check what it is given: a page of HTML arrives as a string, and any field may be missing.
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        raise ModelFailed("The model's answer was not understood.")
-    message = completion.choices[0].message
-    text = message.content if message is not None else None
-    if not isinstance(text, str):
+def _storable(content: object) -> str:
+    """The reply, such as PostgreSQL can keep it."""
+    if not isinstance(content, str):
         raise ModelFailed("The model's answer had no text.")
-    text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
+    text = content.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
     if not text:
         raise ModelFailed("The model's answer was empty.")
     return text[:MAX_REPLY]
@@ -63,11 +61,20 @@ def _text(completion: object) -> str:
 @asynccontextmanager
 async def open_model(base_url: str, *, name: str, api_key: SecretStr, turn_timeout: float) -> AsyncIterator[Model]:
     """A model behind an OpenAI-compatible server. Does not connect yet."""
-    if not base_url.startswith(("http://", "https://")):
-        raise StartError("LLM_BASE_URL must begin with http:// or https://.")
+    key = api_key.get_secret_value()
+    if not _is_web_address(base_url):
+        raise StartError("LLM_BASE_URL must be an address that begins with http:// or https://.")
+    if not (key.isascii() and key.isprintable()):
+        raise StartError("LLM_API_KEY has a character that cannot be sent.")
     # No redirects: they would carry the conversation to another server. No retries: the deadline is the turn's.
-    async with httpx2.AsyncClient(follow_redirects=False, timeout=turn_timeout) as http:
-        client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=api_key.get_secret_value(), max_retries=0, http_client=http
-        )
+    async with httpx2.AsyncClient(follow_redirects=False, timeout=turn_timeout, mounts=_DIRECT) as http:
+        client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, http_client=http)
         yield Model(client, name, turn_timeout)
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return parsed.scheme in {"http", "https"} and bool(parsed.host)

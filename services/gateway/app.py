@@ -13,7 +13,7 @@ from m3.door import Door
 from m3.events import Message, MessageAccepted, ThreadId
 from m3.settings import Settings
 from m3.store import Store
-from m3.web import BoundedBody, Refusal, answer_errors, documented, health
+from m3.web import BoundedBody, Refusal, answer_errors, documented, health, not_json
 from services.gateway.schemas import HISTORY_LIMIT, ChatAccepted, ChatReply, ChatRequest, History, Limit
 
 _INVALID = (422, "invalid_request", "message: must not be blank.")
@@ -30,11 +30,13 @@ def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
     return app
 
 
-def _json_only(request: Request) -> None:
+async def _json_only(request: Request) -> None:
     """Refuse other bodies, which a page of another origin could send without being asked."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, "unsupported_media_type", "The body must be application/json.")
+    if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too
+        raise not_json()
 
 
 def _chat(door: Door, store: Store, settings: Settings) -> APIRouter:

@@ -66,7 +66,9 @@ async def test_what_piles_up_is_one_announcement_a_thread_and_lane(
             while sum(len(decode(body)) for body in bodies) < 50:
                 bodies += await listener.take(100)
     assert len(bodies) < 10  # how many batches is the bus's pace; fifty would be one each
-    contents = [event.message.content for body in bodies for event in decode(body) if isinstance(event, MessageRecorded)]
+    contents = [
+        event.message.content for body in bodies for event in decode(body) if isinstance(event, MessageRecorded)
+    ]
     assert contents == [str(number) for number in range(50)]
 
 

@@ -180,4 +180,6 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 
 def _head(status: int, length: int, headers: dict[str, str]) -> bytes:
     fields = headers | {"Content-Length": str(length), "Connection": "close"}
-    return "\r\n".join([f"HTTP/1.1 {status} Scripted", *(f"{name}: {fields[name]}" for name in fields), "", ""]).encode()
+    return "\r\n".join(
+        [f"HTTP/1.1 {status} Scripted", *(f"{name}: {fields[name]}" for name in fields), "", ""]
+    ).encode()

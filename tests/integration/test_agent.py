@@ -1,0 +1,630 @@
+"""The agent beside a recorder and an accepting process, on a real PostgreSQL and a real model server.
+
+Both buses where the bus matters. Agents sweep once, at their start, unless a test says otherwise: what is answered
+later was brought by a knock.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from m3 import topology
+from m3.bus import Bus, open_bus
+from m3.door import Door, Watch
+from m3.errors import StartError
+from m3.events import Lane, Message, MessageAccepted, MessageRecorded, encode, reply_id
+from m3.settings import Settings
+from m3.store import Store, open_store
+from m3.web import bind
+from services.agent import agent, open_model
+from services.agent.conversation import THREE_PARTIES
+from services.agent.model import MAX_REPLY, Model, ModelFailed
+from services.recorder import recorder
+from tests.support.scripted_model import (
+    Behaviour,
+    ScriptedModel,
+    answers,
+    breaks_off,
+    completes,
+    drips,
+    hangs_up,
+    holds,
+    keeps_silent,
+    prompt,
+    redirects,
+    says,
+    scripted_model,
+)
+from tests.support.until import DEADLINE, until
+
+KEY = "sk-kept-to-ourselves"
+PROMPT = "You are the agent of a test."
+
+
+class Visitor:
+    """Says things as a process that accepts messages does, and hears what becomes of them."""
+
+    def __init__(self, door: Door, watches: AsyncExitStack) -> None:
+        self._door = door
+        self._stack = watches
+        self._watches: dict[UUID, Watch] = {}
+
+    async def say(self, text: str, thread_id: str = "thread", source: Lane = "user") -> UUID:
+        """Have a message recorded; returns its id."""
+        said = accepted(text, thread_id, source, origin=self._door.origin)
+        watch = self._watches[said.message_id] = self._stack.enter_context(self._door.watch(said.message_id))
+        await self._door.hand_in(said)
+        await watch.recorded(DEADLINE)
+        return said.message_id
+
+    async def outcome(self, message_id: UUID) -> Message:
+        return await self._watches[message_id].settled(DEADLINE)
+
+    async def ask(self, text: str, thread_id: str = "thread", source: Lane = "user") -> Message:
+        """Say it and wait for its fate."""
+        return await self.outcome(await self.say(text, thread_id, source))
+
+
+@pytest.fixture
+async def memory_bus() -> AsyncIterator[Bus]:
+    async with open_bus("memory://") as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def visited(bus: Bus, store: Store) -> AsyncIterator[Visitor]:
+    """A room with a recorder, in which nobody answers yet."""
+    async with recorder(bus, store), Door.open("gateway", bus, store) as door, AsyncExitStack() as watches:
+        yield Visitor(door, watches)
+
+
+Agents = Callable[..., AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+def agents(database_url: str) -> Agents:
+    """Makes agents that share nothing but the bus and the database: each has its own sessions and its own client."""
+    return partial(_agents, database_url)
+
+
+@asynccontextmanager
+async def _agents(
+    database_url: str, bus: Bus, model: ScriptedModel, *, count: int = 1, **changed: Any
+) -> AsyncIterator[None]:
+    settings = Settings(**{"system_prompt": PROMPT, "sweep_interval": 3600, "turn_timeout": DEADLINE} | changed)
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            store = await stack.enter_async_context(open_store(database_url, pool_size=3))
+            client = await stack.enter_async_context(client_of(model.url, turn_timeout=settings.turn_timeout))
+            await stack.enter_async_context(agent(bus, store, client, settings))
+        yield
+
+
+def client_of(url: str, turn_timeout: float = DEADLINE) -> AbstractAsyncContextManager[Model]:
+    return open_model(url, name="scripted", api_key=SecretStr(KEY), turn_timeout=turn_timeout)
+
+
+def accepted(text: str, thread_id: str = "thread", source: Lane = "user", origin: str = "nobody") -> MessageAccepted:
+    return MessageAccepted(thread_id=thread_id, source=source, content=text, interface="http_api", origin=origin)
+
+
+def repeats(body: dict[str, Any]) -> Behaviour:
+    """The script of a model that says what it heard."""
+    return says(f"heard {prompt(body)}")
+
+
+async def spoken(store: Store, thread_id: str = "thread") -> list[str]:
+    """What was said in the thread, in the order of its numbers."""
+    return [message.content for message in await store.latest(thread_id, 1000)]
+
+
+# ---- One message and its reply
+
+
+async def test_a_message_gets_its_reply_recorded_as_an_answer_to_it(bus: Bus, store: Store, agents: Agents) -> None:
+    async with scripted_model(lambda _: says("hello")) as model, visited(bus, store) as visitor, agents(bus, model):
+        asked = await visitor.ask("hi")
+        assert asked.reply_id == reply_id(asked.message_id)
+        reply = await store.message(asked.reply_id)
+        assert reply
+        assert (asked.fate, asked.seq, asked.reply_seq, asked.reason) == ("answered", 1, 2, None)
+        assert (reply.content, reply.seq, reply.role, reply.source) == ("hello", 2, "assistant", "assistant")
+        assert (reply.in_reply_to, reply.fate, reply.interface) == ((asked.message_id,), None, asked.interface)
+
+
+async def test_people_and_programs_are_both_answered(bus: Bus, store: Store, agents: Agents) -> None:
+    async with scripted_model(repeats) as model, visited(bus, store) as visitor, agents(bus, model):
+        for source in ("user", "api"):
+            asked = await visitor.ask("hi", thread_id=f"of-{source}", source=source)
+            assert asked.fate == "answered"
+            assert await spoken(store, f"of-{source}") == ["hi", f"heard [{source}] hi"]
+
+
+async def test_the_server_is_asked_for_the_model_of_the_settings_with_their_key(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-of-another")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    async with (
+        scripted_model(repeats) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model),
+    ):
+        assert (await visitor.ask("hi")).fate == "answered"
+        (asked,) = model.asked
+        assert asked.path == "/v1/chat/completions"
+        assert asked.headers["authorization"] == f"Bearer {KEY}"
+        assert asked.body["model"] == "scripted"
+
+
+async def test_a_doubled_knock_costs_no_second_turn(bus: Bus, store: Store, agents: Agents) -> None:
+    async with scripted_model(repeats) as model, visited(bus, store) as visitor, agents(bus, model):
+        asked = await visitor.ask("once")
+        await bus.publish(topology.announced("user", "thread"), encode([MessageRecorded(message=asked)]))
+        await visitor.ask("and then")
+        assert model.prompts == ["[user] once", "[user] and then"]
+
+
+# ---- Order
+
+
+async def test_three_agents_answer_one_thread_in_order_and_one_message_at_a_time(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    texts = [f"message {number}" for number in range(12)]
+    all_said = asyncio.Event()
+    script = lambda body: holds(all_said, repeats(body))  # noqa: E731  # a script reads best in its test
+    async with (
+        scripted_model(script) as model,
+        visited(bus, store) as visitor,
+        agents(bus, model, count=3),
+    ):
+        said = [await visitor.say(text, source="api" if number % 3 else "user") for number, text in enumerate(texts)]
+        all_said.set()
+        outcomes = [await visitor.outcome(message_id) for message_id in said]
+        assert {outcome.fate for outcome in outcomes} == {"answered"}
+        assert [outcome.reply_seq for outcome in outcomes] == list(range(13, 25))
+        assert [text.partition("] ")[2] for text in model.prompts] == texts
+        assert model.most_at_once == 1
+
+
+async def test_threads_are_answered_side_by_side(bus: Bus, store: Store, agents: Agents) -> None:
+    both = asyncio.Event()
+    script = lambda body: holds(both, repeats(body))  # noqa: E731  # as above
+    async with scripted_model(script) as model, visited(bus, store) as visitor, agents(bus, model):
+        said = [await visitor.say("hi", thread_id=thread_id) for thread_id in ("one", "other")]
+        await until(lambda: len(model.asked) == 2)  # neither has its answer yet
+        both.set()
+        assert [(await visitor.outcome(message_id)).fate for message_id in said] == ["answered", "answered"]
+
+
+async def test_an_agent_runs_no_more_turns_at_once_than_it_is_set_to(bus: Bus, store: Store, agents: Agents) -> None:
+    full = asyncio.Event()
+    script = lambda body: holds(full, repeats(body))  # noqa: E731  # as above
+    async with (
+        scripted_model(script) as model,
+        visited(bus, store) as visitor,
+        agents(bus, model, agent_concurrency=2),
+    ):
+        said = [
+            await visitor.say("hi", thread_id=f"thread-{number}", source="api" if number % 2 else "user")
+            for number in range(8)
+        ]
+        await until(lambda: len(model.asked) == 2)
+        full.set()
+        assert {(await visitor.outcome(message_id)).fate for message_id in said} == {"answered"}
+        assert model.most_at_once == 2
+
+
+async def test_messages_that_pile_up_during_a_turn_are_answered_one_by_one_and_not_shown_before_their_turn(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    piled_up = asyncio.Event()
+
+    def script(body: dict[str, Any]) -> Behaviour:
+        return holds(piled_up, repeats(body))
+
+    async with (
+        scripted_model(script) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model),
+    ):
+        first = await visitor.say("first")
+        await until(lambda: len(model.asked) == 1)
+        second, third = await visitor.say("second"), await visitor.say("third")
+        piled_up.set()
+        for message_id in (first, second, third):
+            assert (await visitor.outcome(message_id)).fate == "answered"
+        assert [asked.chat[1:] for asked in model.asked] == [
+            [("user", "[user] first")],
+            [("user", "[user] first"), ("assistant", "heard [user] first"), ("user", "[user] second")],
+            [
+                ("user", "[user] first"),
+                ("assistant", "heard [user] first"),
+                ("user", "[user] second"),
+                ("assistant", "heard [user] second"),
+                ("user", "[user] third"),
+            ],
+        ]
+        assert await spoken(store) == [
+            "first",
+            "second",
+            "third",
+            "heard [user] first",
+            "heard [user] second",
+            "heard [user] third",
+        ]
+
+
+# ---- What the model is shown
+
+
+async def test_the_model_is_shown_the_system_prompt_and_who_said_what(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    async with (
+        scripted_model(lambda _: says("I see")) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model),
+    ):
+        await visitor.ask("from a person")
+        await visitor.ask("[user] from a program", source="api")
+        await visitor.ask("elsewhere", thread_id="another thread is not shown".replace(" ", "-"))
+        await visitor.ask("again", source="user")
+        assert model.asked[-1].chat == [
+            ("system", f"{PROMPT}\n\n{THREE_PARTIES}"),
+            ("user", "[user] from a person"),
+            ("assistant", "I see"),
+            ("user", "[api] [user] from a program"),
+            ("assistant", "I see"),
+            ("user", "[user] again"),
+        ]
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+async def test_the_model_is_shown_no_more_earlier_messages_than_it_is_set_to(
+    memory_bus: Bus, store: Store, agents: Agents, limit: int
+) -> None:
+    async with (
+        scripted_model(repeats) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, context_messages=limit),
+    ):
+        for number in range(5):
+            await visitor.ask(f"message {number}")
+        assert [text for _, text in model.asked[-1].chat[1:]] == [
+            *["[user] message 2", "heard [user] message 2", "[user] message 3", "heard [user] message 3"][: 2 * limit],
+            "[user] message 4",
+        ]
+
+
+# ---- When the model fails
+
+
+async def test_a_failure_is_told_with_its_reason_and_the_thread_goes_on(bus: Bus, store: Store, agents: Agents) -> None:
+    def script(body: dict[str, Any]) -> Behaviour:
+        return answers('{"error": {"message": "overloaded"}}', 500) if "bad luck" in prompt(body) else repeats(body)
+
+    async with scripted_model(script) as model, visited(bus, store) as visitor, agents(bus, model):
+        failed, next_one = await visitor.say("bad luck"), await visitor.say("better luck")
+        outcome = await visitor.outcome(failed)
+        assert (outcome.fate, outcome.reply_id) == ("failed", None)
+        assert outcome.reason == "The model's server answered with status 500."
+        assert (await visitor.outcome(next_one)).fate == "answered"
+        assert len(model.asked) == 2  # a failed turn is not tried again
+        assert [text for _, text in model.asked[-1].chat[1:]] == ["[user] bad luck", "[user] better luck"]
+
+
+#: What is no completion with a text in it, however much it looks like one.
+WRONG_ANSWERS: dict[str, tuple[Behaviour, str]] = {
+    "a page of HTML": (answers("<h1>Welcome</h1>", content_type="text/html"), "not understood"),
+    "HTML called JSON": (answers("<h1>Welcome</h1>"), "not understood"),
+    "half of a JSON text": (answers('{"id": "scripted", "choi'), "not understood"),
+    "no body": (answers(""), "not understood"),
+    "no content": (answers("", 204), "not understood"),
+    "null": (answers("null"), "not understood"),
+    "a list": (answers("[]"), "not understood"),
+    "a number": (answers("7"), "not understood"),
+    "a text": (answers('"hello"'), "not understood"),
+    "deeply nested lists": (answers("[" * 20_000 + "]" * 20_000), "not understood"),
+    "an error with status 200": (answers('{"error": {"message": "no such model"}}'), "not understood"),
+    "null choices": (completes(choices=None), "not understood"),
+    "no choices": (completes(choices=[]), "not understood"),
+    "a number for choices": (completes(choices=7), "not understood"),
+    "an object for choices": (completes(choices={"message": {"content": "hello"}}), "not understood"),
+    "a null choice": (completes(choices=[None]), "not understood"),
+    "a text for a choice": (completes(choices=["hello"]), "not understood"),
+    "a choice without message": (completes(choices=[{"index": 0}]), "not understood"),
+    "a null message": (completes(choices=[{"message": None}]), "not understood"),
+    "a text for a message": (completes(choices=[{"message": "hello"}]), "not understood"),
+    "a message without content": (completes(choices=[{"message": {"role": "assistant"}}]), "not understood"),
+    "null content": (says(None), "had no text"),
+    "parts for content": (says([{"type": "text", "text": "hello"}]), "had no text"),
+    "empty content": (says(""), "was empty"),
+    "blank content": (says(" \n\t"), "was empty"),
+    "nothing but NUL": (says("\x00\x00"), "was empty"),
+}
+
+
+async def test_no_wrong_answer_keeps_the_agent_from_the_next_message(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    script = lambda body: WRONG_ANSWERS.get(prompt(body).removeprefix("[user] "), (repeats(body),))[0]  # noqa: E731
+    async with (
+        scripted_model(script) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model),
+    ):
+        said = [await visitor.say(kind) for kind in (*WRONG_ANSWERS, "after all of them")]
+        *failed, last = [await visitor.outcome(message_id) for message_id in said]
+        reasons = {message.content: message.reason for message in failed if message.fate == "failed"}
+        assert reasons == {kind: f"The model's answer {sentence}." for kind, (_, sentence) in WRONG_ANSWERS.items()}
+        assert last.fate == "answered"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        pytest.param(answers('{"error": {"message": "sk-kept"}}', 400), "answered with status 400", id="400"),
+        pytest.param(answers('{"error": {"message": "wrong key"}}', 401), "answered with status 401", id="401"),
+        pytest.param(answers("Not Found", 404, "text/plain"), "answered with status 404", id="404"),
+        pytest.param(answers("{", 429, headers={"Retry-After": "1"}), "answered with status 429", id="429"),
+        pytest.param(answers("<h1>Oops</h1>", 500, "text/html"), "answered with status 500", id="500"),
+        pytest.param(answers("", 503), "answered with status 503", id="503"),
+        pytest.param(answers("", 999), "answered with status 999", id="unheard-of-status"),
+        pytest.param(hangs_up(), "cannot be reached", id="hung-up"),
+        pytest.param(breaks_off(), "cannot be reached", id="broken-off"),
+    ],
+)
+async def test_a_refusal_is_told_in_one_sentence_and_asked_for_once(
+    capsys: pytest.CaptureFixture[str], behaviour: Behaviour, sentence: str
+) -> None:
+    async with scripted_model(lambda _: behaviour) as server, client_of(server.url) as model:
+        with pytest.raises(ModelFailed) as failure:
+            await model.reply([{"role": "user", "content": "hi"}])
+        assert str(failure.value) == f"The model's server {sentence}."
+        assert len(server.asked) == 1
+    assert KEY not in "".join(capsys.readouterr())
+
+
+async def test_a_server_that_is_not_there_is_told_in_one_sentence() -> None:
+    with bind("127.0.0.1", 0) as nobody_listens:
+        async with client_of(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/v1") as model:
+            with pytest.raises(ModelFailed, match=r"^The model's server cannot be reached\.$"):
+                await model.reply([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("slow", [keeps_silent(), drips()], ids=["silent", "dripping"])
+async def test_a_slow_server_is_given_up_at_the_turns_deadline(slow: Behaviour) -> None:
+    async with scripted_model(lambda _: slow) as server, client_of(server.url, turn_timeout=0.3) as model:
+        with pytest.raises(ModelFailed, match=r"^The model took longer than 0\.3 seconds\.$"):
+            await model.reply([{"role": "user", "content": "hi"}])
+        assert len(server.asked) == 1
+
+
+async def test_a_server_that_takes_no_connection_is_given_up_at_the_turns_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as crowded, socket.socket() as in_the_way:
+        in_the_way.connect(crowded.getsockname())
+        async with client_of(f"http://127.0.0.1:{crowded.getsockname()[1]}/v1", turn_timeout=0.3) as model:
+            with pytest.raises(ModelFailed, match=r"^The model took longer than 0\.3 seconds\.$"):
+                await model.reply([{"role": "user", "content": "hi"}])
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with (
+        scripted_model(repeats) as elsewhere,
+        scripted_model(lambda _: redirects(f"{elsewhere.url}/chat/completions")) as server,
+        client_of(server.url) as model,
+    ):
+        with pytest.raises(ModelFailed, match=r"^The model's server answered with status 307\.$"):
+            await model.reply([{"role": "user", "content": "a secret"}])
+        assert elsewhere.asked == []
+
+
+async def test_a_log_of_a_wrong_answer_does_not_hold_the_key(capsys: pytest.CaptureFixture[str]) -> None:
+    async with scripted_model(lambda _: answers("{")) as server, client_of(server.url) as model:
+        with pytest.raises(ModelFailed):
+            await model.reply([{"role": "user", "content": "hi"}])
+    logged = "".join(capsys.readouterr())
+    assert "not understood" in logged
+    assert KEY not in logged
+
+
+async def test_a_server_on_this_machine_is_asked_directly_whatever_proxy_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with scripted_model(lambda _: answers("a proxy heard it", 500)) as proxy, scripted_model(repeats) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        for address in (server.url, server.url.replace("127.0.0.1", "localhost")):
+            async with client_of(address) as model:
+                assert await model.reply([{"role": "user", "content": "hi"}]) == "heard hi"
+        assert proxy.asked == []
+
+
+@pytest.mark.parametrize("url", ["", "model:8000/v1", "ftp://model/v1", "http://", "http://[model/v1"])
+async def test_a_base_url_that_is_no_web_address_is_refused_with_a_sentence(url: str) -> None:
+    with pytest.raises(StartError, match=r"^LLM_BASE_URL must "):
+        async with client_of(url):
+            pass
+
+
+@pytest.mark.parametrize("key", ["sk-schlüssel", "sk-two\nlines"])
+async def test_a_key_that_cannot_be_sent_is_refused_with_a_sentence_that_does_not_tell_it(key: str) -> None:
+    with pytest.raises(StartError, match=r"^LLM_API_KEY has a character that cannot be sent\.$"):
+        async with open_model("http://127.0.0.1:1/v1", name="m", api_key=SecretStr(key), turn_timeout=1):
+            pass
+
+
+# ---- What becomes of a reply's text
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        pytest.param("a\x00b", "ab", id="NUL"),
+        pytest.param("half a \ud83d pair", "half a ? pair", id="lone surrogate"),
+        pytest.param("\n 你好 🐈 \n", "你好 🐈", id="blanks around"),
+        pytest.param("x" * (MAX_REPLY + 1), "x" * MAX_REPLY, id="too long"),
+    ],
+)
+async def test_a_reply_is_recorded_as_the_database_can_keep_it(
+    memory_bus: Bus, store: Store, agents: Agents, said: str, kept: str
+) -> None:
+    async with (
+        scripted_model(lambda _: says(said)) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model),
+    ):
+        assert (await visitor.ask("hi")).fate == "answered"
+        assert await spoken(store) == ["hi", kept]
+
+
+# ---- Agents that come and go
+
+
+async def test_what_an_agent_left_in_the_middle_of_a_turn_is_answered_by_another_once(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    async def work(model: ScriptedModel) -> None:
+        async with agents(bus, model):
+            await asyncio.Event().wait()
+
+    async with (
+        scripted_model(lambda _: keeps_silent()) as stuck,
+        scripted_model(repeats) as willing,
+        visited(bus, store) as visitor,
+        asyncio.TaskGroup() as group,
+    ):
+        stopped = group.create_task(work(stuck))
+        said = await visitor.say("hi")
+        await until(lambda: len(stuck.asked) == 1)
+        stopped.cancel()
+        await asyncio.wait([stopped])
+        left = await store.message(said)
+        assert left
+        assert left.fate == "pending"
+
+        other = group.create_task(work(willing))
+        assert (await visitor.outcome(said)).fate == "answered"
+        assert await spoken(store) == ["hi", "heard [user] hi"]
+        other.cancel()
+
+
+async def test_the_knock_of_an_agent_that_left_goes_to_one_that_is_there(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    async def work(model: ScriptedModel) -> None:
+        async with agents(bus, model):
+            await asyncio.Event().wait()
+
+    released = asyncio.Event()
+    script = lambda body: holds(released, repeats(body))  # noqa: E731  # as above
+    async with (
+        scripted_model(script) as one,
+        scripted_model(script) as other,
+        visited(bus, store) as visitor,
+        asyncio.TaskGroup() as group,
+    ):
+        workers = {model.url: group.create_task(work(model)) for model in (one, other)}
+        filling = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(20)]
+        await until(lambda: bool(one.asked and other.asked))  # both are past their first sweep's start and at work
+        said = await visitor.say("whose will it be?")
+        await until(lambda: "[user] whose will it be?" in one.prompts + other.prompts)
+        leaver, stayer = (one, other) if "[user] whose will it be?" in one.prompts else (other, one)
+        workers[leaver.url].cancel()
+        await asyncio.wait([workers[leaver.url]])
+        released.set()
+        for message_id in (said, *filling):
+            assert (await visitor.outcome(message_id)).fate == "answered"
+        assert "[user] whose will it be?" in stayer.prompts
+        assert len(await spoken(store)) == 2
+        workers[stayer.url].cancel()
+
+
+async def test_what_was_recorded_without_a_knock_is_found_at_the_start(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    waiting = [accepted("one", "a"), accepted("two", "a"), accepted("three", "b", "api")]
+    await store.record(waiting, [])
+    async with scripted_model(repeats) as model, recorder(memory_bus, store), agents(memory_bus, model):
+        await until(lambda: _all_answered(store, waiting))
+        assert await spoken(store, "a") == ["one", "two", "heard [user] one", "heard [user] two"]
+        assert await spoken(store, "b") == ["three", "heard [api] three"]
+
+
+async def test_what_was_recorded_without_a_knock_is_found_by_a_later_look(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    async with (
+        scripted_model(repeats) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, sweep_interval=0.1),
+    ):
+        await visitor.ask("hi")  # the agent is past its start
+        unheard = accepted("unheard", "another")
+        await store.record([unheard], [])
+        await until(lambda: _all_answered(store, [unheard]))
+        assert await spoken(store, "another") == ["unheard", "heard [user] unheard"]
+
+
+async def test_a_reply_that_nobody_records_is_handed_in_until_somebody_does_and_thought_of_once(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    waiting = accepted("hi")
+    await store.record([waiting], [])
+    async with scripted_model(repeats) as model, memory_bus.consume(topology.RECORDER, prefetch=10) as nobody:
+        async with agents(memory_bus, model, record_timeout=0.05):
+            for _ in range(3):
+                await nobody.ack(await nobody.take(1))  # lost
+            async with recorder(memory_bus, store):
+                await until(lambda: _all_answered(store, [waiting]))
+        assert model.prompts == ["[user] hi"]
+        assert await spoken(store) == ["hi", "heard [user] hi"]
+
+
+async def test_two_agents_that_both_answered_leave_one_reply(
+    memory_bus: Bus, store: Store, agents: Agents, database_url: str
+) -> None:
+    released = asyncio.Event()
+    async with (
+        scripted_model(lambda _: holds(released, says("from the first"))) as first,
+        scripted_model(lambda body: says(f"from the second to {prompt(body)}")) as second,
+        visited(memory_bus, store) as visitor,
+    ):
+        async with agents(memory_bus, first):
+            said = await visitor.say("hi")
+            await until(lambda: len(first.asked) == 1)
+            await _end_lock_sessions(database_url)  # the thread is free though the first agent is at it
+            async with agents(memory_bus, second):
+                assert (await visitor.outcome(said)).fate == "answered"
+            released.set()
+            assert (await visitor.ask("go on")).fate == "answered"
+            assert first.prompts == ["[user] hi", "[user] go on"]
+        assert await spoken(store) == ["hi", "from the second to [user] hi", "go on", "from the first"]
+
+
+async def _all_answered(store: Store, messages: list[MessageAccepted]) -> bool:
+    found = [await store.message(message.message_id) for message in messages]
+    return all(message and message.fate == "answered" for message in found)
+
+
+async def _end_lock_sessions(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        ended = await connection.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database AS d ON d.oid = database"
+            " WHERE locktype = 'advisory' AND datname = current_database()"
+        )
+        assert ended
+    finally:
+        await connection.close()
