@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -197,15 +197,16 @@ class BoundedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
         try:
-            async with asyncio.timeout(BODY_TIMEOUT):
+            async with asyncio.timeout_at(deadline):
                 body = await _read(scope, receive)
         except TimeoutError:
             refusal = Refusal(408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT:g} seconds.")
-            await _close_with(refusal, scope, receive, send)
+            await _close_with(refusal, receive, send, deadline)
             return
         except Refusal as refusal:
-            await _close_with(refusal, scope, receive, send)
+            await _close_with(refusal, receive, send, deadline)
             return
         unread = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -232,29 +233,37 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
             return bytes(body)
 
 
-async def _close_with(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    refusal.headers["Connection"] = "close"  # what is left of the body is not wanted
-    await refusal.response()(scope, receive, send)
+async def _close_with(refusal: Refusal, receive: Receive, send: Send, deadline: float) -> None:
+    """Refuse, and hear the client out until the deadline: one that is still sending when the connection closes sees a
+    reset instead of the answer."""
+    refusal.headers["Connection"] = "close"
+    response = refusal.response()
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(deadline):
+            while (await receive()).get("more_body", False):
+                pass
+    await send({"type": "http.response.body"})
 
 
 class _Http(HttpToolsProtocol):
     """Bounds the head of a request, and gives what is no request an answer in the one shape. uvicorn does neither."""
 
-    _unfinished: int | None = None  # how much came since a head began; None outside of heads
+    _held = 0  # bytes that the parser took since it last gave something: an unfinished head, or what follows a body
 
     def data_received(self, data: bytes) -> None:
-        if self._unfinished is not None:
-            self._unfinished += len(data)
+        self._held += len(data)
         super().data_received(data)
-        if self._unfinished is not None and self._unfinished > MAX_HEAD:
+        if self._held > MAX_HEAD:
             _refuse(self.transport, _head_too_long())
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._unfinished = 0
+    def on_body(self, body: bytes) -> None:
+        self._held = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        self._unfinished = None
+        self._held = 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             _refuse(self.transport, _head_too_long())
             raise ValueError("head too long")  # ends the parsing

@@ -165,9 +165,9 @@ class RabbitBus:
     async def publish(self, route: Route, body: bytes) -> None:
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT):
-                await self._linked.wait()
-                assert self._link is not None
-                await self._link.publish(route, body)
+                while (link := self._link) is None:
+                    await self._linked.wait()
+                await link.publish(route, body)
         except PublishError as error:
             raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.") from error
         except DeliveryError as error:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
+
+from m3.web import answer_errors
 
 NAME = "demo"
 #: Characters of a message that the demo repeats.
@@ -28,21 +30,23 @@ class CompletionRequest(BaseModel):
 
 def demo_model() -> FastAPI:
     app = FastAPI(title="M3 demo model", docs_url=None, redoc_url=None, openapi_url=None)
+    answer_errors(app)
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": NAME, "object": "model", "created": 0, "owned_by": "m3"}]}
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def complete(request: CompletionRequest) -> JSONResponse | StreamingResponse:
+    async def complete(request: CompletionRequest) -> Response:
         text = _reply(request.messages)
         if request.stream:
             return StreamingResponse(_chunks(request.model, text), media_type="text/event-stream")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return JSONResponse(
-            _envelope(request.model, "chat.completion") | {"choices": [choice], "usage": _usage(request.messages, text)}
-        )
+        completion = {"choices": [choice], "usage": _usage(request.messages, text)}
+        # ASCII, as the chunks: half of a surrogate pair has no UTF-8.
+        body = json.dumps(_envelope(request.model, "chat.completion") | completion)
+        return Response(body, media_type="application/json")
 
     return app
 

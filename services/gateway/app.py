@@ -55,10 +55,12 @@ def _chat(door: Door, store: Store, settings: Settings) -> APIRouter:
             },
             **documented(
                 (400, "malformed_body", "The body is not JSON."),
+                (400, "malformed_request", "Invalid HTTP request received."),
                 (408, "body_too_slow", "The body did not arrive within 10 seconds."),
                 (413, "body_too_long", "The body is longer than 65536 bytes."),
                 (415, "unsupported_media_type", "The body must be application/json."),
                 _INVALID,
+                (431, "head_too_long", "The request's head is longer than 65536 bytes."),
                 (502, "model_failed", "The model's server cannot be reached."),
                 (503, "broker_unavailable", "The message could not be handed on; try again."),
                 (503, "not_recorded", "The message was not recorded in time; it may be recorded later."),

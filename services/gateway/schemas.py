@@ -10,6 +10,9 @@ from m3.events import Fate, Message, OutsideSource, OutsideText, ThreadId
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
 
+#: What OpenAPI can say of OutsideText: not blank, and no NUL.
+SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
+
 
 def _whole_number(value: object) -> object:
     """Only digits: pydantic would read ``1_0`` as 10."""
@@ -20,8 +23,8 @@ def _whole_number(value: object) -> object:
 
 Limit = Annotated[
     int,
-    BeforeValidator(_whole_number),
     Field(ge=1, description=f"The newest so many messages; at most {HISTORY_LIMIT} are returned."),
+    BeforeValidator(_whole_number),  # after the bound, which otherwise does not get into the OpenAPI document
 ]
 
 
@@ -32,7 +35,7 @@ class ChatRequest(BaseModel):
         json_schema_extra={"examples": [{"message": "你好", "thread_id": "default", "source": "user"}]}
     )
 
-    message: OutsideText
+    message: Annotated[OutsideText, Field(json_schema_extra={"pattern": SAYABLE_PATTERN})]
     thread_id: ThreadId = "default"
     source: OutsideSource = "user"
 

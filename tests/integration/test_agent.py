@@ -99,7 +99,9 @@ def agents(database_url: str) -> Agents:
 async def _agents(
     database_url: str, bus: Bus, model: ScriptedModel, *, count: int = 1, **changed: Any
 ) -> AsyncIterator[None]:
-    settings = Settings(**{"system_prompt": PROMPT, "sweep_interval": 3600, "turn_timeout": DEADLINE} | changed)
+    settings = Settings.model_validate(
+        {"system_prompt": PROMPT, "sweep_interval": 3600, "turn_timeout": DEADLINE} | changed
+    )
     async with AsyncExitStack() as stack:
         for _ in range(count):
             store = await stack.enter_async_context(open_store(database_url, pool_size=3))
@@ -229,10 +231,7 @@ async def test_messages_that_pile_up_during_a_turn_are_answered_one_by_one_and_n
     memory_bus: Bus, store: Store, agents: Agents
 ) -> None:
     piled_up = asyncio.Event()
-
-    def script(body: dict[str, Any]) -> Behaviour:
-        return holds(piled_up, repeats(body))
-
+    script = lambda body: holds(piled_up, repeats(body))  # noqa: E731  # as above
     async with (
         scripted_model(script) as model,
         visited(memory_bus, store) as visitor,
@@ -278,7 +277,7 @@ async def test_the_model_is_shown_the_system_prompt_and_who_said_what(
     ):
         await visitor.ask("from a person")
         await visitor.ask("[user] from a program", source="api")
-        await visitor.ask("elsewhere", thread_id="another thread is not shown".replace(" ", "-"))
+        await visitor.ask("not shown", thread_id="another")
         await visitor.ask("again", source="user")
         assert model.asked[-1].chat == [
             ("system", f"{PROMPT}\n\n{THREE_PARTIES}"),
@@ -326,27 +325,27 @@ async def test_a_failure_is_told_with_its_reason_and_the_thread_goes_on(bus: Bus
 
 #: What is no completion with a text in it, however much it looks like one.
 WRONG_ANSWERS: dict[str, tuple[Behaviour, str]] = {
-    "a page of HTML": (answers("<h1>Welcome</h1>", content_type="text/html"), "not understood"),
-    "HTML called JSON": (answers("<h1>Welcome</h1>"), "not understood"),
-    "half of a JSON text": (answers('{"id": "scripted", "choi'), "not understood"),
-    "no body": (answers(""), "not understood"),
-    "no content": (answers("", 204), "not understood"),
-    "null": (answers("null"), "not understood"),
-    "a list": (answers("[]"), "not understood"),
-    "a number": (answers("7"), "not understood"),
-    "a text": (answers('"hello"'), "not understood"),
-    "deeply nested lists": (answers("[" * 20_000 + "]" * 20_000), "not understood"),
-    "an error with status 200": (answers('{"error": {"message": "no such model"}}'), "not understood"),
-    "null choices": (completes(choices=None), "not understood"),
-    "no choices": (completes(choices=[]), "not understood"),
-    "a number for choices": (completes(choices=7), "not understood"),
-    "an object for choices": (completes(choices={"message": {"content": "hello"}}), "not understood"),
-    "a null choice": (completes(choices=[None]), "not understood"),
-    "a text for a choice": (completes(choices=["hello"]), "not understood"),
-    "a choice without message": (completes(choices=[{"index": 0}]), "not understood"),
-    "a null message": (completes(choices=[{"message": None}]), "not understood"),
-    "a text for a message": (completes(choices=[{"message": "hello"}]), "not understood"),
-    "a message without content": (completes(choices=[{"message": {"role": "assistant"}}]), "not understood"),
+    "a page of HTML": (answers("<h1>Welcome</h1>", content_type="text/html"), "was not understood"),
+    "HTML called JSON": (answers("<h1>Welcome</h1>"), "was not understood"),
+    "half of a JSON text": (answers('{"id": "scripted", "choi'), "was not understood"),
+    "no body": (answers(""), "was not understood"),
+    "no content": (answers("", 204), "was not understood"),
+    "null": (answers("null"), "was not understood"),
+    "a list": (answers("[]"), "was not understood"),
+    "a number": (answers("7"), "was not understood"),
+    "a text": (answers('"hello"'), "was not understood"),
+    "deeply nested lists": (answers("[" * 20_000 + "]" * 20_000), "was not understood"),
+    "an error with status 200": (answers('{"error": {"message": "no such model"}}'), "was not understood"),
+    "null choices": (completes(choices=None), "was not understood"),
+    "no choices": (completes(choices=[]), "was not understood"),
+    "a number for choices": (completes(choices=7), "was not understood"),
+    "an object for choices": (completes(choices={"message": {"content": "hello"}}), "was not understood"),
+    "a null choice": (completes(choices=[None]), "was not understood"),
+    "a text for a choice": (completes(choices=["hello"]), "was not understood"),
+    "a choice without message": (completes(choices=[{"index": 0}]), "was not understood"),
+    "a null message": (completes(choices=[{"message": None}]), "was not understood"),
+    "a text for a message": (completes(choices=[{"message": "hello"}]), "was not understood"),
+    "a message without content": (completes(choices=[{"message": {"role": "assistant"}}]), "had no text"),
     "null content": (says(None), "had no text"),
     "parts for content": (says([{"type": "text", "text": "hello"}]), "had no text"),
     "empty content": (says(""), "was empty"),
@@ -451,7 +450,7 @@ async def test_a_server_on_this_machine_is_asked_directly_whatever_proxy_is_set(
         assert proxy.asked == []
 
 
-@pytest.mark.parametrize("url", ["", "model:8000/v1", "ftp://model/v1", "http://", "http://[model/v1"])
+@pytest.mark.parametrize("url", ["", "model:8000/v1", "ftp://model/v1", "http://", "http://model:port/v1"])
 async def test_a_base_url_that_is_no_web_address_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(StartError, match=r"^LLM_BASE_URL must "):
         async with client_of(url):

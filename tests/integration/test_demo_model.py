@@ -1,0 +1,111 @@
+"""The demo model, asked by a client that was written for others."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import openai
+import pytest
+
+from m3.web import bind, serve
+from services.demo_model import demo_model
+from tests.support.until import DEADLINE
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
+    with bind("127.0.0.1", 0) as sock:
+        async with serve(demo_model(), sock, grace=1) as address:
+            yield address
+
+
+@pytest.fixture
+async def client(address: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=DEADLINE) as client:
+        yield client
+
+
+async def test_it_lists_itself(client: openai.AsyncOpenAI) -> None:
+    assert [model.id async for model in client.models.list()] == ["demo"]
+
+
+async def test_it_says_that_it_is_a_demo_and_repeats_what_was_said_last(client: openai.AsyncOpenAI) -> None:
+    completion = await client.chat.completions.create(
+        model="demo",
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "first"},
+            {"role": "assistant", "content": "reply"},
+            {"role": "user", "content": "你好 🐈"},
+        ],
+    )
+    (choice,) = completion.choices
+    assert choice.message.role == "assistant"
+    assert choice.message.content == "(demo model, no LLM is connected) I heard: 你好 🐈"
+    assert (choice.finish_reason, completion.model, completion.object) == ("stop", "demo", "chat.completion")
+    assert completion.usage
+    assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+
+
+async def test_it_repeats_only_the_beginning_of_a_long_message(client: openai.AsyncOpenAI) -> None:
+    completion = await client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": "x" * 10_000}]
+    )
+    text = completion.choices[0].message.content
+    assert text
+    assert text.endswith("x…")
+    assert text.count("x") == 200
+
+
+@pytest.mark.parametrize("said", ["one", "several words  and\ntwo blanks ", "", "你好 🐈"])
+async def test_what_it_streams_adds_up_to_what_it_says_at_once(client: openai.AsyncOpenAI, said: str) -> None:
+    plain = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": said}])
+    stream = await client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": said}], stream=True
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == plain.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"messages": []}',
+        '{"messages": "hi"}',
+        '{"messages": [7]}',
+        '{"messages": [{"content": "nobody"}]}',
+        '{"messages": [{"role": "user", "content": 7}]}',
+        '{"messages": [{"role": "user", "content": "hi"}], "stream": "perhaps"}',
+        '{"messages": NaN}',
+        "[" * 30_000,
+    ],
+)
+async def test_a_request_that_is_none_is_refused(address: str, body: str) -> None:
+    async with httpx2.AsyncClient(base_url=address, timeout=DEADLINE) as http:
+        answer = await http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+        assert 400 <= answer.status_code < 500, answer.text
+
+
+async def test_half_of_a_surrogate_pair_comes_back_as_it_went_in(address: str) -> None:
+    async with httpx2.AsyncClient(base_url=address, timeout=DEADLINE) as http:
+        answer = await http.post(
+            "/v1/chat/completions",
+            content='{"model": "\\ud83d", "messages": [{"role": "user", "content": "\\ud83d"}]}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert answer.json()["model"] == "\ud83d"
+        assert answer.json()["choices"][0]["message"]["content"].endswith("I heard: \ud83d")
+
+
+async def test_a_refusal_reaches_a_client_as_one(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError):
+        await client.chat.completions.create(model="demo", messages=[])
+    with pytest.raises(openai.NotFoundError):
+        await client.embeddings.create(model="demo", input="hi")

@@ -1,0 +1,126 @@
+"""Who the recorder tells what of one batch."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from uuid import UUID
+
+from m3 import topology
+from m3.events import AnyEvent, Lane, Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, reply_id
+from m3.store import Record
+from m3.topology import Route
+from services.recorder.recording import _announcements
+
+
+def accepted(
+    number: int, *, thread_id: str = "t", source: Lane = "user", origin: str = "door.1", answers: int | None = None
+) -> MessageAccepted:
+    return MessageAccepted(
+        message_id=UUID(int=number) if answers is None else reply_id(UUID(int=answers)),
+        thread_id=thread_id,
+        source=source,
+        content=f"message {number}",
+        interface="http_api",
+        origin=origin,
+        in_reply_to=() if answers is None else (UUID(int=answers),),
+    )
+
+
+def row(event: MessageAccepted, seq: int) -> Message:
+    return Message(
+        id=seq,
+        message_id=event.message_id,
+        thread_id=event.thread_id,
+        seq=seq,
+        role="assistant" if event.source == "assistant" else "user",
+        content=event.content,
+        source=event.source,
+        timestamp=datetime(2025, 1, 2, tzinfo=UTC),
+        interface=event.interface,
+    )
+
+
+def record(messages: Iterable[Message], settled: Iterable[tuple[str, Message]] = ()) -> Record:
+    """As the store returns it: ordered by thread and number."""
+    ordered = sorted(messages, key=lambda message: (message.thread_id, message.seq))
+    return Record({message.message_id: message for message in ordered}, list(settled))
+
+
+def news(*messages: Message) -> list[AnyEvent]:
+    return [MessageRecorded(message=message) for message in messages]
+
+
+def told(announcements: dict[Route, list[AnyEvent]]) -> dict[str, list[AnyEvent]]:
+    """What each origin is told."""
+    return {route.key: events for route, events in announcements.items() if not route.exchange}
+
+
+def test_a_lane_of_a_thread_gets_one_announcement_in_the_order_of_numbers() -> None:
+    b, a, c = (accepted(number) for number in (1, 2, 3))
+    rows = [row(a, 1), row(b, 2), row(c, 3)]
+    announcements = _announcements([b, a, c], [], record(rows))
+    assert announcements[topology.announced("user", "t")] == news(*rows)
+
+
+def test_each_lane_and_each_thread_is_announced_by_itself() -> None:
+    events = [
+        accepted(1),
+        accepted(2, source="api"),
+        accepted(3, thread_id="other"),
+        accepted(4, source="assistant"),
+        accepted(5, source="api"),
+    ]
+    rows = [row(event, seq) for seq, event in enumerate(events, 1)]
+    announcements = _announcements(events, [], record(rows))
+    assert {route: got for route, got in announcements.items() if route.exchange} == {
+        topology.announced("user", "t"): news(rows[0]),
+        topology.announced("api", "t"): news(rows[1], rows[4]),
+        topology.announced("assistant", "t"): news(rows[3]),
+        topology.announced("user", "other"): news(rows[2]),
+    }
+
+
+def test_each_origin_is_told_of_its_own_messages_in_one_body() -> None:
+    events = [accepted(1), accepted(2, origin="door.2"), accepted(3, thread_id="other")]
+    rows = [row(event, seq) for seq, event in enumerate(events, 1)]
+    announcements = _announcements(events, [], record(rows))
+    assert told(announcements) == {"door.1": news(rows[0], rows[2]), "door.2": news(rows[1])}
+
+
+def test_a_message_that_came_twice_is_told_once_to_each_who_handed_it_in() -> None:
+    events = [accepted(1), accepted(1), accepted(1, origin="door.2")]
+    recorded = row(events[0], 1)
+    announcements = _announcements(events, [], record([recorded]))
+    assert announcements == {
+        topology.announced("user", "t"): news(recorded),
+        topology.told("door.1"): news(recorded),
+        topology.told("door.2"): news(recorded),
+    }
+
+
+def test_an_answer_is_told_to_who_asked_and_to_who_answered() -> None:
+    question = row(accepted(1), 1).model_copy(update={"fate": "answered"})
+    answer = accepted(2, source="assistant", origin="agent.1", answers=1)
+    recorded = row(answer, 2)
+    announcements = _announcements([answer], [], record([recorded], [("door.1", question)]))
+    settled = MessageSettled(message=question)
+    assert told(announcements) == {"door.1": [settled], "agent.1": [*news(recorded), settled]}
+
+
+def test_a_failure_is_told_to_who_asked_and_to_who_failed() -> None:
+    question = row(accepted(1), 1).model_copy(update={"fate": "failed", "reason": "No model."})
+    failure = TurnFailed(thread_id="t", message_ids=(question.message_id,), reason="No model.", origin="agent.1")
+    announcements = _announcements([], [failure], record([], [("door.1", question)]))
+    settled: list[AnyEvent] = [MessageSettled(message=question)]
+    assert announcements == {topology.told("door.1"): settled, topology.told("agent.1"): settled}
+
+
+def test_who_answers_its_own_question_is_told_once() -> None:
+    question = row(accepted(1), 1).model_copy(update={"fate": "failed", "reason": "No model."})
+    failure = TurnFailed(thread_id="t", message_ids=(question.message_id,), reason="No model.", origin="door.1")
+    announcements = _announcements([], [failure], record([], [("door.1", question)]))
+    assert announcements == {topology.told("door.1"): [MessageSettled(message=question)]}
+
+
+def test_a_failure_that_settles_nothing_is_told_to_nobody() -> None:
+    failure = TurnFailed(thread_id="t", message_ids=(UUID(int=1),), reason="No model.", origin="agent.1")
+    assert _announcements([], [failure], record([])) == {}

@@ -1,0 +1,198 @@
+"""Each number of a thread goes out once, in order, without a gap."""
+
+import random
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from m3.events import Message
+from services.pusher.feed import Feed
+
+MESSAGE = Message(
+    id=1,
+    message_id=UUID(int=1),
+    thread_id="t",
+    seq=0,
+    role="user",
+    content="hi",
+    source="user",
+    timestamp=datetime(2025, 1, 2, tzinfo=UTC),
+    interface="http_api",
+)
+
+
+def numbered(*numbers: int) -> list[Message]:
+    return [MESSAGE.model_copy(update={"seq": number}) for number in numbers]
+
+
+def numbers(messages: list[Message]) -> list[int]:
+    return [message.seq for message in messages]
+
+
+def announce(feed: Feed, *announced: int) -> list[int]:
+    return numbers(feed.announce(numbered(*announced)))
+
+
+def fill(feed: Feed, *found: int) -> list[int]:
+    return numbers(feed.fill(numbered(*found)))
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """A thread that is open from its number 5 on."""
+    feed = Feed()
+    feed.start(5)
+    return feed
+
+
+def test_nothing_goes_out_before_the_start() -> None:
+    feed = Feed()
+    assert announce(feed, 1, 2) == []
+    assert not feed.started
+    assert not feed.behind
+
+
+def test_what_was_heard_before_the_start_is_fetched_after_it() -> None:
+    feed = Feed()
+    announce(feed, 6, 7)
+    feed.start(5)
+    assert feed.started
+    assert feed.behind
+    assert fill(feed, 6, 7) == [6, 7]
+    assert not feed.behind
+
+
+def test_what_was_heard_before_the_start_and_is_behind_it_does_not_matter() -> None:
+    feed = Feed()
+    announce(feed, 4, 5)
+    feed.start(5)
+    assert not feed.behind
+
+
+def test_an_empty_thread_begins_with_its_first_number() -> None:
+    feed = Feed()
+    feed.start(0)
+    assert announce(feed, 1) == [1]
+
+
+def test_the_next_numbers_go_out_at_once(feed: Feed) -> None:
+    assert announce(feed, 6) == [6]
+    assert announce(feed, 7, 8) == [7, 8]
+    assert (feed.seen, feed.behind) == (8, False)
+
+
+def test_what_went_out_before_does_not_go_out_again(feed: Feed) -> None:
+    announce(feed, 6)
+    assert announce(feed, 5, 6, 6, 7) == [7]
+    assert announce(feed, 1) == []
+    assert not feed.behind
+
+
+def test_a_gap_is_put_aside_and_filled_from_the_table_in_order(feed: Feed) -> None:
+    assert announce(feed, 8) == []
+    assert feed.behind
+    assert fill(feed, 6, 7, 8) == [6, 7, 8]
+    assert not feed.behind
+
+
+def test_what_comes_before_a_gap_goes_out(feed: Feed) -> None:
+    assert announce(feed, 6, 8) == [6]
+    assert (feed.seen, feed.behind) == (6, True)
+
+
+def test_what_closes_a_gap_late_goes_out_and_the_rest_comes_from_the_table(feed: Feed) -> None:
+    announce(feed, 7)
+    assert announce(feed, 6) == [6]
+    assert feed.behind
+    assert fill(feed, 6, 7) == [7]
+    assert not feed.behind
+
+
+def test_a_gap_longer_than_a_page_stays_open_until_the_last_page(feed: Feed) -> None:
+    announce(feed, 9)
+    assert fill(feed, 6, 7) == [6, 7]
+    assert feed.behind
+    assert fill(feed, 8, 9) == [8, 9]
+    assert not feed.behind
+
+
+def test_the_table_may_know_more_than_was_heard(feed: Feed) -> None:
+    announce(feed, 7)
+    assert fill(feed, 6, 7, 8, 9) == [6, 7, 8, 9]
+    assert not feed.behind
+    assert announce(feed, 8, 9, 10) == [10]
+
+
+def test_a_table_without_what_was_heard_of_is_not_asked_for_ever(feed: Feed) -> None:
+    announce(feed, 7)
+    assert fill(feed) == []
+    assert not feed.behind
+
+
+def test_doubt_asks_the_table_once(feed: Feed) -> None:
+    feed.doubt()
+    assert feed.behind
+    assert fill(feed) == []
+    assert (feed.seen, feed.behind) == (5, False)
+
+
+def test_doubt_finds_what_was_missed(feed: Feed) -> None:
+    feed.doubt()
+    assert fill(feed, 6, 7) == [6, 7]
+    assert fill(feed) == []
+    assert not feed.behind
+
+
+def test_doubt_does_not_forget_a_gap(feed: Feed) -> None:
+    announce(feed, 9)
+    feed.doubt()
+    assert fill(feed, 6, 7) == [6, 7]
+    assert feed.behind
+
+
+def spoil(announced: list[Message], chance: random.Random) -> None:
+    """Lose, double or shuffle what is on its way."""
+    some = chance.randint(1, 5)
+    match chance.choice(["lose", "double", "shuffle"]):
+        case "lose":
+            del announced[:some]
+        case "double":
+            announced += announced[:some]
+        case "shuffle":
+            chance.shuffle(announced)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whatever_is_lost_late_doubled_or_shuffled_each_number_goes_out_once_and_in_order(seed: int) -> None:
+    chance = random.Random(seed)
+    start, head, page = chance.randint(0, 5), chance.randint(6, 60), chance.randint(1, 7)
+    table = numbered(*range(1, head + 1))
+    committed = start  # what the table has so far; nothing else can be announced
+    announced = numbered(*range(1, start + 1))
+    answer: list[Message] | None = None  # of the table, on its way
+    feed = Feed()
+    feed.start(start)
+    went_out: list[Message] = []
+    while committed < head or announced or answer is not None:
+        some = chance.randint(1, 5)
+        match chance.choice(["commit", "hear", "spoil", "ask", "answer", "doubt"]):
+            case "commit":
+                announced += table[committed : committed + some]
+                committed = min(committed + some, head)
+            case "hear":
+                went_out += feed.announce(announced[:some])
+                del announced[:some]
+            case "spoil":
+                spoil(announced, chance)
+            case "ask" if feed.behind and answer is None:
+                answer = table[feed.seen : committed][:page]
+            case "answer" if answer is not None:
+                went_out += feed.fill(answer)
+                answer = None
+            case "doubt":
+                feed.doubt()
+    went_out += feed.announce(table[-1:])
+    while feed.behind:
+        went_out += feed.fill(table[feed.seen :][:page])
+    assert numbers(went_out) == list(range(start + 1, head + 1))

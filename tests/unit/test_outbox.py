@@ -1,0 +1,120 @@
+"""What waits for one socket goes out in order and within a bound."""
+
+import asyncio
+
+import pytest
+
+from m3.tasks import background
+from services.pusher.outbox import Outbox, TooSlow
+from tests.support.until import DEADLINE, until
+
+
+class Socket:
+    """Takes frames while it is open."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.waited_for = False
+
+    async def send(self, frame: str) -> None:
+        self.waited_for = True
+        await self.open.wait()
+        self.got.append(frame)
+
+
+@pytest.fixture
+def room_for_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.pusher.outbox.MAX_WAITING", 10)
+
+
+async def test_frames_go_out_in_the_order_in_which_they_came() -> None:
+    outbox, socket = Outbox(), Socket()
+    frames = [f"frame {number}" for number in range(100)]
+    for frame in frames[:50]:
+        outbox.put(frame)
+    async with background("writer", outbox.write(socket.send)):
+        await until(lambda: len(socket.got) == 50)
+        for frame in frames[50:]:
+            outbox.put(frame)
+        await until(lambda: len(socket.got) == 100)
+    assert socket.got == frames
+
+
+async def test_a_frame_put_while_another_is_written_follows_it() -> None:
+    outbox, socket = Outbox(), Socket()
+    socket.open.clear()
+    outbox.put("first")
+    async with background("writer", outbox.write(socket.send)):
+        await until(lambda: socket.waited_for)
+        outbox.put("second")
+        socket.open.set()
+        await until(lambda: socket.got == ["first", "second"])
+
+
+async def test_as_much_may_wait_as_the_bound_allows(room_for_ten: None) -> None:
+    outbox, socket = Outbox(), Socket()
+    outbox.put("12345")
+    outbox.put("67890")
+    async with background("writer", outbox.write(socket.send)):
+        await until(lambda: socket.got == ["12345", "67890"])
+
+
+async def test_one_character_more_is_too_slow(room_for_ten: None) -> None:
+    outbox, socket = Outbox(), Socket()
+    for frame in ("12345", "67890", "x"):
+        outbox.put(frame)
+    with pytest.raises(TooSlow):
+        async with asyncio.timeout(DEADLINE):
+            await outbox.write(socket.send)
+
+
+async def test_past_the_bound_nothing_more_is_kept(room_for_ten: None) -> None:
+    outbox = Outbox()
+    for _ in range(1000):
+        outbox.put("12345")
+    assert list(outbox._frames) == ["12345", "12345"]
+
+
+async def test_the_frame_that_is_being_written_counts_as_waiting(room_for_ten: None) -> None:
+    outbox, socket = Outbox(), Socket()
+    socket.open.clear()
+    outbox.put("1234567890")
+    writing = asyncio.create_task(outbox.write(socket.send))
+    await until(lambda: socket.waited_for)
+    outbox.put("x")
+    socket.open.set()
+    with pytest.raises(TooSlow):
+        await asyncio.wait_for(writing, DEADLINE)
+    assert socket.got == ["1234567890"]
+
+
+async def test_what_was_written_makes_room(room_for_ten: None) -> None:
+    outbox, socket = Outbox(), Socket()
+    async with background("writer", outbox.write(socket.send)):
+        for _ in range(5):
+            socket.got.clear()
+            outbox.put("1234567890")
+            await until(lambda: socket.got == ["1234567890"])
+
+
+async def test_a_socket_that_hangs_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.pusher.outbox.WRITE_TIMEOUT", 0.01)
+    outbox, socket = Outbox(), Socket()
+    socket.open.clear()
+    outbox.put("frame")
+    with pytest.raises(TooSlow):
+        async with asyncio.timeout(DEADLINE):
+            await outbox.write(socket.send)
+    assert socket.got == []
+
+
+async def test_an_error_of_the_socket_is_not_taken_for_slowness() -> None:
+    async def broken(_: str) -> None:
+        raise ConnectionResetError
+
+    outbox = Outbox()
+    outbox.put("frame")
+    with pytest.raises(ConnectionResetError):
+        await outbox.write(broken)

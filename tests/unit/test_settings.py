@@ -1,0 +1,98 @@
+"""What an operator can set, and how a mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from m3.errors import StartError
+from m3.settings import Settings, read_settings
+
+SECRETS = {
+    "BROKER_URL": "amqp://user:hush-broker@host/",
+    "DATABASE_URL": "postgresql://user:hush-database@host/room",
+    "LLM_API_KEY": "hush-key",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_a_room_needs_no_settings() -> None:
+    settings = read_settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8888)
+    assert settings.broker_url.get_secret_value() == "memory://"
+    assert (settings.database_url, settings.data_dir) == (None, Path("data"))
+    assert (settings.llm_base_url, settings.llm_model) == (None, "demo")
+    assert settings.llm_api_key.get_secret_value() == "none"
+
+
+def test_a_turn_has_time_before_its_post_gives_up() -> None:
+    settings = read_settings()
+    assert settings.record_timeout + settings.turn_timeout < settings.reply_timeout
+
+
+def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = {bool: "1", int: "7", float: "7.5", Path: "elsewhere"}
+    for name, field in Settings.model_fields.items():
+        assert field.description
+        sample = "debug" if name == "log_level" else next((s for t, s in samples.items() if t is field.annotation), "x")
+        monkeypatch.setenv(name.upper(), sample)
+    default, settings = Settings.model_construct(), read_settings()
+    unread = [name for name in Settings.model_fields if getattr(settings, name) == getattr(default, name)]
+    assert unread == []
+
+
+def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "DATABASE_URL", "LLM_BASE_URL"):
+        monkeypatch.setenv(name, "")
+    settings = read_settings()
+    assert (settings.port, settings.database_url, settings.llm_base_url) == (8888, None, None)
+
+
+def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORTS", "many")
+    assert read_settings().port == 8888
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("DATABASE_POOL", "1"),
+        ("CONTEXT_MESSAGES", "-1"),
+        ("TURN_TIMEOUT", "0"),
+        ("TURN_TIMEOUT", "nan"),
+        ("AGENT_CONCURRENCY", "0"),
+        ("SWEEP_INTERVAL", "0"),
+        ("REPLY_TIMEOUT", "soon"),
+        ("RECORD_TIMEOUT", "-5"),
+        ("LINGER", "-0.1"),
+        ("GRACE", "0"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_variable_is_named_in_a_sentence_that_tells_no_secret(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for secret, content in SECRETS.items():
+        monkeypatch.setenv(secret, content)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartError, match=rf"^{name}: \w.*[^.]\.$") as refused:
+        read_settings()
+    assert "hush" not in str(refused.value)
+    assert refused.value.__suppress_context__  # pydantic's own account repeats the input
+    assert refused.value.__cause__ is None
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for secret, content in SECRETS.items():
+        monkeypatch.setenv(secret, content)
+    settings = read_settings()
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hush" not in shown
+    assert settings.llm_api_key.get_secret_value() == "hush-key"

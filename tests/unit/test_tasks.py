@@ -1,0 +1,130 @@
+"""Work beside a block: whose error is heard, and who is stopped."""
+
+import asyncio
+
+import pytest
+
+from m3.tasks import background
+from tests.support.until import DEADLINE
+
+
+class Work:
+    """Runs until it is stopped, and tells how it ended."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self.end = ""
+
+    async def run(self) -> None:
+        self.started.set()
+        try:
+            await self.stopped.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # tidying up takes a moment
+            self.end = "cancelled"
+            raise
+        await asyncio.sleep(0)
+        self.end = "stopped"
+
+
+async def fail(error: BaseException) -> None:
+    raise error
+
+
+async def test_a_failure_of_the_work_ends_the_block_with_that_very_error() -> None:
+    error = ValueError("work")
+    with pytest.raises(ValueError, match="work") as raised:
+        async with background("work", fail(error)), asyncio.timeout(DEADLINE):
+            await asyncio.Event().wait()
+    assert raised.value is error
+
+
+async def test_an_error_of_the_block_passes_unchanged_and_cancels_the_work() -> None:
+    work, error = Work(), ValueError("block")
+
+    async def block() -> None:
+        async with background("work", work.run()):
+            await work.started.wait()
+            raise error
+
+    with pytest.raises(ValueError, match="block") as raised:
+        await block()
+    assert raised.value is error
+    assert work.end == "cancelled"
+
+
+async def test_an_error_passes_through_blocks_within_blocks() -> None:
+    outer, inner, error = Work(), Work(), ValueError("inside")
+
+    async def block() -> None:
+        async with background("outer", outer.run()), background("inner", inner.run()):
+            await asyncio.gather(outer.started.wait(), inner.started.wait())
+            raise error
+
+    with pytest.raises(ValueError, match="inside") as raised:
+        await block()
+    assert raised.value is error
+    assert (outer.end, inner.end) == ("cancelled", "cancelled")
+
+
+async def test_two_errors_are_both_heard() -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("work") from None
+
+    async def block() -> None:
+        async with background("work", fail_when_cancelled()):
+            await asyncio.sleep(0)  # it begins
+            raise ValueError("block")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await block()
+    assert {type(error) for error in raised.value.exceptions} == {ValueError, OSError}
+
+
+async def test_leaving_cancels_the_work_and_waits_for_its_end() -> None:
+    work = Work()
+    async with background("work", work.run()):
+        await work.started.wait()
+    assert work.end == "cancelled"
+
+
+async def test_where_a_stop_is_given_it_is_called_instead_and_the_end_waited_for() -> None:
+    work = Work()
+    async with background("work", work.run(), stop=work.stopped.set):
+        await work.started.wait()
+    assert work.end == "stopped"
+
+
+async def test_cancelling_the_block_cancels_the_work_and_stays_a_cancellation() -> None:
+    work = Work()
+
+    async def block() -> None:
+        async with background("work", work.run()):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(block())
+    await work.started.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert work.end == "cancelled"
+
+
+async def test_work_that_is_done_early_leaves_the_block_alone() -> None:
+    done = asyncio.Event()
+
+    async def finish() -> None:
+        done.set()
+
+    async with background("work", finish()):
+        await done.wait()
+        await asyncio.sleep(0)
+
+
+async def test_the_work_has_a_name() -> None:
+    async with background("recorder", Work().run()):
+        assert "recorder" in {task.get_name() for task in asyncio.all_tasks()}

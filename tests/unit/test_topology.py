@@ -1,0 +1,64 @@
+"""Exchanges, queues and routes fit each other."""
+
+import pytest
+
+from m3 import topology
+from m3.events import Lane
+from m3.topology import AGENT_API, AGENT_USER, CHAT_DEAD, CHAT_IN, CHAT_OUT, DEAD, EXCHANGES, QUEUES, Queue, Route
+
+every_queue = pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
+
+
+def test_names_are_given_once() -> None:
+    assert len({exchange.name for exchange in EXCHANGES}) == len(EXCHANGES)
+    assert len({queue.name for queue in QUEUES}) == len(QUEUES)
+
+
+@every_queue
+def test_every_queue_is_bound_to_a_declared_exchange(queue: Queue) -> None:
+    assert queue.exchange in EXCHANGES
+    assert bool(queue.binding) == (queue.exchange.kind != "fanout")  # a fanout heeds no key
+
+
+@every_queue
+def test_no_queue_grows_without_bound(queue: Queue) -> None:
+    assert 0 < queue.max_length <= 100_000
+    assert 0 < topology.PRIVATE_MAX_LENGTH <= 100_000
+
+
+@every_queue
+def test_what_fails_too_often_leaves_every_queue_but_the_dead_letters_own(queue: Queue) -> None:
+    if queue is DEAD:
+        assert (queue.delivery_limit, queue.dead_letters) == (None, False)
+    else:
+        assert queue.delivery_limit is not None
+        assert queue.delivery_limit > 0
+        assert queue.dead_letters
+
+
+def test_dead_letters_have_a_queue() -> None:
+    assert [queue for queue in QUEUES if queue.exchange is CHAT_DEAD] == [DEAD]
+
+
+def test_what_is_accepted_must_arrive_at_the_one_door_in() -> None:
+    assert topology.accepted() == Route(CHAT_IN.name, "", must_arrive=True)
+    assert [queue.name for queue in QUEUES if queue.exchange is CHAT_IN] == ["recorder"]
+
+
+@pytest.mark.parametrize(("lane", "must_arrive"), [("user", True), ("api", True), ("assistant", False)])
+def test_people_and_programs_must_reach_an_agent_and_a_reply_need_not(lane: Lane, must_arrive: bool) -> None:  # noqa: FBT001  # pytest gives it by name
+    assert topology.announced(lane, "t:1@x") == Route(CHAT_OUT.name, f"{lane}.t:1@x", must_arrive=must_arrive)
+    heard_by = [queue.name for queue in QUEUES if queue.exchange is CHAT_OUT and queue.binding == f"{lane}.*"]
+    assert heard_by == ([f"agent.{lane}"] if must_arrive else [])
+
+
+def test_people_and_programs_wait_in_queues_of_their_own() -> None:
+    assert (AGENT_USER.binding, AGENT_API.binding) == ("user.*", "api.*")
+
+
+def test_a_pusher_hears_every_lane_of_a_thread() -> None:
+    assert topology.every_lane("t:1@x") == "*.t:1@x"
+
+
+def test_one_process_is_told_in_its_own_queue_if_it_still_lives() -> None:
+    assert topology.told("gateway.1") == Route("", "gateway.1", must_arrive=False)

@@ -1,0 +1,94 @@
+"""What HTTP services say of a wrong body, and of an address that cannot be had."""
+
+import json
+import socket
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from m3.errors import StartError
+from m3.events import OutsideText
+from m3.web import bind, problem_sentence
+
+
+class Body(BaseModel):
+    message: OutsideText
+    source: Literal["user", "api"] = "user"
+    tags: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "message: Field required."),
+        ({"message": " "}, "message: must not be blank."),
+        ({"message": "confidence\x00"}, "message: must not contain the NUL character."),
+        ({"message": "confidence" * 10_000}, "message: String should have at most 16384 characters."),
+        ({"message": "x", "source": "confidence"}, "source: Input should be 'user' or 'api'."),
+        (
+            {"message": "x", "tags": [1, "confidence"]},
+            "tags.1: Input should be a valid integer, unable to parse string as an integer.",
+        ),
+        ([], "Input should be an object."),
+    ],
+)
+def test_a_problem_is_a_sentence_that_says_where_and_does_not_repeat_the_input(body: object, sentence: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Body.model_validate_json(json.dumps(body))
+    problems = refused.value.errors()
+    assert problem_sentence(problems) == sentence
+    from_fastapi = [problem | {"loc": ("body", *problem["loc"])} for problem in problems]
+    assert problem_sentence(from_fastapi) == sentence
+
+
+def test_the_first_of_several_problems_is_told() -> None:
+    problems = [{"loc": ("body", "a"), "msg": "one"}, {"loc": ("body", "b"), "msg": "two"}]
+    assert problem_sentence(problems) == "a: one."
+
+
+def test_a_part_of_the_url_is_named() -> None:
+    assert problem_sentence([{"loc": ("path", "thread_id"), "msg": "no"}]) == "path.thread_id: no."
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_port_0_takes_a_free_one_and_does_not_listen_yet(host: str) -> None:
+    with bind(host, 0) as sock:
+        assert sock.getsockname()[1] > 0
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def test_a_port_in_use_is_told_with_what_to_do_about_it() -> None:
+    with socket.socket() as occupant:
+        occupant.bind(("127.0.0.1", 0))
+        occupant.listen()
+        port = occupant.getsockname()[1]
+        with pytest.raises(StartError) as refused:
+            bind("127.0.0.1", port)
+    assert str(refused.value) == f"Cannot listen on 127.0.0.1 port {port}: Address already in use. Set HOST or PORT."
+
+
+def test_a_port_that_was_just_left_can_be_had_again() -> None:
+    with bind("127.0.0.1", 0) as left:
+        left.listen()
+        address = left.getsockname()
+        with socket.create_connection(address), left.accept()[0]:
+            pass
+    with bind(*address) as taken:
+        assert taken.getsockname() == address
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        pytest.param("127.0.0.1", 65_536, id="port out of range"),
+        pytest.param("127.0.0.1", -1, id="negative port"),
+        pytest.param("[::1]", 0, id="brackets"),
+        pytest.param("192.0.2.1", 0, id="address of another machine"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_with_what_to_do_about_it(host: str, port: int) -> None:
+    with pytest.raises(StartError) as refused:
+        bind(host, port)
+    assert str(refused.value).startswith(f"Cannot listen on {host} port {port}: ")
+    assert str(refused.value).endswith(". Set HOST or PORT.")
