@@ -482,7 +482,7 @@ UNFINISHED = {
 async def test_a_body_that_stalls_is_refused_after_a_while_and_not_recorded(
     own_room: str, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
-    monkeypatch.setattr("m3.web.BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr("m3.web.bodies.BODY_TIMEOUT", 0.2)
     assert_refused(await raw(own_room, request_), 408, "body_too_slow")
     assert (await _say(own_room, {"message": "hi"})).json()["seq"] == 1
 

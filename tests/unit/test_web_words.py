@@ -51,7 +51,7 @@ def test_a_part_of_the_url_is_named() -> None:
     assert problem_sentence([{"loc": ("path", "thread_id"), "msg": "no"}]) == "path.thread_id: no."
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_port_0_takes_a_free_one_and_does_not_listen_yet(host: str) -> None:
     with bind(host, 0) as sock:
         assert sock.getsockname()[1] > 0
@@ -83,7 +83,6 @@ def test_a_port_that_was_just_left_can_be_had_again() -> None:
     [
         pytest.param("127.0.0.1", 65_536, id="port out of range"),
         pytest.param("127.0.0.1", -1, id="negative port"),
-        pytest.param("[::1]", 0, id="brackets"),
         pytest.param("192.0.2.1", 0, id="address of another machine"),
     ],
 )

@@ -1,0 +1,19 @@
+"""What services that speak HTTP share: the one shape of errors, bounds, health and the server."""
+
+from m3.web.bodies import BoundedBody
+from m3.web.errors import ErrorBody, Refusal, answer_errors, documented, not_json, problem_sentence
+from m3.web.health import health
+from m3.web.server import bind, serve
+
+__all__ = [
+    "BoundedBody",
+    "ErrorBody",
+    "Refusal",
+    "answer_errors",
+    "bind",
+    "documented",
+    "health",
+    "not_json",
+    "problem_sentence",
+    "serve",
+]

@@ -1,0 +1,134 @@
+"""The one shape of every error, and what becomes one."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from m3.errors import BusError, M3Error, StoreError
+
+#: Seconds after which a caller may try again what the room could not take.
+RETRY_AFTER = 2
+
+log = structlog.get_logger(__name__)
+
+
+class ErrorBody(BaseModel):
+    """The one shape of every error."""
+
+    code: str
+    """Stable; for programs."""
+    message: str
+    """A sentence; for people."""
+    message_id: UUID | None = None
+    """The message that the error is about, once it has an id."""
+
+
+class Refusal(M3Error):
+    """An answer other than the one asked for."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, message_id: UUID | None = None, retry: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(code=code, message=message, message_id=message_id)
+        self.headers = {"Retry-After": str(RETRY_AFTER)} if retry else {}
+
+    def response(self) -> JSONResponse:
+        content = self.body.model_dump(mode="json", exclude_none=True)
+        return JSONResponse(content, self.status, self.headers)
+
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def documented(*refusals: tuple[int, str, str]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's account of the refusals of a route, each a status, a code and a sentence."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, code, message in refusals:
+        entry = responses.setdefault(
+            status, {"model": ErrorBody, "description": message, "content": {"application/json": {"examples": {}}}}
+        )
+        entry["content"]["application/json"]["examples"][code] = {"value": {"code": code, "message": message}}
+    return responses
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Give every error of the app the one shape."""
+    app.router.default = _nowhere
+    app.add_middleware(_ExactPath)
+
+    def refuse(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], JSONResponse]:
+        return lambda _, error: make(error).response()
+
+    app.add_exception_handler(Refusal, refuse(lambda refusal: refusal))
+    app.add_exception_handler(RequestValidationError, refuse(_invalid))
+    app.add_exception_handler(HTTPException, refuse(_http))
+    app.add_exception_handler(BusError, refuse(_bus_away))
+    app.add_exception_handler(StoreError, refuse(_store_away))
+    app.add_exception_handler(Exception, refuse(_unexpected))
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """For requests and sockets alike."""
+    await Refusal(404, "not_found", "Not Found.").response()(scope, receive, send)
+
+
+class _ExactPath:
+    """Keeps a path that ends in a line break from the routes, whose ``$`` would overlook it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = _nowhere if scope.get("path", "").endswith("\n") else self._app
+        await app(scope, receive, send)
+
+
+def _invalid(error: RequestValidationError) -> Refusal:
+    if error.errors()[0]["type"] == "json_invalid":
+        return not_json()
+    return Refusal(422, "invalid_request", problem_sentence(error.errors()))
+
+
+def _http(error: HTTPException) -> Refusal:
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, where the body could not even be decoded
+        return not_json()
+    refusal = Refusal(error.status_code, _HTTP_CODES.get(error.status_code, "refused"), f"{error.detail}.")
+    refusal.headers.update(error.headers or {})
+    return refusal
+
+
+def not_json() -> Refusal:
+    return Refusal(400, "malformed_body", "The body is not JSON.")
+
+
+def _bus_away(error: BusError) -> Refusal:
+    log.warning("broker refused", reason=str(error))
+    return Refusal(503, "broker_unavailable", "The message could not be handed on; try again.", retry=True)
+
+
+def _store_away(error: StoreError) -> Refusal:
+    log.warning("database refused", reason=str(error))
+    return Refusal(503, "database_unavailable", "The database is away; try again.", retry=True)
+
+
+def _unexpected(_: Exception) -> Refusal:
+    return Refusal(500, "internal_error", "Something went wrong here; the server's log says what.")
+
+
+def problem_sentence(problems: Any) -> str:
+    """The first of pydantic's problems as a sentence. It does not repeat the input, which may be anything."""
+    problem = problems[0]
+    where = ".".join(str(part) for part in problem["loc"] if part != "body")
+    what = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}." if where else f"{what}."

@@ -1,0 +1,34 @@
+"""Whether a process runs, and whether it reaches what it needs."""
+
+from fastapi import APIRouter
+
+from m3.bus import Bus
+from m3.errors import StoreUnavailable
+from m3.store import Store
+from m3.web.errors import Refusal, documented
+
+
+def health(bus: Bus, store: Store) -> APIRouter:
+    """``/healthz``: the process runs. ``/readyz``: it also reaches what it needs."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="Whether the process runs")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get(
+        "/readyz",
+        summary="Whether the process reaches what it needs",
+        responses=documented((503, "not_ready", "Missing: broker, database.")),
+    )
+    async def readyz() -> dict[str, str]:
+        missing = [] if bus.connected else ["broker"]
+        try:
+            await store.ping()
+        except StoreUnavailable:
+            missing.append("database")
+        if missing:
+            raise Refusal(503, "not_ready", f"Missing: {', '.join(missing)}.", retry=True)
+        return {"status": "ready"}
+
+    return router

@@ -1,0 +1,82 @@
+"""uvicorn's protocols, where no app is reached: they bound what it does not bound and answer what it leaves unanswered.
+
+They override methods of uvicorn's classes that it does not promise to keep: look here when it is upgraded. The tests
+in tests/integration/test_bad_input.py tell.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as Handshake
+from websockets.server import ServerProtocol
+
+from m3.web.errors import Refusal
+
+#: Longest head of a request, which is its first line and its headers, in bytes.
+MAX_HEAD = 64 * 1024
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Bounds the head of a request, and gives what is no request an answer in the one shape. uvicorn does neither."""
+
+    _held = 0  # bytes that the parser took since it last gave something: an unfinished head, or what follows a body
+
+    def data_received(self, data: bytes) -> None:
+        self._held += len(data)
+        super().data_received(data)
+        if self._held > MAX_HEAD:
+            _refuse(self.transport, _head_too_long())
+
+    def on_body(self, body: bytes) -> None:
+        self._held = 0
+        super().on_body(body)
+
+    def on_headers_complete(self) -> None:
+        self._held = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            _refuse(self.transport, _head_too_long())
+            raise ValueError("head too long")  # ends the parsing
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        _refuse(self.transport, Refusal(400, "malformed_request", msg))
+
+
+def _head_too_long() -> Refusal:
+    return Refusal(431, "head_too_long", f"The request's head is longer than {MAX_HEAD} bytes.")
+
+
+class AnsweringSockets(WebSocketsSansIOProtocol):
+    """Answers every handshake that fails, and in the one shape. uvicorn leaves some without an answer."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated:  # its whole head was in the data, and could not be parsed
+            _refuse(self.transport, Refusal(400, "bad_handshake", "This is not a WebSocket handshake."))
+
+    def handle_connect(self, event: Handshake) -> None:
+        response = ServerProtocol().accept(event)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            super().handle_connect(event)
+        else:
+            _refuse(self.transport, Refusal(response.status_code, "bad_handshake", response.body.decode().strip()))
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # otherwise uvicorn logs an error for every refusal
+
+
+def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
+    """Answer where no app does."""
+    if transport.is_closing():  # it has its answer
+        return
+    refusal.headers["Connection"] = "close"
+    response = refusal.response()
+    head = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode()]
+    head += [name + b": " + value for name, value in response.raw_headers]
+    transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+    transport.close()
