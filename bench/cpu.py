@@ -12,10 +12,12 @@ from pathlib import Path
 #: Whether this system tells what is read here.
 MEASURABLE = sys.platform == "linux"
 
-#: Places in ``/proc/<pid>/stat``, counted from the field after the command's name.
-_PARENT = 1
-#: utime, stime, and the cutime and cstime of children that ended: a process that comes and goes is counted too.
-_TIMES = slice(11, 15)
+#: What ``/proc/<pid>/stat`` says of each process, from its name on.
+_Stats = Mapping[int, list[str]]
+_NAME = 0
+_PARENT = 2
+#: utime and stime, and the same of children that ended, so that a process which comes and goes is counted too.
+_TIMES = slice(12, 16)
 
 
 async def shares(roots: Mapping[str, int], window: float) -> dict[str, float]:
@@ -26,12 +28,10 @@ async def shares(roots: Mapping[str, int], window: float) -> dict[str, float]:
     return {name: 100 * (after[name] - before[name]) / (ended - begun) for name in roots}
 
 
-def descendant(root: int, command: str) -> int | None:
+def descendant(root: int, name: str) -> int | None:
     """A process of that name below ``root``, if there is one."""
-    for pid in _tree(root, _stats()):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == command:
-            return pid
-    return None
+    stats = _stats()
+    return next((pid for pid in _tree(root, stats) if stats[pid][_NAME] == name), None)
 
 
 def processor() -> str:
@@ -45,21 +45,24 @@ def processor() -> str:
 def _seconds(roots: Mapping[str, int]) -> dict[str, float]:
     """CPU time used so far."""
     stats = _stats()
-    ticks = {name: sum(sum(map(int, stats[pid][_TIMES])) for pid in _tree(root, stats)) for name, root in roots.items()}
-    return {name: count / os.sysconf("SC_CLK_TCK") for name, count in ticks.items()}
+
+    def ticks(root: int) -> int:
+        return sum(int(time) for pid in _tree(root, stats) for time in stats[pid][_TIMES])
+
+    return {name: ticks(root) / os.sysconf("SC_CLK_TCK") for name, root in roots.items()}
 
 
-def _tree(root: int, stats: Mapping[int, list[str]]) -> list[int]:
+def _tree(root: int, stats: _Stats) -> list[int]:
     tree = [root]
     for above in tree:  # it grows while it is walked
         tree += [pid for pid, fields in stats.items() if int(fields[_PARENT]) == above]
     return tree
 
 
-def _stats() -> dict[int, list[str]]:
-    """Of every process, the fields after its name, which may itself hold blanks and brackets."""
+def _stats() -> _Stats:
     stats = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
-            stats[int(file.parent.name)] = file.read_text().rpartition(")")[2].split()
+            name, _, fields = file.read_text().partition("(")[2].rpartition(")")  # the name may hold brackets itself
+            stats[int(file.parent.name)] = [name, *fields.split()]
     return stats

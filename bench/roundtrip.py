@@ -27,7 +27,7 @@ from websockets.asyncio.client import connect
 from bench import cpu
 from m3.settings import Settings
 from m3.store.embedded import embedded_postgres
-from m3.web import PING_INTERVAL
+from m3.web.server import PING_INTERVAL
 from tests.support.broker import NoBrokerError, running_broker
 from tests.support.client import client, post
 from tests.support.processes import Process, processes
@@ -47,7 +47,7 @@ SOCKETS = 100
 REST = 10.0
 #: Seconds of one measure of CPU use: a multiple of the times between an agent's sweeps and between a socket's pings,
 #: so that it holds as many of both wherever it begins.
-WINDOW = lcm(Settings.model_fields["sweep_interval"].default, int(PING_INTERVAL))
+WINDOW = lcm(int(Settings.model_fields["sweep_interval"].default), int(PING_INTERVAL))
 #: Seconds that any question to the broker may take.
 BROKER_TIMEOUT = 10.0
 
@@ -79,7 +79,7 @@ class InstantModel:
         return seconds
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(asyncio.IncompleteReadError):
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"(?i)content-length: *(\d+)", head)
@@ -169,7 +169,7 @@ async def _over_rabbitmq(folder: Path, llm_base_url: str, broker_url: str) -> As
             servers["PostgreSQL"] = _postmaster(folder)
             if node := cpu.descendant(os.getpid(), "beam.smp"):
                 servers["RabbitMQ"] = node
-            yield Room("RabbitMQ", 0.015, services["gateway"].address(), services["pusher"].address(), servers)
+            yield Room("over RabbitMQ", 0.015, services["gateway"].address(), services["pusher"].address(), servers)
 
 
 @contextmanager
@@ -245,6 +245,7 @@ async def _machine(broker_url: str, load: float) -> str:
     async with asyncio.timeout(BROKER_TIMEOUT), await aio_pika.connect(broker_url) as connection:
         assert connection.transport
         rabbitmq = connection.transport.connection.server_properties["version"]
+        assert isinstance(rabbitmq, str)
     return (
         f"{cpu.processor()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, "
         f"RabbitMQ {rabbitmq}. Load average over the minute before: {load:.1f}."
@@ -268,8 +269,10 @@ Measured by `make bench` on {begun:%Y-%m-%d at %H:%M} UTC.
 {_ratios(*rooms)}
 
 One client posts one message after the other over one connection: {POSTS} to each room in turn, {ROUNDS} times, after
-{POSTS} that do not count, to {THREADS} threads in turn. The model answers at once; its own time, from having a request
-to having written its reply, is taken off the client's. `GET /healthz` shows what the least of requests costs here.
+{POSTS} that do not count. They go to {THREADS} threads in turn, so that in the end the model is shown
+{POSTS * (ROUNDS + 1) // THREADS - 1} earlier messages and their replies. It answers at once; its own time, from having
+a request to having written its reply, is taken off the client's. `GET /healthz` shows what the least of requests costs
+on this machine.
 
 ## CPU use at rest
 
@@ -300,9 +303,10 @@ def _idle_table(rooms: list[Room]) -> str:
 | in % of one core | no sockets | {SOCKETS} WebSockets |
 |---|---:|---:|
 {"".join(map(_idle_rows, rooms))}
-Read from `/proc/<pid>/stat`, utime and stime of each process with its descendants, over {WINDOW} s that began {REST:g} s
-after the last post or opened socket, for both rooms in the same {WINDOW} s. Each room's sockets are spread over {THREADS}
-threads; their clients answer the room's pings and are not counted."""
+Read from `/proc/<pid>/stat`: utime and stime of each process and its descendants, over {WINDOW} s that began
+{REST:g} s after the last post or the last opened socket, for both rooms at once. Each room's sockets are spread over
+{THREADS} threads; their clients answer the room's pings and are not counted. A broker is counted where it was started
+for this measure."""
 
 
 def _idle_rows(room: Room) -> str:

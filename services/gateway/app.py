@@ -14,6 +14,7 @@ from m3.events import Message, MessageAccepted, ThreadId
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import BoundedBody, Refusal, answer_errors, documented, health, not_json
+from services.gateway.docs import serve_docs
 from services.gateway.schemas import HISTORY_LIMIT, ChatAccepted, ChatReply, ChatRequest, History, Limit
 
 _INVALID = (422, "invalid_request", "message: must not be blank.")
@@ -21,12 +22,13 @@ _NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
 
 
 def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
-    app = FastAPI(title="M3 room", version=__version__, redoc_url=None)
+    app = FastAPI(title="M3 room", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBody)
     answer_errors(app)
     app.include_router(health(bus, store))
     app.include_router(_chat(door, store, settings))
     app.include_router(_reading(store))
+    serve_docs(app)
     return app
 
 

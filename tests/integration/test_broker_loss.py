@@ -127,12 +127,15 @@ async def test_a_queue_deleted_while_in_use_is_made_again(bus: Bus, broker_url: 
 
 async def test_a_bus_opens_before_its_broker_and_connects_when_it_comes(broker_url: str, line: Proxy) -> None:
     line.refuse(refusing=True)
-    async with open_bus(str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))) as bus:
-        async with bus.consume(RECORDER, prefetch=10) as consumer, bus.subscribe("gateway") as subscription:
-            assert not bus.connected
-            line.refuse(refusing=False)
-            await bus.publish(topology.accepted(), b"a")
-            await bus.publish(topology.told(subscription.name), b"told")
-            async with asyncio.timeout(DEADLINE):
-                assert [delivery.body for delivery in await consumer.take(10)] == [b"a"]
-                assert await subscription.take(10) == [b"told"]
+    async with (
+        open_bus(str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))) as bus,
+        bus.consume(RECORDER, prefetch=10) as consumer,
+        bus.subscribe("gateway") as subscription,
+    ):
+        assert not bus.connected
+        line.refuse(refusing=False)
+        await bus.publish(topology.accepted(), b"a")
+        await bus.publish(topology.told(subscription.name), b"told")
+        async with asyncio.timeout(DEADLINE):
+            assert [delivery.body for delivery in await consumer.take(10)] == [b"a"]
+            assert await subscription.take(10) == [b"told"]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from websockets.asyncio.client import connect
@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from m3 import topology
 from m3.bus import Bus, open_bus
 from m3.door import Door
+from m3.errors import Unroutable
 from m3.events import Message, MessageAccepted, MessageRecorded, encode
 from m3.settings import Settings
 from m3.store import Store, open_store
@@ -126,14 +127,11 @@ async def test_a_socket_hears_what_comes_after_it_and_not_what_was_before(memory
 
 
 async def test_a_thread_is_bound_with_its_first_socket_and_unbound_after_its_last(memory: Bus, store: Store) -> None:
-    heard: list[str] = []
-
     async def anyone_hears() -> bool:
         """A route that must arrive tells whether a queue is bound."""
         try:
             await memory.publish(Route("chat.out", "assistant.t", must_arrive=True), encode([]))
-        except Exception as error:
-            heard.append(type(error).__name__)
+        except Unroutable:
             return False
         return True
 
@@ -145,7 +143,6 @@ async def test_a_thread_is_bound_with_its_first_socket_and_unbound_after_its_las
             assert await anyone_hears()
         await until(lambda: "t" not in hub._threads)
         assert not await anyone_hears()
-        assert set(heard) == {"Unroutable"}
         async with socket(address, "t") as again:
             await again.next("connected")
             await announce(memory, *await record(store, "back"))
@@ -183,10 +180,10 @@ async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothin
             assert await contents(reader, 3) == ["x" * 10_000] * 3
             assert sent < 5_000
         stuck.transport.resume_reading()
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await stuck.recv()
-        assert closed.value.rcvd is None or closed.value.rcvd.code == 4000
+        with suppress(ConnectionClosed):
+            async for _ in stuck:  # what was written before it was given up
+                pass
+        assert stuck.close_code in {4000, 1006}  # it may be too stuck to be told
 
 
 async def test_a_thread_that_cannot_be_opened_says_to_come_back(memory: Bus) -> None:

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 from m3.errors import StartError, StoreUnavailable, Unstorable
 from m3.events import Message, MessageAccepted, TurnFailed, reply_id
 from m3.store import Store, migrate, open_store
+from tests.support.until import until
 
 _numbers = count(1)
 
@@ -151,9 +152,7 @@ async def test_a_thread_is_taken_by_one_worker_at_a_time(store: Store) -> None:
             assert await other.take("another thread")
             await one.release("t")
             assert await other.take("t")
-        async with asyncio.timeout(10):
-            while not await one.take("t"):  # freed when the other's session ended
-                await asyncio.sleep(0.01)
+        await until(lambda: one.take("t"))  # freed when the other's session ended
 
 
 async def test_waiting_threads_are_those_with_an_old_pending_message(store: Store) -> None:

@@ -33,9 +33,7 @@ def running_broker() -> Iterator[str]:
     Ubuntu as root that package, installed first.
     """
     with ExitStack() as stack:
-        if url := os.environ.get("TEST_BROKER_URL"):
-            yield url
-        elif url := _container(stack):
+        if (url := os.environ.get("TEST_BROKER_URL")) or (url := _container(stack)):
             yield url
         elif launcher := _installed() or _install():
             yield stack.enter_context(_private_node(launcher))
