@@ -116,7 +116,7 @@ async def test_an_agent_that_joins_late_answers_what_waits(start: Start, servers
 
 async def _has_fate(http: httpx2.AsyncClient, where: str, fate: str) -> bool:
     answer: dict[str, Any] = (await http.get(where)).json()
-    return answer["fate"] == fate
+    return bool(answer["fate"] == fate)
 
 
 @pytest.mark.parametrize("command", ["gateway", "pusher", "recorder", "agent"])

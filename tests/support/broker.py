@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.support.until import until_blocking
 
@@ -121,12 +122,12 @@ def _private_node(launcher: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _child(command: list[str], environment: dict[str, str], output: object) -> Iterator[subprocess.Popen[bytes]]:
+def _child(command: list[str], environment: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=output,  # type: ignore[arg-type]  # any file will do
+        stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )

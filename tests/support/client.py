@@ -43,7 +43,7 @@ class Socket:
     async def hears_nothing(self) -> bool:
         """Whether nothing waits: the answer to a ping is the next frame."""
         await self.send("ping")
-        return (await self.next())["type"] == "pong"
+        return bool((await self.next())["type"] == "pong")
 
 
 @asynccontextmanager
