@@ -12,8 +12,10 @@ async def background(
 ) -> AsyncIterator[None]:
     """Run ``work`` beside the block; its failure ends the block with that error.
 
-    Leaving the block cancels it, or calls ``stop`` where given, and waits for its end.
+    Leaving the block cancels it, or calls ``stop`` where given, and waits for its end. An error of the block
+    cancels it in any case.
     """
+    error: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(work, name=name)
@@ -22,6 +24,8 @@ async def background(
             finally:
                 (stop or task.cancel)()
     except BaseExceptionGroup as several:
-        if len(several.exceptions) == 1:
-            raise several.exceptions[0] from None
-        raise
+        if len(several.exceptions) > 1:
+            raise
+        error = several.exceptions[0]
+    if error is not None:
+        raise error  # out here, since inside the handler it would lose its own cause

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from m3.bus import Bus, open_bus
+from m3.settings import Settings
 from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
 from m3.topology import EXCHANGES, QUEUES
@@ -23,9 +24,8 @@ _numbers = count(1)
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""
-    for name in list(os.environ):
-        if name.startswith(("LLM_", "BROKER_", "DATABASE_", "DATA_DIR", "OPENAI_")) or name in {"HOST", "PORT"}:
-            monkeypatch.delenv(name)
+    for name in (*Settings.model_fields, "openai_api_key", "openai_base_url"):
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="session")

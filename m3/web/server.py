@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,14 +32,15 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A socket to serve on, which does not listen yet. Raises StartError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except (OSError, OverflowError) as error:
-        sock.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise StartError(f"Cannot listen on {host} port {port}: {reason}. Set HOST or PORT.") from error
+    with ExitStack() as on_error:
+        try:
+            sock = on_error.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+        except (OSError, OverflowError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
+            raise StartError(f"Cannot listen on {host} port {port}: {reason}. Set HOST or PORT.") from error
+        on_error.pop_all()
     return sock
 
 

@@ -13,48 +13,49 @@ class Feed:
     """
 
     def __init__(self) -> None:
-        self._seen: int | None = None
-        self._heard_of = 0
-
-    def start(self, head: int) -> None:
-        """Everything after the number ``head`` is to go out."""
-        self._seen = head
+        self._seen: int | None = None  # the last number that went out
+        self._doubted = False
 
     @property
     def started(self) -> bool:
         return self._seen is not None
 
     @property
-    def seen(self) -> int:
-        """The last number that went out."""
-        return self._seen or 0
-
-    @property
     def behind(self) -> bool:
-        """Whether the table has what did not come by announcement."""
-        return self._seen is not None and self._heard_of > self._seen
+        """Whether the table may have what did not come by announcement."""
+        return self.started and self._doubted
+
+    def start(self, head: int) -> None:
+        """Everything after the number ``head`` is to go out."""
+        self._seen = head
 
     def doubt(self) -> None:
         """Something may have been missed: be behind until the table was asked."""
-        self._heard_of = max(self._heard_of, self.seen + 1)
+        self._doubted = True
 
     def announce(self, messages: Sequence[Message]) -> list[Message]:
         """What of the announced messages goes out now."""
-        for message in messages:
-            self._heard_of = max(self._heard_of, message.seq)
-        return self._pass(messages) if self._seen is not None else []
+        passed = self._pass(messages)
+        if self._seen is None or any(message.seq > self._seen for message in messages):
+            self.doubt()
+        return passed
+
+    def ask(self) -> int:
+        """The number after which to ask the table; what is heard while it answers counts as a new doubt."""
+        self._doubted = False
+        return self._seen or 0
 
     def fill(self, messages: Sequence[Message]) -> list[Message]:
-        """What of the table's next messages goes out now; if nothing does, the table has no more."""
+        """What of the table's answer goes out now; where something does, the table may have more."""
         passed = self._pass(messages)
-        if not passed:
-            self._heard_of = self.seen
+        if passed:
+            self.doubt()
         return passed
 
     def _pass(self, messages: Sequence[Message]) -> list[Message]:
         passed = []
         for message in messages:
-            if message.seq == self.seen + 1:
+            if self._seen is not None and message.seq == self._seen + 1:
                 self._seen = message.seq
                 passed.append(message)
         return passed

@@ -137,9 +137,10 @@ class Hub:
 
     async def _fill(self, thread: _Thread) -> None:
         try:
-            messages = await self._store.after(thread.thread_id, thread.feed.seen, PAGE)
+            messages = await self._store.after(thread.thread_id, thread.feed.ask(), PAGE)
         except StoreUnavailable as error:
             log.warning("gap not filled yet", thread_id=thread.thread_id, reason=str(error))
+            thread.feed.doubt()
             await asyncio.sleep(RETRY_INTERVAL)
         else:
             thread.push(thread.feed.fill(messages))

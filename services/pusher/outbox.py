@@ -18,12 +18,15 @@ class Outbox:
     def __init__(self) -> None:
         self._frames: deque[str] = deque()
         self._waiting = 0
+        self._overflowed = False
         self._filled = asyncio.Event()
 
     def put(self, frame: str) -> None:
         """Never waits: a slow socket costs itself its connection, not the others their latency."""
-        self._waiting += len(frame)
-        if self._waiting <= MAX_WAITING:  # past it nothing is kept, since the socket is about to be closed
+        if self._waiting + len(frame) > MAX_WAITING:
+            self._overflowed = True  # the frame is lost, so the socket is about to be closed
+        else:
+            self._waiting += len(frame)
             self._frames.append(frame)
         self._filled.set()
 
@@ -32,13 +35,13 @@ class Outbox:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while self._frames:
+            while self._frames and not self._overflowed:
                 frame = self._frames.popleft()
                 try:
                     async with asyncio.timeout(WRITE_TIMEOUT):
                         await send(frame)
                 except TimeoutError as error:
                     raise TooSlow from error
-                if self._waiting > MAX_WAITING:
-                    raise TooSlow
                 self._waiting -= len(frame)
+            if self._overflowed:
+                raise TooSlow

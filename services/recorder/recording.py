@@ -7,6 +7,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import structlog
 
@@ -118,9 +119,14 @@ def _announcements(
         bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
     for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
         bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))
-    settlers = {message_id: event.origin for event in failed for message_id in event.message_ids}
-    settlers |= {message_id: event.origin for event in accepted for message_id in event.in_reply_to}
+    listeners: dict[UUID, set[str]] = defaultdict(set)
+    for event in accepted:
+        for message_id in event.in_reply_to:
+            listeners[message_id].add(event.origin)
+    for turn in failed:
+        for message_id in turn.message_ids:
+            listeners[message_id].add(turn.origin)
     for origin, message in record.settled:
-        for listener in {origin, settlers[message.message_id]}:
+        for listener in listeners[message.message_id] | {origin}:
             bodies[topology.told(listener)].append(MessageSettled(message=message))
     return bodies
