@@ -124,3 +124,18 @@ def test_who_answers_its_own_question_is_told_once() -> None:
 def test_a_failure_that_settles_nothing_is_told_to_nobody() -> None:
     failure = TurnFailed(thread_id="t", message_ids=(UUID(int=1),), reason="No model.", origin="agent.1")
     assert _announcements([], [failure], record([])) == {}
+
+
+def test_all_who_hand_in_the_same_answer_are_told() -> None:
+    question = row(accepted(1, origin="gateway"), 1)
+    answers = [accepted(2, source="assistant", answers=1, origin=origin) for origin in ("agent.1", "agent.2")]
+    announcements = _announcements(answers, [], record([row(answers[0], 2)], [("gateway", question)]))
+    settled = {origin for origin, events in told(announcements).items() if MessageSettled(message=question) in events}
+    assert settled == {"gateway", "agent.1", "agent.2"}
+
+
+def test_an_answer_that_names_another_question_than_the_recorded_one_does_no_harm() -> None:
+    question = row(accepted(1, origin="gateway"), 1)
+    answer = accepted(2, source="assistant", answers=1).model_copy(update={"in_reply_to": (UUID(int=9),)})
+    announcements = _announcements([answer], [], record([row(answer, 2)], [("gateway", question)]))
+    assert told(announcements)["gateway"] == [MessageSettled(message=question)]

@@ -73,6 +73,7 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
         ("RECORD_TIMEOUT", "-5"),
         ("LINGER", "-0.1"),
         ("GRACE", "0"),
+        ("GRACE", "inf"),
         ("LOG_LEVEL", "loud"),
     ],
 )

@@ -128,3 +128,15 @@ async def test_work_that_is_done_early_leaves_the_block_alone() -> None:
 async def test_the_work_has_a_name() -> None:
     async with background("recorder", Work().run()):
         assert "recorder" in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_an_error_keeps_the_cause_that_it_was_raised_from() -> None:
+    root = OSError("root")
+
+    async def fail_for_a_reason() -> None:
+        raise ValueError from root
+
+    with pytest.raises(ValueError) as raised:  # noqa: PT011  # it has no text; its cause is what matters
+        async with background("work", fail_for_a_reason()), asyncio.timeout(DEADLINE):
+            await asyncio.Event().wait()
+    assert raised.value.__cause__ is root
