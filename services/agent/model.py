@@ -61,14 +61,15 @@ def _storable(content: object) -> str:
 @asynccontextmanager
 async def open_model(base_url: str, *, name: str, api_key: SecretStr, turn_timeout: float) -> AsyncIterator[Model]:
     """A model behind an OpenAI-compatible server. Does not connect yet."""
-    key = api_key.get_secret_value()
     if not _is_web_address(base_url):
         raise StartError("LLM_BASE_URL must be an address that begins with http:// or https://.")
-    if not (key.isascii() and key.isprintable()):
+    if not _can_be_sent(api_key.get_secret_value()):
         raise StartError("LLM_API_KEY has a character that cannot be sent.")
     # No redirects: they would carry the conversation to another server. No retries: the deadline is the turn's.
     async with httpx2.AsyncClient(follow_redirects=False, timeout=turn_timeout, mounts=_DIRECT) as http:
-        client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, http_client=http)
+        client = openai.AsyncOpenAI(
+            base_url=base_url, api_key=api_key.get_secret_value(), max_retries=0, http_client=http
+        )
         yield Model(client, name, turn_timeout)
 
 
@@ -78,3 +79,7 @@ def _is_web_address(url: str) -> bool:
     except httpx2.InvalidURL:
         return False
     return parsed.scheme in {"http", "https"} and bool(parsed.host)
+
+
+def _can_be_sent(key: str) -> bool:
+    return key.isascii() and key.isprintable()
