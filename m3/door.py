@@ -33,10 +33,12 @@ class Watch:
         self._store = store
         self._news = asyncio.Event()
         self._message: Message | None = None
+        self._reply: Message | None = None
 
-    def learn(self, message: Message) -> None:
+    def learn(self, message: Message, reply: Message | None = None) -> None:
         if self._message is None or self._message.fate == "pending":  # a doubled notice takes nothing back
             self._message = message
+        self._reply = reply or self._reply
         self._news.set()
 
     async def recorded(self, within: float) -> Message:
@@ -52,6 +54,12 @@ class Watch:
             while self._message is None or self._message.fate == "pending":
                 await self._look()
             return self._message
+
+    async def reply(self) -> Message | None:
+        """The message's reply, if it has one by now."""
+        if self._reply is None and self._message is not None and self._message.reply_id is not None:
+            self._reply = await self._store.message(self._message.reply_id)
+        return self._reply
 
     async def _look(self) -> None:
         """Wait for news, and after a while of silence ask the table."""
@@ -117,5 +125,6 @@ class Door:
             return
         for event in events:
             if isinstance(event, MessageRecorded | MessageSettled):
+                reply = event.reply if isinstance(event, MessageSettled) else None
                 for watch in self._watches.get(event.message.message_id, ()):
-                    watch.learn(event.message)
+                    watch.learn(event.message, reply)

@@ -114,10 +114,14 @@ class MessageRecorded(Event):
 
 
 class MessageSettled(Event):
-    """The message got its fate: a recorded reply, or the reason why there will be none."""
+    """The message got its fate: a recorded reply, or the reason why there will be none.
+
+    ``reply`` spares the process that accepted the message a look into the table; others are told without it.
+    """
 
     type: Literal["message_settled"] = "message_settled"
     message: Message
+    reply: Message | None = None
 
 
 AnyEvent = MessageAccepted | TurnFailed | MessageRecorded | MessageSettled

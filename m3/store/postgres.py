@@ -40,7 +40,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What came of a batch: its messages as recorded, and the messages whose fate it settled with their origins."""
+    """What came of a batch: its messages as recorded, ordered by thread and number, and the messages whose fate it
+    settled, each with its origin."""
 
     messages: dict[UUID, Message]
     settled: list[tuple[str, Message]]
@@ -115,7 +116,7 @@ class Store:
         raise AssertionError("unreachable")
 
     async def message(self, message_id: UUID) -> Message | None:
-        rows = await self._fetch("messages_by_id", [message_id])
+        rows = await self._fetch("message", message_id)
         return _message(rows[0]) if rows else None
 
     async def latest(self, thread_id: str, limit: int) -> list[Message]:
@@ -176,8 +177,10 @@ async def _record(
     failures = [(message_id, turn) for turn in failed for message_id in turn.message_ids]
 
     await _lock_threads(connection, sorted({m.thread_id for m in messages} | {turn.thread_id for turn in failed}))
+    recorded: list[asyncpg.Record] = []
+    settled: list[asyncpg.Record] = []
     if messages:
-        await connection.execute(
+        recorded = await connection.fetch(
             query("insert_messages"),
             [m.message_id for m in messages],
             [m.thread_id for m in messages],
@@ -189,18 +192,14 @@ async def _record(
             ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
         )
     if replies:
-        await connection.execute(query("settle_answered"), replies)
+        settled = await connection.fetch(query("settle_answered"), replies)
     if failures:
-        await connection.execute(
+        settled += await connection.fetch(
             query("settle_failed"),
             [message_id for message_id, _ in failures],
             [turn.thread_id for _, turn in failures],
             [turn.reason for _, turn in failures],
         )
-    recorded = await connection.fetch(query("messages_by_id"), list(by_id))
-    settled = []
-    if replies or failures:
-        settled = await connection.fetch(query("settled_by"), replies, [message_id for message_id, _ in failures])
     return Record(
         messages={row["message_id"]: _message(row) for row in recorded},
         settled=[(row["origin"], _message(row)) for row in settled],

@@ -26,7 +26,7 @@ def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
     app.add_middleware(BoundedBody)
     answer_errors(app)
     app.include_router(health(bus, store))
-    app.include_router(_chat(door, store, settings))
+    app.include_router(_chat(door, settings))
     app.include_router(_reading(store))
     serve_docs(app)
     return app
@@ -41,7 +41,7 @@ async def _json_only(request: Request) -> None:
         raise not_json()
 
 
-def _chat(door: Door, store: Store, settings: Settings) -> APIRouter:
+def _chat(door: Door, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["chat"])
 
     @router.post(
@@ -99,15 +99,14 @@ def _chat(door: Door, store: Store, settings: Settings) -> APIRouter:
             if "respond-async" not in (prefer or ""):
                 with suppress(TimeoutError):
                     message = await watch.settled(settings.reply_timeout)
-        return await _outcome(message, store)
+            return _outcome(message, await watch.reply())
 
     return router
 
 
-async def _outcome(message: Message, store: Store) -> Response | ChatReply:
+def _outcome(message: Message, reply: Message | None) -> Response | ChatReply:
     if message.fate == "failed":
         raise Refusal(502, "model_failed", message.reason or "", message_id=message.message_id)
-    reply = await store.message(message.reply_id) if message.reply_id else None
     if reply is None:
         accepted = ChatAccepted(
             thread_id=message.thread_id, message_id=message.message_id, seq=message.seq, fate="pending"

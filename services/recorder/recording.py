@@ -119,14 +119,16 @@ def _announcements(
         bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
     for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
         bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))
-    listeners: dict[UUID, set[str]] = defaultdict(set)
+    settlers: dict[UUID, set[str]] = defaultdict(set)
     for event in accepted:
         for message_id in event.in_reply_to:
-            listeners[message_id].add(event.origin)
+            settlers[message_id].add(event.origin)
     for turn in failed:
         for message_id in turn.message_ids:
-            listeners[message_id].add(turn.origin)
+            settlers[message_id].add(turn.origin)
     for origin, message in record.settled:
-        for listener in listeners[message.message_id] | {origin}:
-            bodies[topology.told(listener)].append(MessageSettled(message=message))
+        reply = record.messages.get(message.reply_id) if message.reply_id else None
+        bodies[topology.told(origin)].append(MessageSettled(message=message, reply=reply))
+        for settler in settlers[message.message_id] - {origin}:
+            bodies[topology.told(settler)].append(MessageSettled(message=message))
     return bodies

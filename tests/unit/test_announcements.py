@@ -139,3 +139,12 @@ def test_an_answer_that_names_another_question_than_the_recorded_one_does_no_har
     answer = accepted(2, source="assistant", answers=1).model_copy(update={"in_reply_to": (UUID(int=9),)})
     announcements = _announcements([answer], [], record([row(answer, 2)], [("gateway", question)]))
     assert told(announcements)["gateway"] == [MessageSettled(message=question)]
+
+
+def test_who_asked_is_told_the_reply_itself_and_who_answered_is_not() -> None:
+    answer = accepted(2, source="assistant", answers=1, origin="agent")
+    reply = row(answer, 2)
+    question = row(accepted(1, origin="gateway"), 1).model_copy(update={"reply_id": reply.message_id})
+    bodies = told(_announcements([answer], [], record([reply], [("gateway", question)])))
+    assert bodies["gateway"] == [MessageSettled(message=question, reply=reply)]
+    assert MessageSettled(message=question) in bodies["agent"]

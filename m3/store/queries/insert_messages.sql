@@ -1,4 +1,5 @@
--- Inserts the messages that are not there yet, each with the next number of its thread, in the order given.
+-- Inserts the messages that are not there yet, each with the next number of its thread, in the order given, and
+-- returns them all, those that were there too.
 -- Needs the locks of lock_threads, so that what another recorder has just committed is seen here.
 -- $1 message ids, $2 threads, $3 sources, $4 contents, $5 interfaces, $6 authors, $7 origins,
 -- $8 what they reply to: uuid arrays written as text, since SQL has no ragged arrays
@@ -16,15 +17,23 @@ numbered AS (
     FROM (SELECT thread_id, count(*) AS total FROM fresh GROUP BY thread_id) AS added
     WHERE threads.thread_id = added.thread_id
     RETURNING threads.thread_id, threads.head - added.total AS base
+),
+inserted AS (
+    INSERT INTO dialogue
+        (thread_id, role, content, source, interface, message_id, seq, rev, author, in_reply_to, origin, fate)
+    SELECT
+        fresh.thread_id,
+        CASE source WHEN 'assistant' THEN 'assistant' ELSE 'user' END,
+        content, source, interface, message_id,
+        base + step, base + step,
+        author, in_reply_to::uuid[], origin,
+        CASE source WHEN 'assistant' THEN NULL ELSE 'pending' END
+    FROM fresh JOIN numbered USING (thread_id)
+    ORDER BY place
+    RETURNING *
 )
-INSERT INTO dialogue
-    (thread_id, role, content, source, interface, message_id, seq, rev, author, in_reply_to, origin, fate)
-SELECT
-    fresh.thread_id,
-    CASE source WHEN 'assistant' THEN 'assistant' ELSE 'user' END,
-    content, source, interface, message_id,
-    base + step, base + step,
-    author, in_reply_to::uuid[], origin,
-    CASE source WHEN 'assistant' THEN NULL ELSE 'pending' END
-FROM fresh JOIN numbered USING (thread_id)
-ORDER BY place
+SELECT inserted.*, NULL::bigint AS reply_seq FROM inserted
+UNION ALL
+SELECT d.*, reply.seq
+FROM incoming JOIN dialogue AS d USING (message_id) LEFT JOIN dialogue AS reply ON reply.message_id = d.reply_id
+ORDER BY thread_id, seq

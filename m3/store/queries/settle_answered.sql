@@ -1,7 +1,15 @@
--- Marks what the replies $1 answer. A late reply still mends a failure.
-UPDATE dialogue AS d SET fate = 'answered', reply_id = reply.message_id, reason = NULL
-FROM dialogue AS reply
-WHERE reply.message_id = ANY ($1::uuid[])
-  AND d.message_id = ANY (reply.in_reply_to)
-  AND d.thread_id = reply.thread_id
-  AND d.fate IN ('pending', 'failed')
+-- Marks what the replies $1 answer, and returns all that they answer. A late reply still mends a failure.
+WITH settled AS (
+    UPDATE dialogue AS d SET fate = 'answered', reply_id = reply.message_id, reason = NULL
+    FROM dialogue AS reply
+    WHERE reply.message_id = ANY ($1::uuid[])
+      AND d.message_id = ANY (reply.in_reply_to)
+      AND d.thread_id = reply.thread_id
+      AND d.fate IN ('pending', 'failed')
+    RETURNING d.*, reply.seq AS reply_seq
+)
+SELECT * FROM settled
+UNION ALL
+SELECT d.*, reply.seq
+FROM dialogue AS d JOIN dialogue AS reply ON reply.message_id = d.reply_id
+WHERE d.reply_id = ANY ($1::uuid[])
