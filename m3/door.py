@@ -69,7 +69,8 @@ class Watch:
                 await self._news.wait()
                 return
         with suppress(StoreUnavailable):
-            self._message = await self._store.message(self._message_id) or self._message
+            if found := await self._store.message(self._message_id):
+                self.learn(found)
 
 
 class Door:

@@ -134,6 +134,20 @@ def encode(events: Sequence[AnyEvent]) -> bytes:
     return _bodies.dump_json(list(events))
 
 
+def encode_within(events: Sequence[AnyEvent], limit: int) -> list[bytes]:
+    """The bodies that carry the events, in order, each of at most ``limit`` bytes unless one event alone is longer."""
+    bodies: list[list[bytes]] = [[]]
+    size = 0
+    for event in events:
+        encoded = event.model_dump_json().encode()
+        size += len(encoded) + 1
+        if size > limit and bodies[-1]:
+            bodies.append([])
+            size = len(encoded) + 1
+        bodies[-1].append(encoded)
+    return [b"[" + b",".join(body) + b"]" for body in bodies]
+
+
 def decode(body: bytes) -> list[AnyEvent]:
     """The events that a body carries. Raises UndecodableEvents."""
     try:

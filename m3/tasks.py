@@ -10,22 +10,38 @@ from typing import Any
 async def background(
     name: str, work: Coroutine[Any, Any, None], *, stop: Callable[[], object] | None = None
 ) -> AsyncIterator[None]:
-    """Run ``work`` beside the block; its failure ends the block with that error.
+    """Run ``work`` beside the block; its failure ends the block with that error, and so does its end.
 
     Leaving the block cancels it, or calls ``stop`` where given, and waits for its end. An error of the block
     cancels it in any case.
     """
+    stopping = False
     error: BaseException | None = None
+
+    async def endless() -> None:
+        try:
+            await work
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError(f"The task {name!r} was cancelled by nobody.") from cancelled
+        if not stopping:
+            raise RuntimeError(f"The task {name!r} ended by itself.")
+
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(work, name=name)
+            task = group.create_task(endless(), name=name)
             try:
                 yield
             finally:
+                stopping = True
                 (stop or task.cancel)()
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise
         error = several.exceptions[0]
+    finally:
+        work.close()  # which a block that ends at once never began
     if error is not None:
         raise error  # out here, since inside the handler it would lose its own cause

@@ -51,8 +51,11 @@ CHAT_OUT = Exchange("chat.out", "topic")
 CHAT_DEAD = Exchange("chat.dead", "fanout")
 EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_DEAD)
 
+#: What cannot be recorded is rejected by name; the limit is only for a message that kills its recorder again and again,
+#: and high, since each such death counts for the whole prefetch.
+RECORDER_DELIVERY_LIMIT = 100
 #: Short, since whoever waits for a record gives up after seconds: better refused at once than recorded unheard.
-RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
+RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000, delivery_limit=RECORDER_DELIVERY_LIMIT)
 AGENT_USER = Queue("agent.user", CHAT_OUT, binding="user.*", max_length=100_000)
 AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
 DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)

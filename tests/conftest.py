@@ -17,6 +17,7 @@ from m3.store.embedded import embedded_postgres
 from m3.topology import EXCHANGES, QUEUES
 from tests.support.broker import NoBrokerError, running_broker
 from tests.support.processes import Process, processes
+from tests.support.until import until
 
 _numbers = count(1)
 
@@ -101,6 +102,7 @@ def bus_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def bus(bus_url: str) -> AsyncIterator[Bus]:
     async with open_bus(bus_url) as bus:
+        await until(lambda: bus.connected)
         yield bus
 
 

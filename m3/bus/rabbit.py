@@ -7,8 +7,8 @@ the topology and bindings are declared again on the way.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -32,8 +32,6 @@ PUBLISH_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 10.0
 #: Seconds between attempts to connect.
 RECONNECT_INTERVAL = 0.5
-#: Messages of a subscription that the broker may have in flight to this process.
-SUBSCRIPTION_PREFETCH = 1_000
 
 #: What aio-pika raises when a connection or channel is gone. ChannelInvalidStateError is a RuntimeError.
 _BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
@@ -45,6 +43,17 @@ def _cancelled() -> bool:
     """Whether somebody cancelled this task. aio-pika raises a bare CancelledError for a connection that fell silent."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Around commands to the broker: a connection that fell silent is a broken one, and no cancellation."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if _cancelled():
+            raise
+        raise ConnectionError("the connection fell silent") from error
 
 
 class _Link:
@@ -128,13 +137,15 @@ class _Attachment:
         self._channel: AbstractChannel | None = None
 
     async def attach(self, link: _Link) -> None:
-        self._link = link
-        self._channel = await link.channel()
-        await self._start(self._channel)
+        with _heard():
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                channel = await link.channel()
+            self._link, self._channel = link, channel
+            await self._start(channel)
 
     async def detach(self) -> None:
         if self._link and self._channel:
-            with suppress(*_BROKEN):
+            with suppress(*_BROKEN), _heard():
                 async with asyncio.timeout(COMMAND_TIMEOUT):
                     await self._link.close_channel(self._channel)
 
@@ -164,20 +175,17 @@ class RabbitBus:
 
     async def publish(self, route: Route, body: bytes) -> None:
         try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT):
-                while (link := self._link) is None:
-                    await self._linked.wait()
-                await link.publish(route, body)
+            with _heard():
+                async with asyncio.timeout(PUBLISH_TIMEOUT):
+                    while (link := self._link) is None:
+                        await self._linked.wait()
+                    await link.publish(route, body)
         except PublishError as error:
             raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.") from error
         except DeliveryError as error:
             raise BusFull("A queue of the broker is at its limit.") from error
         except _BROKEN as error:
             raise BusUnavailable("The broker did not confirm in time.") from error
-        except asyncio.CancelledError as error:
-            if _cancelled():
-                raise
-            raise BusUnavailable("The connection to the broker fell silent.") from error
 
     @asynccontextmanager
     async def consume(self, queue: Queue, *, prefetch: int) -> AsyncIterator["RabbitConsumer"]:
@@ -197,8 +205,7 @@ class RabbitBus:
             self._attachments.append(attachment)
             if link := self._link:
                 try:
-                    async with asyncio.timeout(COMMAND_TIMEOUT):
-                        await attachment.attach(link)
+                    await attachment.attach(link)
                 except _BROKEN as error:
                     log.warning("broker lost", reason=str(error) or type(error).__name__)
                     link.lost.set()  # the next link attaches it
@@ -209,24 +216,25 @@ class RabbitBus:
             await attachment.detach()
 
     async def _stay_connected(self) -> None:
+        told = ""
         while True:
             try:
-                async with _Link.open(self._url) as link:
-                    async with self._attaching:
-                        for attachment in self._attachments:
-                            async with asyncio.timeout(COMMAND_TIMEOUT):
+                with _heard():
+                    async with _Link.open(self._url) as link:
+                        async with self._attaching:
+                            for attachment in self._attachments:
                                 await attachment.attach(link)
-                        self._link = link
-                        self._linked.set()
-                    log.info("broker connected")
-                    await link.lost.wait()
-                    log.warning("broker lost")
+                            self._link = link
+                            self._linked.set()
+                        log.info("broker connected")
+                        told = ""
+                        await link.lost.wait()
+                        log.warning("broker lost")
             except _BROKEN as error:
-                log.warning("broker away", reason=str(error) or type(error).__name__)
-            except asyncio.CancelledError:
-                if _cancelled():
-                    raise
-                log.warning("broker away", reason="silent connection")
+                reason = str(error) or type(error).__name__
+                if reason != told:  # once, and not at every attempt
+                    log.warning("broker away", reason=reason)
+                told = reason
             finally:
                 self._link = None
                 self._linked.clear()
@@ -245,9 +253,9 @@ class RabbitConsumer(_Attachment):
     async def _start(self, channel: AbstractChannel) -> None:
         self._waiting.clear()  # these come again on the new link
         self._unsettled.clear()
-        await channel.set_qos(self._prefetch)
+        await channel.set_qos(self._prefetch, timeout=COMMAND_TIMEOUT)
         queue = await channel.get_queue(self._queue.name, ensure=False)
-        await queue.consume(partial(self._hear, channel))
+        await queue.consume(partial(self._hear, channel), timeout=COMMAND_TIMEOUT)
 
     async def take(self, at_most: int) -> list[Delivery]:
         while not self._waiting:
@@ -259,21 +267,22 @@ class RabbitConsumer(_Attachment):
         messages = dict(known for delivery in deliveries if (known := self._known(delivery)))
         if not messages:
             return
-        with suppress(*_BROKEN):
-            if set(islice(self._unsettled, len(messages))) == messages.keys():  # no older one stays unsettled
+        all_before = set(islice(self._unsettled, len(messages))) == messages.keys()  # no older one stays unsettled
+        for tag in messages:
+            del self._unsettled[tag]
+        with suppress(*_BROKEN), _heard():
+            if all_before:
                 await messages[max(messages)].ack(multiple=True)
             else:
                 for message in messages.values():
                     await message.ack()
-        for tag in messages:
-            self._unsettled.pop(tag, None)
 
     async def reject(self, delivery: Delivery) -> None:
         if known := self._known(delivery):
             tag, message = known
-            with suppress(*_BROKEN):
+            del self._unsettled[tag]
+            with suppress(*_BROKEN), _heard():
                 await message.reject(requeue=False)
-            self._unsettled.pop(tag, None)
 
     async def _hear(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
         if channel is not self._channel:
@@ -308,16 +317,20 @@ class RabbitSubscription(_Attachment):
         self.name = self._new_name()
 
     async def _start(self, channel: AbstractChannel) -> None:
+        missed = self._queue is not None or bool(self._bindings)
         if self._queue is not None:
             # A new name: the broker may not have noticed yet that the old queue's connection is gone.
             self.name = self._new_name()
+        limits: dict[str, Any] = {"x-max-length": PRIVATE_MAX_LENGTH, "x-overflow": "drop-head"}
+        self._queue = await channel.declare_queue(
+            self.name, exclusive=True, auto_delete=True, arguments=limits, timeout=COMMAND_TIMEOUT
+        )
+        for exchange, key in tuple(self._bindings):  # what is bound meanwhile, bind() sees to
+            await self._queue.bind(exchange, key, timeout=COMMAND_TIMEOUT)
+        await self._queue.consume(self._hear, no_ack=True, timeout=COMMAND_TIMEOUT)
+        if missed:  # told only now, when nothing is missed any more
             self._interrupted = True
             self._arrived.set()
-        limits: dict[str, Any] = {"x-max-length": PRIVATE_MAX_LENGTH, "x-overflow": "drop-head"}
-        self._queue = await channel.declare_queue(self.name, exclusive=True, auto_delete=True, arguments=limits)
-        for exchange, key in self._bindings:
-            await self._queue.bind(exchange, key)
-        await self._queue.consume(self._hear, no_ack=True)
 
     async def take(self, at_most: int) -> list[bytes]:
         while not self._waiting and not self._interrupted:
@@ -331,13 +344,13 @@ class RabbitSubscription(_Attachment):
     async def bind(self, exchange: Exchange, key: str) -> None:
         self._bindings.add((exchange.name, key))
         if self._queue is not None:
-            with suppress(*_BROKEN):  # a broken link is made anew, with the binding, and take() tells
+            with suppress(*_BROKEN), _heard():  # a broken link is made anew, with the binding, and take() tells
                 await self._queue.bind(exchange.name, key, timeout=COMMAND_TIMEOUT)
 
     async def unbind(self, exchange: Exchange, key: str) -> None:
         self._bindings.discard((exchange.name, key))
         if self._queue is not None:
-            with suppress(*_BROKEN):
+            with suppress(*_BROKEN), _heard():
                 await self._queue.unbind(exchange.name, key, timeout=COMMAND_TIMEOUT)
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:

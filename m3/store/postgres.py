@@ -28,6 +28,14 @@ ACQUIRE_TIMEOUT = 5.0
 #: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
 RACE_ATTEMPTS = 5
 
+#: So that a process that vanished with its machine does not keep its locks, and with them its threads.
+SESSION_SETTINGS = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
 #: The database is there and will not have us: waiting for it is pointless.
 _REFUSALS = (
     asyncpg.ClientConfigurationError,
@@ -49,21 +57,13 @@ class Record:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """asyncpg's errors, and the system's, as ours."""
+    """asyncpg's errors, and the system's, as ours. What is not known to be the values' fault is worth another try."""
     try:
         yield
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         raise Unstorable(f"The database refuses this: {error}.") from error
-    except (
-        asyncpg.PostgresConnectionError,
-        asyncpg.OperatorInterventionError,  # shutting down, or not yet up
-        asyncpg.InsufficientResourcesError,
-        asyncpg.DeadlockDetectedError,
-        asyncpg.InterfaceError,  # the connection is closed, or is being closed
-        OSError,
-        TimeoutError,
-    ) as error:
-        raise StoreUnavailable("The database is away or did not answer in time.") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"The database did not do it: {type(error).__name__}.") from error
 
 
 def _message(row: asyncpg.Record) -> Message:
@@ -176,7 +176,8 @@ async def _record(
     replies = [message.message_id for message in messages if message.in_reply_to]
     failures = [(message_id, turn) for turn in failed for message_id in turn.message_ids]
 
-    await _lock_threads(connection, sorted({m.thread_id for m in messages} | {turn.thread_id for turn in failed}))
+    thread_ids = {m.thread_id for m in messages} | {turn.thread_id for turn in failed}
+    await connection.execute(query("lock_threads"), list(thread_ids))
     recorded: list[asyncpg.Record] = []
     settled: list[asyncpg.Record] = []
     if messages:
@@ -204,13 +205,6 @@ async def _record(
         messages={row["message_id"]: _message(row) for row in recorded},
         settled=[(row["origin"], _message(row)) for row in settled],
     )
-
-
-async def _lock_threads(connection: "PoolConnectionProxy[asyncpg.Record]", thread_ids: list[str]) -> None:
-    locked = await connection.fetch(query("lock_threads"), thread_ids)
-    if len(locked) < len(thread_ids):
-        await connection.execute(query("create_threads"), thread_ids)
-        await connection.fetch(query("lock_threads"), thread_ids)
 
 
 class ThreadLocks:
@@ -256,10 +250,12 @@ class ThreadLocks:
     async def _ask(self, name: str, thread_id: str) -> bool:
         async with self._one_at_a_time:
             if self._session is None or self._session.is_closed():
-                self._session = await asyncpg.connect(
-                    self._url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
-                )
-            return bool(await self._session.fetchval(query(name), thread_id))
+                self._session = await _connect(self._url)
+            try:
+                return bool(await self._session.fetchval(query(name), thread_id))
+            except BaseException:
+                self._session.terminate()  # what it holds now is unknown; its locks end with it
+                raise
 
 
 async def _leave_as_it_is(_: asyncpg.Connection) -> None:
@@ -269,15 +265,29 @@ async def _leave_as_it_is(_: asyncpg.Connection) -> None:
 @asynccontextmanager
 async def open_store(url: str, *, pool_size: int) -> AsyncIterator[Store]:
     """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order."""
-    async with asyncpg.create_pool(
+    pool = await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=pool_size,
         timeout=ACQUIRE_TIMEOUT,
         command_timeout=COMMAND_TIMEOUT,
+        server_settings=SESSION_SETTINGS,
         reset=_leave_as_it_is,
-    ) as pool:
+    )
+    try:
         yield Store(pool, url)
+    finally:
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+
+async def _connect(url: str) -> asyncpg.Connection:
+    return await asyncpg.connect(
+        url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT, server_settings=SESSION_SETTINGS
+    )
 
 
 async def migrate(url: str) -> None:
@@ -288,7 +298,7 @@ async def migrate(url: str) -> None:
     """
     with _translated():
         try:
-            connection = await asyncpg.connect(url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
+            connection = await _connect(url)
         except _REFUSALS as error:
             raise StartError(f"DATABASE_URL cannot be used: {error}.") from error
         try:
@@ -309,4 +319,4 @@ async def migrate(url: str) -> None:
                             "it was changed after it was applied."
                         )
         finally:
-            await connection.close()
+            await connection.close(timeout=COMMAND_TIMEOUT)

@@ -119,13 +119,20 @@ class _Worker:
         await self._settle(message, outcome)
 
     async def _settle(self, message: Message, outcome: MessageAccepted | TurnFailed) -> None:
-        """A turn is dear, so its outcome is handed in until it is recorded; its id makes that harmless."""
+        """A turn is dear, so its outcome is handed in until it is recorded; its id makes that harmless.
+
+        Each time it waits twice as long, or a recorder that is away would find its queue full of copies.
+        """
+        patience = self._settings.record_timeout
         with self._door.watch(message.message_id) as watch:
             while True:
                 try:
                     await self._door.hand_in(outcome)
-                    await watch.settled(self._settings.record_timeout)
+                    await watch.settled(patience)
                     return
-                except (BusError, TimeoutError) as error:
-                    log.warning("outcome not recorded yet", message_id=message.message_id, reason=str(error))
+                except TimeoutError:
+                    log.warning("outcome not recorded yet", message_id=message.message_id, waited=patience)
+                    patience *= 2
+                except BusError as error:
+                    log.warning("outcome not handed in yet", message_id=message.message_id, reason=str(error))
                     await asyncio.sleep(RETRY_INTERVAL)

@@ -14,6 +14,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._seen: int | None = None  # the last number that went out
+        self._heard_of = 0  # the highest number announced
         self._doubted = False
 
     @property
@@ -35,8 +36,13 @@ class Feed:
 
     def announce(self, messages: Sequence[Message]) -> list[Message]:
         """What of the announced messages goes out now."""
-        passed = self._pass(messages)
-        if self._seen is None or any(message.seq > self._seen for message in messages):
+        passed = []
+        for message in messages:
+            self._heard_of = max(self._heard_of, message.seq)
+            if self._seen is not None and message.seq == self._seen + 1:
+                self._seen = message.seq
+                passed.append(message)
+        if self._seen is None or self._heard_of > self._seen:
             self.doubt()
         return passed
 
@@ -46,16 +52,11 @@ class Feed:
         return self._seen or 0
 
     def fill(self, messages: Sequence[Message]) -> list[Message]:
-        """What of the table's answer goes out now; where something does, the table may have more."""
-        passed = self._pass(messages)
+        """What of the table's answer goes out now: all that is new, since the table is the truth and in order. Where
+        something is, the table may have more."""
+        seen = self._seen or 0
+        passed = [message for message in messages if message.seq > seen]
         if passed:
+            self._seen = passed[-1].seq
             self.doubt()
-        return passed
-
-    def _pass(self, messages: Sequence[Message]) -> list[Message]:
-        passed = []
-        for message in messages:
-            if self._seen is not None and message.seq == self._seen + 1:
-                self._seen = message.seq
-                passed.append(message)
         return passed

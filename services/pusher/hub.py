@@ -130,10 +130,12 @@ class Hub:
             self._gap.clear()
             while self._behind:
                 some = list(islice(self._behind, FILLS_AT_ONCE))
-                await asyncio.gather(*(self._fill(thread) for thread in some))
+                async with asyncio.TaskGroup() as group:
+                    for thread in some:
+                        group.create_task(self._fill(thread), name=f"fill {thread.thread_id}")
                 for thread in some:
-                    if not thread.feed.behind:
-                        del self._behind[thread]
+                    del self._behind[thread]
+                    self._check(thread)  # behind the others, if it is not done
 
     async def _fill(self, thread: _Thread) -> None:
         try:

@@ -14,13 +14,15 @@ import structlog
 from m3 import topology
 from m3.bus import Bus, Consumer, Delivery
 from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
-from m3.events import AnyEvent, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
+from m3.events import AnyEvent, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode_within
 from m3.store import Record, Store
 from m3.tasks import background
 from m3.topology import Route
 
 #: Most deliveries written in one transaction.
 BATCH = 500
+#: Longest announcement, in bytes. RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass.
+MAX_BODY = 1024 * 1024
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
 
@@ -76,7 +78,9 @@ class _Recorder:
             await self._consumer.reject(readable[0])
             return
         announcements = _announcements(accepted, failed, record)
-        await asyncio.gather(*(self._announce(route, encode(events)) for route, events in announcements.items()))
+        async with asyncio.TaskGroup() as group:
+            for route, news in announcements.items():
+                group.create_task(self._announce(route, news), name=f"announce {route.exchange} {route.key}")
         await self._consumer.ack(readable)
 
     async def _write(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
@@ -88,7 +92,11 @@ class _Recorder:
                 log.warning("database away", reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _announce(self, route: Route, body: bytes) -> None:
+    async def _announce(self, route: Route, events: Sequence[AnyEvent]) -> None:
+        for body in encode_within(events, MAX_BODY):
+            await self._publish(route, body)
+
+    async def _publish(self, route: Route, body: bytes) -> None:
         while True:
             try:
                 await self._bus.publish(route, body)

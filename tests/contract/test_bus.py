@@ -128,10 +128,11 @@ async def test_a_rejected_message_goes_to_the_dead_letter_queue(bus: Bus) -> Non
 
 
 async def test_a_message_that_comes_back_too_often_goes_to_the_dead_letter_queue(bus: Bus) -> None:
-    assert RECORDER.delivery_limit is not None
-    await bus.publish(topology.accepted(), b"kills its consumer")
-    for _ in range(RECORDER.delivery_limit + 1):
-        async with bus.consume(RECORDER, prefetch=1) as consumer:
+    assert AGENT_USER.delivery_limit is not None
+    await until(lambda: bus.connected)
+    await bus.publish(topology.announced("user", "t"), b"kills its consumer")
+    for _ in range(AGENT_USER.delivery_limit + 1):
+        async with bus.consume(AGENT_USER, prefetch=1) as consumer:
             assert await bodies(consumer, 1) == [b"kills its consumer"]
     async with bus.consume(DEAD, prefetch=1) as dead:
         assert await bodies(dead, 1) == [b"kills its consumer"]

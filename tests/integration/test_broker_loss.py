@@ -79,6 +79,41 @@ async def test_a_binding_asked_for_while_the_broker_is_away_is_made_when_it_retu
             assert await subscription.take(10) == [b"after"]
 
 
+async def test_once_told_that_something_was_missed_nothing_more_is(bus: Bus, line: Proxy) -> None:
+    """However many bindings there are to make again."""
+    threads = [f"t{number}" for number in range(300)]
+    async with bus.subscribe("pusher") as subscription:
+        for thread in threads:
+            await subscription.bind(CHAT_OUT, topology.every_lane(thread))
+        line.cut()
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Interrupted):
+                await subscription.take(10)
+            for thread in threads:
+                await bus.publish(topology.announced("assistant", thread), thread.encode())
+            heard: list[bytes] = []
+            while len(heard) < len(threads):
+                heard += await subscription.take(1000)
+        assert heard == [thread.encode() for thread in threads]
+
+
+async def test_a_thread_can_be_bound_while_the_others_are_bound_again(bus: Bus, line: Proxy) -> None:
+    async with bus.subscribe("pusher") as subscription:
+        for number in range(200):
+            await subscription.bind(CHAT_OUT, topology.every_lane(f"t{number}"))
+        line.cut()
+        await until(lambda: not bus.connected)
+        number = 200
+        while not bus.connected:
+            await subscription.bind(CHAT_OUT, topology.every_lane(f"t{number}"))
+            number += 1
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Interrupted):
+                await subscription.take(10)
+            await bus.publish(topology.announced("assistant", f"t{number - 1}"), b"last")
+            assert await subscription.take(10) == [b"last"]
+
+
 async def test_a_publish_waits_for_a_broker_that_returns_soon(bus: Bus, line: Proxy) -> None:
     line.cut()
     await until(lambda: not bus.connected)

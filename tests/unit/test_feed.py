@@ -138,6 +138,20 @@ def test_what_is_heard_while_the_table_answers_is_not_forgotten(feed: Feed) -> N
     assert feed.behind
 
 
+def test_announcements_that_cross_the_tables_answer_are_not_forgotten(feed: Feed) -> None:
+    assert announce(feed, 61, 100) == []
+    feed.ask()
+    assert announce(feed, *range(6, 61)) == [*range(6, 61)]
+    assert feed.fill(numbered(*range(6, 56))) == []
+    assert feed.behind
+
+
+def test_the_table_is_the_truth_even_where_it_lacks_a_number(feed: Feed) -> None:
+    feed.doubt()
+    assert fill(feed, 7, 9) == [7, 9]
+    assert announce(feed, 10) == [10]
+
+
 def test_a_doubt_while_the_table_answers_is_not_forgotten(feed: Feed) -> None:
     feed.doubt()
     feed.ask()

@@ -114,15 +114,20 @@ async def test_cancelling_the_block_cancels_the_work_and_stays_a_cancellation() 
     assert work.end == "cancelled"
 
 
-async def test_work_that_is_done_early_leaves_the_block_alone() -> None:
-    done = asyncio.Event()
-
+async def test_work_that_ends_by_itself_ends_the_block() -> None:
     async def finish() -> None:
-        done.set()
+        pass
 
-    async with background("work", finish()):
-        await done.wait()
-        await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="'work' ended by itself"):
+        async with background("work", finish()), asyncio.timeout(DEADLINE):
+            await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_nobody_asked_for_ends_the_block() -> None:
+    """As aio-pika raises for a connection that fell silent."""
+    with pytest.raises(RuntimeError, match="'work' was cancelled by nobody"):
+        async with background("work", fail(asyncio.CancelledError())), asyncio.timeout(DEADLINE):
+            await asyncio.Event().wait()
 
 
 async def test_the_work_has_a_name() -> None:
