@@ -81,19 +81,21 @@ def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoR
 
 
 async def _until_stopped(service: AbstractAsyncContextManager[str]) -> None:
-    """Run the service until SIGINT or SIGTERM. A second signal ends the process at once."""
+    """Run the service until SIGINT, SIGTERM or SIGHUP. A second SIGINT ends the process at once.
+
+    A second SIGTERM does not: whoever signals a process group sends two to a process under make.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     starting = asyncio.current_task()
 
     def hear_signal() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        stop.set()
-        if starting is not None:
+        loop.remove_signal_handler(signal.SIGINT)
+        if starting is not None and not stop.is_set():
             starting.cancel()
+        stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, hear_signal)
     try:
         async with service as sentence:

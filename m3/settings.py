@@ -1,9 +1,9 @@
 """What an operator can set: the only reader of the environment. Each field is the variable of the same name."""
 
 from pathlib import Path
-from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from m3.errors import StartError
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:password@host:5432/database; unset starts the embedded PostgreSQL"
     )
-    database_pool: int = Field(10, ge=2, description="connections to PostgreSQL of each process")
+    database_pool: int = Field(10, ge=2, le=1000, description="connections to PostgreSQL of each process")
 
     llm_base_url: str | None = Field(
         None, description="an OpenAI-compatible server, such as http://host:8000/v1; unset uses the demo model"
@@ -34,19 +34,32 @@ class Settings(BaseSettings):
     llm_model: str = Field("demo", description="name of the model")
     llm_api_key: SecretStr = Field(SecretStr("none"), description="key for the model's server")
     system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="what the agent is told before every turn")
-    context_messages: int = Field(40, ge=0, description="earlier messages that the model is shown")
+    context_messages: int = Field(40, ge=0, le=1000, description="earlier messages that the model is shown")
     turn_timeout: float = Field(60, gt=0, description="seconds that one turn of the model may take in all")
-    agent_concurrency: int = Field(16, ge=1, description="turns that one agent runs side by side")
-    sweep_interval: Annotated[float, Field(gt=0)] = Field(
-        15, description="seconds between an agent's looks for messages that no announcement brought to it"
+    agent_concurrency: int = Field(16, ge=1, le=1000, description="turns that one agent runs side by side")
+    sweep_interval: float = Field(
+        15, gt=0, description="seconds between an agent's looks for messages that no announcement brought to it"
     )
 
     reply_timeout: float = Field(90, gt=0, description="seconds that a POST waits for its reply before it gets 202")
     record_timeout: float = Field(5, gt=0, description="seconds to wait for a message to be recorded")
     linger: float = Field(5, ge=0, description="seconds that a pusher keeps hearing a thread without sockets")
-    grace: float = Field(10, gt=0, description="seconds that a stop may take")
+    grace: int = Field(10, ge=1, description="seconds that open requests may take to end at a stop")
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
+
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _is_url(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse what cannot be taken apart here, where the refusal does not repeat it: it has a password."""
+        url = secret.get_secret_value() if secret else "scheme://"
+        try:
+            whole = "://" in url and (urlsplit(url).port or True)
+        except ValueError:  # of a port that is no number, or of a password with an unescaped / or @
+            whole = False
+        if not whole:
+            raise ValueError("not a URL; characters such as / and @ in a password must be escaped")
+        return secret
 
 
 def read_settings() -> Settings:
@@ -56,4 +69,4 @@ def read_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
-        raise StartError(f"{name}: {problem['msg']}.") from None
+        raise StartError(f"{name}: {problem['msg'].removeprefix('Value error, ')}.") from None

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +25,9 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
         )  # here, since only a room with an embedded database should pay for it
 
     with _sole_owner(data_dir):
+        # It counts the processes that use a folder, and stops the server with the last. We are the only one; whoever
+        # else it still counts was killed.
+        (data_dir / "postgres" / ".handle_pids.json").unlink(missing_ok=True)
         try:
             server = await asyncio.to_thread(get_server, data_dir / "postgres")
         except Exception as error:  # it raises whatever went wrong inside: OSError, CalledProcessError, RuntimeError
@@ -36,6 +40,11 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
 
 @contextmanager
 def _sole_owner(data_dir: Path) -> Iterator[None]:
+    if re.search(r"""[\s"'$\\]""", str(data_dir.resolve())):  # it hands the path to a shell
+        raise StartError(
+            f"The path of the data folder, {data_dir.resolve()}, has a space, quote, $ or \\, which the embedded "
+            "PostgreSQL cannot take. Set DATA_DIR."
+        )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -17,12 +17,27 @@ from m3.web.errors import Refusal
 
 #: Longest head of a request, which is its first line and its headers, in bytes.
 MAX_HEAD = 64 * 1024
+#: Seconds in which the head of a request must arrive, from the connection or the request's first byte on.
+HEAD_TIMEOUT = 10.0
 
 
 class BoundedHttp(HttpToolsProtocol):
     """Bounds the head of a request, and gives what is no request an answer in the one shape. uvicorn does neither."""
 
+    _deadline: asyncio.TimerHandle | None = None  # for the head that is being read
     _held = 0  # bytes that the parser took since it last gave something: an unfinished head, or what follows a body
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_here()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._held += len(data)
@@ -36,13 +51,26 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._held = 0
+        self._head_is_here()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
             _refuse(self.transport, _head_too_long())
             raise ValueError("head too long")  # ends the parsing
         super().on_headers_complete()
 
+    def _await_head(self) -> None:
+        self._head_is_here()
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT, _refuse, self.transport, _head_too_slow())
+
+    def _head_is_here(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
     def send_400_response(self, msg: str) -> None:
         _refuse(self.transport, Refusal(400, "malformed_request", msg))
+
+
+def _head_too_slow() -> Refusal:
+    return Refusal(408, "head_too_slow", f"The request's head did not arrive within {HEAD_TIMEOUT:g} seconds.")
 
 
 def _head_too_long() -> Refusal:

@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, sock: socket.socket, *, grace: float) -> AsyncIterator[str]:
+async def serve(app: ASGIApp, sock: socket.socket, *, grace: int) -> AsyncIterator[str]:
     """Serve the app on the socket inside the block; yields its address. Leaving ends requests within ``grace`` s."""
     config = uvicorn.Config(
         app,
@@ -59,7 +59,7 @@ async def serve(app: ASGIApp, sock: socket.socket, *, grace: float) -> AsyncIter
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=max(1, int(grace)),
+        timeout_graceful_shutdown=grace,
     )
     server = _Server(config)
     host, port = sock.getsockname()[:2]

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from openai.types.chat import ChatCompletionMessageParam
-
 from m3.events import Message
 
 THREE_PARTIES = (
@@ -13,9 +11,9 @@ THREE_PARTIES = (
 )
 
 
-def conversation(system_prompt: str, said: Sequence[Message], message: Message) -> list[ChatCompletionMessageParam]:
+def conversation(system_prompt: str, said: Sequence[Message], message: Message) -> list[dict[str, str]]:
     """The chat for a model: who it is, what was said before, and the message it is to answer."""
-    chat: list[ChatCompletionMessageParam] = [{"role": "system", "content": f"{system_prompt}\n\n{THREE_PARTIES}"}]
+    chat = [{"role": "system", "content": f"{system_prompt}\n\n{THREE_PARTIES}"}]
     for earlier in (*said, message):
         if earlier.role == "assistant":
             chat.append({"role": "assistant", "content": earlier.content})

@@ -1,13 +1,13 @@
 """Any OpenAI-compatible server, and the only importer of openai."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import httpx2
 import openai
 import structlog
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion
 from pydantic import SecretStr
 
 from m3.errors import M3Error, StartError
@@ -30,7 +30,7 @@ class Model:
         self._name = name
         self._turn_timeout = turn_timeout
 
-    async def reply(self, conversation: Sequence[ChatCompletionMessageParam]) -> str:
+    async def reply(self, conversation: Sequence[Mapping[str, str]]) -> str:
         """What the model says next. Raises ModelFailed, at the latest after ``turn_timeout`` seconds."""
         try:
             async with asyncio.timeout(self._turn_timeout):
@@ -72,7 +72,9 @@ async def open_model(base_url: str, *, name: str, api_key: SecretStr, turn_timeo
     if not _can_be_sent(api_key.get_secret_value()):
         raise StartError("LLM_API_KEY has a character that cannot be sent.")
     # No redirects: they would carry the conversation to another server. No retries: the deadline is the turn's.
-    async with httpx2.AsyncClient(follow_redirects=False, timeout=turn_timeout, mounts=_DIRECT) as http:
+    async with httpx2.AsyncClient(
+        follow_redirects=False, timeout=turn_timeout, mounts=_DIRECT, limits=httpx2.Limits(max_connections=None)
+    ) as http:
         client = openai.AsyncOpenAI(
             base_url=base_url, api_key=api_key.get_secret_value(), max_retries=0, http_client=http
         )

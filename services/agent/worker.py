@@ -63,8 +63,9 @@ class _Worker:
         older_than = 0.0  # at the start whatever waits
         while True:
             try:
+                waiting = await self._store.waiting_threads(older_than)
                 async with asyncio.TaskGroup() as found:
-                    for thread_id in await self._store.waiting_threads(older_than):
+                    for thread_id in waiting:
                         found.create_task(self._drain(thread_id), name=f"swept {thread_id}")
             except StoreUnavailable as error:
                 log.warning("sweep put off", reason=str(error))
@@ -109,7 +110,9 @@ class _Worker:
                 in_reply_to=(message.message_id,),
             )
         except ModelFailed as error:
-            log.warning("turn failed", thread_id=message.thread_id, message_id=message.message_id, reason=str(error))
+            log.warning(
+                "turn failed", thread_id=message.thread_id, message_id=str(message.message_id), reason=str(error)
+            )
             outcome = TurnFailed(
                 thread_id=message.thread_id,
                 message_ids=(message.message_id,),
@@ -131,8 +134,8 @@ class _Worker:
                     await watch.settled(patience)
                     return
                 except TimeoutError:
-                    log.warning("outcome not recorded yet", message_id=message.message_id, waited=patience)
+                    log.warning("outcome not recorded yet", message_id=str(message.message_id), waited=patience)
                     patience *= 2
                 except BusError as error:
-                    log.warning("outcome not handed in yet", message_id=message.message_id, reason=str(error))
+                    log.warning("outcome not handed in yet", message_id=str(message.message_id), reason=str(error))
                     await asyncio.sleep(RETRY_INTERVAL)

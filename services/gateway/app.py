@@ -1,5 +1,6 @@
 """``POST /api/chat``, ``GET /api/threads/{thread_id}/history`` and ``GET /api/messages/{message_id}``."""
 
+import re
 from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
@@ -96,12 +97,17 @@ def _chat(door: Door, settings: Settings) -> APIRouter:
                     message_id=accepted.message_id,
                     retry=True,
                 ) from error
-            if "respond-async" not in (prefer or ""):
+            if "respond-async" not in _preferences(prefer):
                 with suppress(TimeoutError):
                     message = await watch.settled(settings.reply_timeout)
             return _outcome(message, await watch.reply())
 
     return router
+
+
+def _preferences(header: str | None) -> set[str]:
+    """The names in a ``Prefer`` header (RFC 7240), which may have values and parameters."""
+    return {re.split("[=;]", one)[0].strip().lower() for one in (header or "").split(",")}
 
 
 def _outcome(message: Message, reply: Message | None) -> Response | ChatReply:

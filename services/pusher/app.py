@@ -1,8 +1,11 @@
 """``WS /ws/chat/{thread_id}``."""
 
+import asyncio
+from contextlib import suppress
 from typing import NoReturn
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import TypeAdapter, ValidationError
 
 from m3 import __version__
@@ -17,6 +20,9 @@ from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence
 from services.pusher import close_codes, frames
 from services.pusher.hub import Hub
 from services.pusher.outbox import Outbox, TooSlow
+
+#: Seconds that telling a socket why it is closed may take.
+CLOSE_TIMEOUT = 5.0
 
 _thread_ids: TypeAdapter[str] = TypeAdapter(ThreadId)
 
@@ -41,6 +47,10 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
             sentence = f"thread_id: {error.errors(include_input=False)[0]['msg']}."
             await websocket.send_denial_response(Refusal(422, "invalid_request", sentence).response())
             return
+        if _is_foreign(websocket):
+            refusal = Refusal(403, "foreign_origin", "A page of another host may not open a socket here.")
+            await websocket.send_denial_response(refusal.response())
+            return
         await websocket.accept()
         outbox = Outbox()
         try:
@@ -48,14 +58,28 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
                 outbox.put(frames.connected(thread_id, connections))
                 async with background(f"socket of {thread_id}", outbox.write(websocket.send_text)):
                     await _Conversation(websocket, thread_id, outbox, door, settings.record_timeout).hear()
-        except _Gone:
-            return
-        except StoreUnavailable:
-            await websocket.close(close_codes.TRY_AGAIN_LATER, "The thread cannot be opened just now.")
-        except TooSlow:
-            await websocket.close(close_codes.SLOW, "Too slow; reconnect and read the history.")
+        # Reader and writer may both notice that the client went away, and then it is a group.
+        except* (_Gone, WebSocketDisconnect):
+            pass
+        except* StoreUnavailable:
+            await _close(websocket, close_codes.TRY_AGAIN_LATER, "The thread cannot be opened just now.")
+        except* TooSlow:
+            await _close(websocket, close_codes.SLOW, "Too slow; reconnect and read the history.")
 
     return router
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    with suppress(TimeoutError, WebSocketDisconnect):  # it may be gone, or too stuck to be told
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await websocket.close(code, reason)
+
+
+def _is_foreign(websocket: WebSocket) -> bool:
+    """Whether a page of another host opens the socket. Browsers say so, and without this any page that somebody visits
+    could speak in a room on their own machine. The port may differ."""
+    origin = websocket.headers.get("origin")
+    return origin is not None and urlsplit(origin).hostname != websocket.url.hostname
 
 
 class _Gone(Exception):

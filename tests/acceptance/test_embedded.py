@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import asyncpg
+import httpx2
 import pytest
 
 from tests.support.client import client, history, post, socket
@@ -154,18 +156,64 @@ def test_a_second_room_on_the_same_folder_is_one_sentence(start: Start, tmp_path
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "eighty"), ("LOG_LEVEL", "loud"), ("BROKER_URL", "kafka://x"), ("DATABASE_URL", "mysql://x/y")],
+    [
+        ("PORT", "eighty"),
+        ("LOG_LEVEL", "loud"),
+        ("BROKER_URL", "kafka://x"),
+        ("DATABASE_URL", "mysql://x/y"),
+        ("BROKER_URL", "u:hush@broker/"),
+        ("BROKER_URL", "amqp://u:hu/sh@broker/"),
+        ("BROKER_URL", "amqp://u:hush@b:port/"),
+        ("DATABASE_URL", "postgresql://u:hu/sh@h:5432/d"),
+        ("GRACE", "inf"),
+    ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_it(start: Start, name: str, value: str) -> None:
     process = start("up", **{name: value})
     assert process.wait() == 1
     assert process.said.startswith("m3: ")
     assert name in process.said
+    assert "hu" not in process.said
     assert process.said.count("\n") == 1
 
 
-def test_a_stopped_room_leaves_no_process_behind(start: Start, tmp_path: Path) -> None:
-    process = start("up")
-    process.started()
-    assert process.stop() == 0
-    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+def test_a_stopped_room_leaves_no_process_behind_also_after_one_that_was_killed(start: Start, tmp_path: Path) -> None:
+    killed = start("up")
+    killed.started()
+    killed.kill()
+    assert (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process = start("up")
+        process.started()
+        process.signal(number)
+        if number == signal.SIGTERM:
+            process.signal(number)  # as make does, when its process group is signalled
+        assert process.wait() == 0
+        assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+def test_a_path_that_the_embedded_database_cannot_take_is_one_sentence(start: Start, tmp_path: Path) -> None:
+    process = start("up", DATA_DIR=str(tmp_path / "my data"))
+    assert process.wait() == 1
+    assert process.said.startswith("m3: The path of the data folder")
+    assert process.said.count("\n") == 1
+
+
+async def test_a_room_outlives_a_database_that_is_away(start: Start, postgres: str, database_url: str) -> None:
+    """Its agents too, which sweep the table meanwhile."""
+    process = start("up", DATABASE_URL=database_url, SWEEP_INTERVAL="0.1")
+    async with client(process.address()) as http:
+        name = database_url.rpartition("?")[0].rpartition("/")[2]
+        connection = await asyncpg.connect(postgres)
+        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        await until(lambda: "sweep put off" in process.said)
+        assert (await http.get("/readyz")).json()["message"] == "Missing: database."
+        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await connection.close()
+        await until(lambda: _is_ready(http))
+        assert (await post(http, "still there?"))["response"]
+
+
+async def _is_ready(http: httpx2.AsyncClient) -> bool:
+    return (await http.get("/readyz")).status_code == 200

@@ -487,6 +487,26 @@ async def test_a_body_that_stalls_is_refused_after_a_while_and_not_recorded(
     assert (await _say(own_room, {"message": "hi"})).json()["seq"] == 1
 
 
+@pytest.mark.parametrize("head", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"])
+async def test_a_head_that_stalls_is_refused_after_a_while(
+    own_room: str, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr("m3.web.protocols.HEAD_TIMEOUT", 0.2)
+    assert_refused(await raw(own_room, head), 408, "head_too_slow")
+
+
+async def test_a_connection_that_waits_for_its_next_request_is_left_alone(
+    own_room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.web.protocols.HEAD_TIMEOUT", 0.2)
+    async with httpx2.AsyncClient(base_url=own_room) as http:
+        assert (await http.get("/healthz")).status_code == 200
+        await asyncio.sleep(0.4)  # longer than a head may take; there is nothing to wait for but time
+        (connection,) = http._transport._pool.connections  # type: ignore[attr-defined]  # no public way to look
+        assert connection.is_idle()
+        assert (await http.get("/healthz")).status_code == 200
+
+
 @pytest.mark.parametrize("request_", UNFINISHED.values(), ids=UNFINISHED)
 async def test_a_body_whose_sender_leaves_is_not_recorded(own_room: str, request_: bytes) -> None:
     url = urlsplit(own_room)

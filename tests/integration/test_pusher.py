@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from m3 import topology
 from m3.bus import Bus, open_bus
@@ -196,3 +196,35 @@ async def test_a_thread_that_cannot_be_opened_says_to_come_back(memory: Bus) -> 
             await visitor.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1013
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example"])
+async def test_a_page_of_another_host_may_not_open_a_socket(memory: Bus, store: Store, origin: str) -> None:
+    async with running_pusher(memory, store) as (address, _):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t", additional_headers={"Origin": origin}):
+                pass
+        assert refused.value.response.status_code == 403
+        assert json.loads(refused.value.response.body or b"")["code"] == "foreign_origin"
+
+
+async def test_a_page_of_the_same_host_may_open_a_socket_whatever_its_port(memory: Bus, store: Store) -> None:
+    async with (
+        running_pusher(memory, store) as (address, _),
+        connect(
+            f"{address.replace('http', 'ws', 1)}/ws/chat/t", additional_headers={"Origin": "http://127.0.0.1:3000"}
+        ) as visitor,
+    ):
+        assert json.loads(await visitor.recv())["type"] == "connected"
+
+
+async def test_clients_that_vanish_are_no_errors(memory: Bus, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async with running_pusher(memory, store) as (address, hub):
+        visitors = [await connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t") for _ in range(30)]
+        await until(lambda: len(hub._threads["t"].outboxes) == 30)
+        for visitor in visitors:
+            visitor.transport.abort()
+        for _ in range(20):
+            await announce(memory, *await record(store, "to whom?"))
+        await until(lambda: not hub._threads["t"].outboxes)
+    assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]

@@ -129,6 +129,37 @@ async def _take_one(consumer: object) -> Delivery:
     return taken[0]
 
 
+async def test_a_batch_of_long_messages_is_announced_in_parts_that_a_broker_takes(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    for number in range(200):
+        await hand_in(bus, said(f"{number}".ljust(16 * 1024, "x")))
+    async with recorder(bus, store), asyncio.timeout(DEADLINE):
+        bodies: list[bytes] = []
+        while sum(len(decode(body)) for body in bodies) < 200:
+            bodies += await listener.take(100)
+    assert max(len(body) for body in bodies) <= 1024 * 1024
+    announced = [event.message.seq for body in bodies for event in decode(body) if isinstance(event, MessageRecorded)]
+    assert announced == list(range(1, 201))
+
+
+async def test_recorders_that_die_again_and_again_lose_no_message(bus: Bus, store: Store) -> None:
+    """As with a supervisor that starts them while the database will not let them work."""
+
+    class Broken(Store):
+        async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+            raise ZeroDivisionError
+
+    for number in range(20):
+        await hand_in(bus, said(str(number)))
+    for _ in range(10):
+        with pytest.raises(ZeroDivisionError):
+            async with recorder(bus, Broken(store._pool, store._url)), asyncio.timeout(DEADLINE):
+                await asyncio.Event().wait()
+    async with recorder(bus, store):
+        await until(lambda: _head_is(store, 20))
+
+
 class _Flaky(Store):
     """A store whose first commands fail, as while a database is restarted."""
 

