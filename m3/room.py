@@ -5,6 +5,7 @@ Each ``run_…`` yields a sentence for the person who started it.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -26,6 +27,8 @@ from services.recorder import recorder
 #: Seconds between attempts to reach the database at the start.
 RETRY_INTERVAL = 1.0
 
+#: Addresses that only this machine reaches.
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 #: Something to say in a new room.
 EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
 
@@ -36,7 +39,7 @@ log = structlog.get_logger(__name__)
 async def run_room(settings: Settings) -> AsyncIterator[str]:
     """All services in this process, on one port."""
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(bind(settings.host, settings.port))  # a port in use should cost no database start
+        sock = stack.enter_context(_doorway(settings))  # first, since a port in use should cost no database start
         bus, store = await stack.enter_async_context(_backbone(settings))
         await stack.enter_async_context(recorder(bus, store))
         await stack.enter_async_context(_agent(bus, store, settings))
@@ -53,7 +56,7 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def run_gateway(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(bind(settings.host, settings.port))
+        sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
         app = await stack.enter_async_context(_gateway(bus, store, settings))
         address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
@@ -63,7 +66,7 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def run_pusher(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(bind(settings.host, settings.port))
+        sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
         app = await stack.enter_async_context(_pusher(bus, store, settings))
         address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
@@ -112,6 +115,12 @@ async def _shared_backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store
         raise StartError("A service of its own needs DATABASE_URL=postgresql://…; `m3 up` brings a database along.")
     async with _backbone(settings) as backbone:
         yield backbone
+
+
+def _doorway(settings: Settings) -> socket.socket:
+    if settings.host not in LOOPBACK:
+        log.warning("there are no accounts: whoever reaches this address may read and write", host=settings.host)
+    return bind(settings.host, settings.port)
 
 
 async def _migrate_when_up(url: str) -> None:

@@ -173,3 +173,25 @@ async def test_a_bus_opens_before_its_broker_and_connects_when_it_comes(broker_u
         async with asyncio.timeout(DEADLINE):
             assert [delivery.body for delivery in await consumer.take(10)] == [b"a"]
             assert await subscription.take(10) == [b"told"]
+
+
+async def test_a_line_that_falls_silent_is_given_up_and_made_anew(
+    broker_url: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for an answer on it gets an error or nothing, and never a cancellation."""
+    monkeypatch.setattr("m3.bus.rabbit.HEARTBEAT", 1)
+    async with (
+        open_bus(str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))) as bus,
+        bus.subscribe("pusher") as subscription,
+    ):
+        await until(lambda: bus.connected)
+        await subscription.bind(CHAT_OUT, topology.every_lane("t"))
+        line.stall(stalling=True)
+        unbinding = asyncio.create_task(subscription.unbind(CHAT_OUT, topology.every_lane("t")))
+        with pytest.raises(BusUnavailable):
+            await bus.publish(topology.accepted(), b"a")
+        await until(lambda: not bus.connected)
+        await unbinding
+        line.stall(stalling=False)
+        await until(lambda: bus.connected)
+        await bus.publish(topology.accepted(), b"b")

@@ -1,4 +1,4 @@
-"""A TCP connection that can be cut."""
+"""A TCP connection that can be cut, and that can fall silent."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,12 +12,21 @@ class Proxy:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._refusing = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.port = 0
 
     def cut(self) -> None:
         """Reset every connection that is open now."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def stall(self, *, stalling: bool) -> None:
+        """Whether nothing gets through, while every connection stays open."""
+        if stalling:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
 
     def refuse(self, *, refusing: bool) -> None:
         """Whether new connections are ended at once."""
@@ -29,16 +38,16 @@ class Proxy:
             return
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, onward_writer}
-        await asyncio.gather(_pump(reader, onward_writer), _pump(onward_reader, writer))
+        await asyncio.gather(self._pump(reader, onward_writer), self._pump(onward_reader, writer))
         self._writers -= {writer, onward_writer}
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(64 * 1024):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(64 * 1024):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 @asynccontextmanager
@@ -50,5 +59,6 @@ async def proxy(target: int) -> AsyncIterator[Proxy]:
         try:
             yield forwarder
         finally:
+            forwarder.stall(stalling=False)
             forwarder.cut()
             server.close()
