@@ -96,6 +96,8 @@ async def _until_stopped(service: AbstractAsyncContextManager[str]) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue  # as under nohup
         loop.add_signal_handler(number, hear_signal)
     try:
         async with service as sentence:

@@ -48,11 +48,11 @@ class Settings(BaseSettings):
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
 
-    @field_validator("broker_url", "database_url")
+    @field_validator("broker_url")
     @classmethod
-    def _is_url(cls, secret: SecretStr | None) -> SecretStr | None:
+    def _is_url(cls, secret: SecretStr) -> SecretStr:
         """Refuse what cannot be taken apart here, where the refusal does not repeat it: it has a password."""
-        url = secret.get_secret_value() if secret else "scheme://"
+        url = secret.get_secret_value()
         try:
             whole = "://" in url and (urlsplit(url).port or True)
         except ValueError:  # of a port that is no number, or of a password with an unescaped / or @

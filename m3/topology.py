@@ -75,6 +75,11 @@ def announced(lane: Lane, thread_id: ThreadId) -> Route:
     return Route(CHAT_OUT.name, f"{lane}.{thread_id}", must_arrive=lane != "assistant")
 
 
+def knocked(thread_id: ThreadId) -> Route:
+    """An announcement of nothing, so that an agent looks into the thread. Pushers that hear it find it empty."""
+    return Route(CHAT_OUT.name, f"user.{thread_id}", must_arrive=True)
+
+
 def told(origin: str) -> Route:
     """To one process, which may be gone by now."""
     return Route("", origin, must_arrive=False)

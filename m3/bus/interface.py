@@ -55,7 +55,8 @@ class Subscription(Protocol):
     async def take(self, at_most: int) -> list[bytes]:
         """Wait for a message, then return the bodies that are there, oldest first, up to ``at_most``.
 
-        Raises Interrupted, once each time, after the queue was lost and is back with all its bindings.
+        Raises Interrupted, once each time, after the queue was lost and is back with all its bindings, or where this
+        process did not keep up and messages were dropped.
         """
 
     async def bind(self, exchange: Exchange, key: str) -> None:

@@ -354,6 +354,8 @@ class RabbitSubscription(_Attachment):
                 await self._queue.unbind(exchange.name, key, timeout=COMMAND_TIMEOUT)
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:
+        if len(self._waiting) == PRIVATE_MAX_LENGTH:
+            self._interrupted = True  # the oldest is dropped
         self._waiting.append(message.body)
         self._arrived.set()
 

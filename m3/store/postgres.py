@@ -41,6 +41,8 @@ _REFUSALS = (
     asyncpg.ClientConfigurationError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.SyntaxOrAccessError,  # no right to make tables
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 log = structlog.get_logger(__name__)
@@ -296,27 +298,33 @@ async def migrate(url: str) -> None:
     Raises StoreUnavailable while the database is away; StartError when it will not have us, or has a migration that
     differs from ours.
     """
-    with _translated():
-        try:
-            connection = await _connect(url)
-        except _REFUSALS as error:
-            raise StartError(f"DATABASE_URL cannot be used: {error}.") from error
-        try:
-            async with connection.transaction():
-                await connection.execute(query("lock_migrations"))
-                await connection.execute(query("create_migrations"))
-                applied = {
-                    row["version"]: row["checksum"] for row in await connection.fetch(query("applied_migrations"))
-                }
-                for migration in migrations():
-                    if migration.version not in applied:
-                        await connection.execute(migration.statements)
-                        await connection.execute(query("add_migration"), migration.version, migration.checksum)
-                        log.info("database migrated", version=migration.version)
-                    elif applied[migration.version] != migration.checksum:
-                        raise StartError(
-                            f"The database's migration {migration.version} is not this version's; "
-                            "it was changed after it was applied."
-                        )
-        finally:
-            await connection.close(timeout=COMMAND_TIMEOUT)
+    try:
+        with _translated():
+            await _migrate(url)
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, _REFUSALS):
+            raise StartError(f"DATABASE_URL cannot be used: {error.__cause__}.") from error
+        raise
+    except ValueError:  # asyncpg's, of what it cannot take apart; it may repeat a piece of the password
+        raise StartError("DATABASE_URL is not a PostgreSQL URL.") from None
+
+
+async def _migrate(url: str) -> None:
+    connection = await _connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(query("lock_migrations"))
+            await connection.execute(query("create_migrations"))
+            applied = {row["version"]: row["checksum"] for row in await connection.fetch(query("applied_migrations"))}
+            for migration in migrations():
+                if migration.version not in applied:
+                    await connection.execute(migration.statements)
+                    await connection.execute(query("add_migration"), migration.version, migration.checksum)
+                    log.info("database migrated", version=migration.version)
+                elif applied[migration.version] != migration.checksum:
+                    raise StartError(
+                        f"The database's migration {migration.version} is not this version's; "
+                        "it was changed after it was applied."
+                    )
+    finally:
+        await connection.close(timeout=COMMAND_TIMEOUT)

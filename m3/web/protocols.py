@@ -19,6 +19,8 @@ from m3.web.errors import Refusal
 MAX_HEAD = 64 * 1024
 #: Seconds in which the head of a request must arrive, from the connection or the request's first byte on.
 HEAD_TIMEOUT = 10.0
+#: Seconds in which a socket that was closed must have taken what it was sent.
+CLOSE_TIMEOUT = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -33,7 +35,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._await_head()
+        if (
+            self.cycle is None or self.cycle.response_complete
+        ):  # else it waits behind another request, not for its client
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
@@ -80,10 +85,22 @@ def _head_too_long() -> Refusal:
 class AnsweringSockets(WebSocketsSansIOProtocol):
     """Answers every handshake that fails, and in the one shape. uvicorn leaves some without an answer."""
 
+    _end: asyncio.TimerHandle | None = None
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.handshake_initiated:  # its whole head was in the data, and could not be parsed
             _refuse(self.transport, Refusal(400, "bad_handshake", "This is not a WebSocket handshake."))
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        # The app is done with the socket. One that does not read would keep what it was not yet told for ever.
+        self._end = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
 
     def handle_connect(self, event: Handshake) -> None:
         response = ServerProtocol().accept(event)

@@ -14,7 +14,7 @@ from m3 import topology
 from m3.bus import Bus, Consumer, Delivery
 from m3.door import Door
 from m3.errors import BusError, StoreUnavailable
-from m3.events import Message, MessageAccepted, TurnFailed, reply_id
+from m3.events import Message, MessageAccepted, TurnFailed, encode, reply_id
 from m3.settings import Settings
 from m3.store import Store, ThreadLocks
 from m3.tasks import background
@@ -23,6 +23,8 @@ from services.agent.model import Model, ModelFailed
 
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
+#: Longest time to wait for an outcome to be recorded before it is handed in again, in seconds.
+MAX_PATIENCE = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +39,7 @@ async def agent(bus: Bus, store: Store, model: Model, settings: Settings) -> Asy
             bus.consume(topology.AGENT_API, prefetch=settings.agent_concurrency) as programs,
             background("agent user lane", worker.listen(people)),
             background("agent api lane", worker.listen(programs)),
-            background("agent sweep", worker.sweep()),
+            background("agent sweep", _sweep(bus, store, settings.sweep_interval)),
         ):
             yield
 
@@ -58,42 +60,35 @@ class _Worker:
                 for delivery in await consumer.take(self._settings.agent_concurrency):
                     knocks.create_task(self._answer_knock(consumer, delivery), name=f"knock {delivery.key}")
 
-    async def sweep(self) -> None:
-        """Find what waits with no knock on its way: from before the room was killed, or a knock that was lost."""
-        older_than = 0.0  # at the start whatever waits
-        while True:
-            try:
-                waiting = await self._store.waiting_threads(older_than)
-                async with asyncio.TaskGroup() as found:
-                    for thread_id in waiting:
-                        found.create_task(self._drain(thread_id), name=f"swept {thread_id}")
-            except StoreUnavailable as error:
-                log.warning("sweep put off", reason=str(error))
-            older_than = self._settings.sweep_interval
-            await asyncio.sleep(self._settings.sweep_interval)
-
     async def _answer_knock(self, consumer: Consumer, delivery: Delivery) -> None:
-        await self._drain(delivery.key.partition(".")[2])
+        thread_id = delivery.key.partition(".")[2]
+        if not await self._drain(thread_id) and delivery.redelivered:
+            # Whoever held the thread may have died just now, and the database notice it later than the broker.
+            await asyncio.sleep(RETRY_INTERVAL)
+            await self._drain(thread_id)
         await consumer.ack([delivery])
 
-    async def _drain(self, thread_id: str) -> None:
-        """Answer all that is pending in the thread, unless another agent is at it."""
+    async def _drain(self, thread_id: str) -> bool:
+        """Answer all that is pending in the thread; False where another agent is at it."""
         while True:
             try:
                 async with self._turns:
-                    while await self._locks.take(thread_id):
-                        try:
-                            while message := await self._store.next_pending(thread_id):
-                                await self._turn(message)
-                        finally:
-                            await self._locks.release(thread_id)
-                        # A knock that came between the last look and the release found the thread taken.
-                        if await self._store.next_pending(thread_id) is None:
-                            return
-                    return
+                    return await self._drain_if_free(thread_id)
             except StoreUnavailable as error:
                 log.warning("thread put off", thread_id=thread_id, reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _drain_if_free(self, thread_id: str) -> bool:
+        while await self._locks.take(thread_id):
+            try:
+                while message := await self._store.next_pending(thread_id):
+                    await self._turn(message)
+            finally:
+                await self._locks.release(thread_id)
+            # A knock that came between the last look and the release found the thread taken.
+            if await self._store.next_pending(thread_id) is None:
+                return True
+        return False
 
     async def _turn(self, message: Message) -> None:
         """Ask the model for one reply and see it recorded, or the reason why there is none."""
@@ -135,7 +130,23 @@ class _Worker:
                     return
                 except TimeoutError:
                     log.warning("outcome not recorded yet", message_id=str(message.message_id), waited=patience)
-                    patience *= 2
+                    patience = min(2 * patience, MAX_PATIENCE)
                 except BusError as error:
                     log.warning("outcome not handed in yet", message_id=str(message.message_id), reason=str(error))
                     await asyncio.sleep(RETRY_INTERVAL)
+
+
+async def _sweep(bus: Bus, store: Store, interval: float) -> None:
+    """Knock for what waits with no knock on its way: from before the room was killed, or whose knock was lost.
+
+    It only knocks, like everybody, so that whoever works on a thread holds a knock that goes on if it dies.
+    """
+    older_than = 0.0  # at the start whatever waits
+    while True:
+        try:
+            for thread_id in await store.waiting_threads(older_than):
+                await bus.publish(topology.knocked(thread_id), encode([]))
+        except (StoreUnavailable, BusError) as error:
+            log.warning("sweep put off", reason=str(error))
+        older_than = interval
+        await asyncio.sleep(interval)

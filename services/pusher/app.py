@@ -79,7 +79,10 @@ def _is_foreign(websocket: WebSocket) -> bool:
     """Whether a page of another host opens the socket. Browsers say so, and without this any page that somebody visits
     could speak in a room on their own machine. The port may differ."""
     origin = websocket.headers.get("origin")
-    return origin is not None and urlsplit(origin).hostname != websocket.url.hostname
+    try:
+        return origin is not None and urlsplit(origin).hostname != websocket.url.hostname
+    except ValueError:  # of an origin or host that is no address
+        return True
 
 
 class _Gone(Exception):

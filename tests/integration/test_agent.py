@@ -536,7 +536,7 @@ async def test_the_knock_of_an_agent_that_left_goes_to_one_that_is_there(
     ):
         workers = {model.url: group.create_task(work(model)) for model in (one, other)}
         filling = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(20)]
-        await until(lambda: bool(one.asked and other.asked))  # both are past their first sweep's start and at work
+        await until(lambda: bool(one.asked and other.asked))  # both are at work
         said = await visitor.say("whose will it be?")
         await until(lambda: "[user] whose will it be?" in one.prompts + other.prompts)
         leaver, stayer = (one, other) if "[user] whose will it be?" in one.prompts else (other, one)
@@ -605,6 +605,12 @@ async def test_two_agents_that_both_answered_leave_one_reply(
             await until(lambda: len(first.asked) == 1)
             await _end_lock_sessions(database_url)  # the thread is free though the first agent is at it
             async with agents(memory_bus, second):
+
+                async def second_heard_a_knock() -> bool:
+                    await memory_bus.publish(topology.knocked("thread"), encode([]))  # either may get it
+                    return bool(second.asked)
+
+                await until(second_heard_a_knock)
                 assert (await visitor.outcome(said)).fate == "answered"
             released.set()
             assert (await visitor.ask("go on")).fate == "answered"

@@ -198,7 +198,7 @@ async def test_a_thread_that_cannot_be_opened_says_to_come_back(memory: Bus) -> 
         assert closed.value.rcvd.code == 1013
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://[::1"])
 async def test_a_page_of_another_host_may_not_open_a_socket(memory: Bus, store: Store, origin: str) -> None:
     async with running_pusher(memory, store) as (address, _):
         with pytest.raises(InvalidStatus) as refused:
