@@ -115,7 +115,7 @@ class Room:
 
 def main() -> None:
     try:
-        with running_broker() as broker_url:
+        with running_broker(_say) as broker_url:
             report = uvloop.run(_measure(broker_url))
     except NoBrokerError as error:
         sys.exit(str(error))

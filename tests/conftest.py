@@ -68,10 +68,16 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[str]:
+def broker(pytestconfig: pytest.Config) -> Iterator[str]:
     """The URL of a real RabbitMQ."""
+    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def say(what: str) -> None:
+        with capturing.global_and_fixture_disabled():  # pytest would keep it to itself
+            print(f"\n[broker for the tests] {what}")
+
     try:
-        with running_broker() as url:
+        with running_broker(say) as url:
             yield url
     except NoBrokerError as error:
         if os.environ.get("CI"):

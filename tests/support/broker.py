@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,29 +22,32 @@ IMAGE = "rabbitmq:4.1.4"
 DEBIAN_LAUNCHER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
+Say = Callable[[str], None]
+
+
 class NoBrokerError(Exception):
     """There is no way to a RabbitMQ on this machine."""
 
 
 @contextmanager
-def running_broker() -> Iterator[str]:
-    """Yields the URL of a RabbitMQ that the tests may fill and empty.
+def running_broker(say: Say) -> Iterator[str]:
+    """Yields the URL of a RabbitMQ that the tests may fill and empty; ``say`` is told where it comes from.
 
     In this order: ``TEST_BROKER_URL``; a container; a private node of an installed rabbitmq-server; on Debian and
     Ubuntu as root that package, installed first.
     """
     with ExitStack() as stack:
-        if (url := os.environ.get("TEST_BROKER_URL")) or (url := _container(stack)):
+        if (url := os.environ.get("TEST_BROKER_URL")) or (url := _container(stack, say)):
             yield url
-        elif launcher := _installed() or _install():
-            yield stack.enter_context(_private_node(launcher))
+        elif launcher := _installed() or _install(say):
+            yield stack.enter_context(_private_node(launcher, say))
         else:
             raise NoBrokerError(
                 "no RabbitMQ: set TEST_BROKER_URL, or start Docker, or install the package rabbitmq-server"
             )
 
 
-def _container(stack: ExitStack) -> str | None:
+def _container(stack: ExitStack, say: Say) -> str | None:
     from docker.errors import DockerException
     from testcontainers.core.container import DockerContainer
 
@@ -54,7 +57,7 @@ def _container(stack: ExitStack) -> str | None:
             container = stack.enter_context(DockerContainer(IMAGE).with_exposed_ports(5672))
             host, port = container.get_container_host_ip(), int(container.get_exposed_port(5672))
         except DockerException as error:  # no daemon, or no registry to get the image from
-            _say(f"no container ({type(error).__name__})")
+            say(f"no container ({type(error).__name__})")
             host = ""
         gc.collect()
     if not host:
@@ -70,12 +73,12 @@ def _installed() -> Path | None:
     return Path(found) if found else None
 
 
-def _install() -> Path | None:
+def _install(say: Say) -> Path | None:
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("apt-get"):
         return None
     if platform.freedesktop_os_release().get("ID") not in {"debian", "ubuntu"}:
         return None
-    _say("installing Debian's package rabbitmq-server for the tests")
+    say("installing Debian's package rabbitmq-server for the tests")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-qq"],
@@ -86,9 +89,9 @@ def _install() -> Path | None:
 
 
 @contextmanager
-def _private_node(launcher: Path) -> Iterator[str]:
+def _private_node(launcher: Path, say: Say) -> Iterator[str]:
     """A node with its own ports and folder, beside any other on the machine."""
-    _say(f"starting a private node with {launcher}")
+    say(f"starting a private node with {launcher}")
     port, distribution_port, epmd_port = _free_ports(3)
     with tempfile.TemporaryDirectory(prefix="m3-rabbitmq-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
@@ -161,7 +164,3 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _say(what: str) -> None:
-    print(f"[broker for the tests] {what}", file=sys.__stderr__, flush=True)
