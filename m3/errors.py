@@ -43,7 +43,7 @@ class Unroutable(BusError):
 
 
 class Interrupted(BusError):
-    """A subscription was rebuilt. What was published meanwhile is lost to it: look in the table."""
+    """A subscription was rebuilt, or did not keep up. What it missed is lost to it: look in the table."""
 
 
 class StoreError(M3Error):

@@ -338,7 +338,7 @@ class RabbitSubscription(_Attachment):
             await self._arrived.wait()
         if self._interrupted:
             self._interrupted = False
-            raise Interrupted("The connection was away; look in the table for what was missed.")
+            raise Interrupted("Something may have been missed; look in the table for it.")
         return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
 
     async def bind(self, exchange: Exchange, key: str) -> None:

@@ -35,10 +35,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if (
-            self.cycle is None or self.cycle.response_complete
-        ):  # else it waits behind another request, not for its client
-            self._await_head()
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()  # otherwise the head may wait behind another request, and not for its client
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
