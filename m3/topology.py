@@ -5,6 +5,7 @@ recorder ──announced(lane, thread)──▶ chat.out ─┬▶ agent.user   
                                                 ├▶ agent.api    (every api message)
                                                 └▶ one private queue a pusher (every lane of its threads)
 recorder ──told(origin)──▶ the private queue of the process that accepted the message
+agent ──knocked(thread)──▶ chat.out, as a user message would: for what waits unheard of
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
 """
 

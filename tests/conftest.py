@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -46,19 +47,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def empty_database_url(postgres: str) -> AsyncIterator[str]:
     """A new database without tables."""
-    name = f"empty_{next(_numbers)}"
-    await _execute(postgres, f"CREATE DATABASE {name}")
-    yield _database(postgres, name)
-    await _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _new_database(postgres, copy_of="template1") as url:
+        yield url
 
 
 @pytest.fixture
 async def database_url(postgres: str) -> AsyncIterator[str]:
     """A new database with the room's tables."""
-    name = f"room_{next(_numbers)}"
-    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE migrated")
-    yield _database(postgres, name)
-    await _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _new_database(postgres, copy_of="migrated") as url:
+        yield url
 
 
 @pytest.fixture
@@ -123,6 +120,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             return process
 
         yield start
+
+
+@asynccontextmanager
+async def _new_database(postgres: str, *, copy_of: str) -> AsyncIterator[str]:
+    name = f"room_{next(_numbers)}"
+    await _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {copy_of}")
+    yield _database(postgres, name)
+    await _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _execute(url: str, statement: str) -> None:
