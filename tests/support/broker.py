@@ -15,11 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.support.ports import free_ports
 from tests.support.until import until_blocking
 
 IMAGE = "rabbitmq:4.1.4"
 #: Debian's own launcher changes to another user; this one runs as whoever starts it.
 DEBIAN_LAUNCHER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+DEBIAN_CTL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 
 
 Say = Callable[[str], None]
@@ -40,7 +42,7 @@ def running_broker(say: Say) -> Iterator[str]:
         if (url := os.environ.get("TEST_BROKER_URL")) or (url := _container(stack, say)):
             yield url
         elif launcher := _installed() or _install(say):
-            yield stack.enter_context(_private_node(launcher, say))
+            yield stack.enter_context(_private_node(launcher, say)).url
         else:
             raise NoBrokerError(
                 "no RabbitMQ: set TEST_BROKER_URL, or start Docker, or install the package rabbitmq-server"
@@ -89,22 +91,34 @@ def _install(say: Say) -> Path | None:
 
 
 @contextmanager
-def _private_node(launcher: Path, say: Say) -> Iterator[str]:
-    """A node with its own ports and folder, beside any other on the machine."""
-    say(f"starting a private node with {launcher}")
-    port, distribution_port, epmd_port = _free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="m3-rabbitmq-", ignore_cleanup_errors=True) as folder:
-        home = Path(folder)
+def private_node(say: Say) -> Iterator["PrivateNode"]:
+    """A node that the tests may kill, freeze and starve. Raises NoBrokerError where no rabbitmq-server is to be had."""
+    launcher = _installed() or _install(say)
+    if launcher is None or not DEBIAN_CTL.exists():
+        raise NoBrokerError("no RabbitMQ that may be killed: install the package rabbitmq-server")
+    with _private_node(launcher, say) as node:
+        yield node
+
+
+class PrivateNode:
+    """A node with its own ports and folder, beside any other on the machine. It comes back on the same data."""
+
+    def __init__(self, launcher: Path, home: Path) -> None:
+        self.port, distribution_port, self._epmd_port = free_ports(3)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self._launcher = launcher
+        self._home = home
+        self._node: subprocess.Popen[bytes] | None = None
         (home / "plugins").write_text("[].")
         (home / "rabbitmq.conf").write_text("disk_free_limit.absolute = 50MB\n")
-        environment = os.environ | {
-            "HOME": folder,
-            "ERL_EPMD_PORT": str(epmd_port),
+        self._environment = os.environ | {
+            "HOME": str(home),
+            "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_CRASH_DUMP": str(home / "crash.dump"),
-            "RABBITMQ_NODENAME": f"m3test{port}@localhost",
+            "RABBITMQ_NODENAME": f"m3test{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(distribution_port),
             "RABBITMQ_MNESIA_BASE": str(home / "data"),
             "RABBITMQ_LOG_BASE": str(home / "log"),
@@ -113,20 +127,75 @@ def _private_node(launcher: Path, say: Say) -> Iterator[str]:
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_FEATURE_FLAGS_FILE": str(home / "feature_flags"),
         }
-        with (home / "output").open("wb") as output, ExitStack() as stack:
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with (self._home / "output").open("wb") as self._output, ExitStack() as stack:
             # Our own epmd, as a child: one that the node starts would outlive it.
-            stack.enter_context(_child(["epmd", "-port", str(epmd_port)], environment, output))
-            until_blocking(lambda: _listens(epmd_port))
-            node = stack.enter_context(_child([str(launcher)], environment, output))
-            until_blocking(lambda: node.poll() is not None or _speaks_amqp("127.0.0.1", port), within=60)
-            if node.poll() is not None:
-                raise NoBrokerError(f"the private node did not start:\n{(home / 'output').read_text()[-2000:]}")
-            yield f"amqp://guest:guest@127.0.0.1:{port}/"
+            stack.enter_context(_child(["epmd", "-port", str(self._epmd_port)], self._environment, self._output))
+            until_blocking(lambda: _listens(self._epmd_port))
+            try:
+                self.start()
+                yield
+            finally:
+                self.kill()  # what it holds is thrown away
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        node = self._node = _popen([str(self._launcher)], self._environment, self._output)
+        until_blocking(lambda: node.poll() is not None or _speaks_amqp("127.0.0.1", self.port), within=60)
+        if node.poll() is not None:
+            raise NoBrokerError(f"the private node did not start:\n{(self._home / 'output').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        if self._node is not None:
+            os.killpg(self._node.pid, signal.SIGKILL)
+            self._node.wait()
+            self._node = None
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Whether it stands still with all its connections open."""
+        assert self._node is not None
+        os.killpg(self._node.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def ctl(self, *command: str) -> str:
+        """What rabbitmqctl says to a command."""
+        done = subprocess.run(
+            [str(DEBIAN_CTL), "-q", *command],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(command)}: {done.stdout}{done.stderr}")
+        return done.stdout
 
 
 @contextmanager
-def _child(command: list[str], environment: dict[str, str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(
+def _private_node(launcher: Path, say: Say) -> Iterator[PrivateNode]:
+    say(f"starting a private node with {launcher}")
+    with tempfile.TemporaryDirectory(prefix="m3-rabbitmq-", ignore_cleanup_errors=True) as folder:
+        node = PrivateNode(launcher, Path(folder))
+        with node.running():
+            yield node
+
+
+@contextmanager
+def _child(command: list[str], environment: dict[str, str], output: IO[bytes]) -> Iterator[None]:
+    child = _popen(command, environment, output)
+    try:
+        yield
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _popen(command: list[str], environment: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -134,11 +203,6 @@ def _child(command: list[str], environment: dict[str, str], output: IO[bytes]) -
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    try:
-        yield child
-    finally:
-        os.killpg(child.pid, signal.SIGKILL)  # what it holds is thrown away
-        child.wait()
 
 
 def _speaks_amqp(host: str, port: int) -> bool:
@@ -156,11 +220,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -12,6 +12,8 @@ class Proxy:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._refusing = False
+        self._swallowing = False
+        self._delay = 0.0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
@@ -32,11 +34,26 @@ class Proxy:
         """Whether new connections are ended at once."""
         self._refusing = refusing
 
+    def swallow(self, *, swallowing: bool) -> None:
+        """Whether what comes in is thrown away, while every connection stays open. What was swallowed is gone, so the
+        connections of that time are reset at the end."""
+        if self._swallowing and not swallowing:
+            self.cut()
+        self._swallowing = swallowing
+
+    def delay(self, seconds: float) -> None:
+        """How long everything takes to get through, each way."""
+        self._delay = seconds
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
             return
-        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # the server is away
+            writer.transport.abort()
+            return
         self._writers |= {writer, onward_writer}
         await asyncio.gather(self._pump(reader, onward_writer), self._pump(onward_reader, writer))
         self._writers -= {writer, onward_writer}
@@ -45,6 +62,10 @@ class Proxy:
         with suppress(ConnectionError):
             while data := await reader.read(64 * 1024):
                 await self._flowing.wait()
+                if self._swallowing:
+                    continue
+                if self._delay:
+                    await asyncio.sleep(self._delay)
                 writer.write(data)
                 await writer.drain()
         writer.close()
