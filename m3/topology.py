@@ -5,14 +5,17 @@ recorder ──announced(lane, thread)──▶ chat.out ─┬▶ agent.user   
                                                 ├▶ agent.api    (every api message)
                                                 └▶ one private queue a pusher (every lane of its threads)
 recorder ──told(origin)──▶ the private queue of the process that accepted the message
-agent ──knocked(thread)──▶ chat.out, as a user message would: for what waits unheard of
+agent ──knocked(lane, thread)──▶ chat.out, as a message of the lane would: for what waits unheard of
+whoever changed a thread otherwise ──changed(thread)──▶ chat.out ──▶ its pushers
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from m3.events import Lane, ThreadId
+from m3.events import Lane, OutsideSource, ThreadId
+
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,14 @@ class Queue:
     """A durable queue that its consumers share.
 
     A message that comes back unacked more than ``delivery_limit`` times goes to the dead-letter exchange; while
-    ``max_length`` messages wait a publish is refused.
+    ``max_length`` messages wait, or ``max_bytes`` of bodies, a publish is refused.
     """
 
     name: str
     exchange: Exchange
     binding: str
     max_length: int
+    max_bytes: int = 256 * MIB
     delivery_limit: int | None = 5
     dead_letters: bool = True
 
@@ -62,8 +66,9 @@ AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
 DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)
 QUEUES = (RECORDER, AGENT_USER, AGENT_API, DEAD)
 
-#: A private queue holds at most this many messages; past it the oldest is dropped, and its owner finds the gap.
+#: A private queue holds at most so much; past it the oldest is dropped, and its owner finds the gap.
 PRIVATE_MAX_LENGTH = 10_000
+PRIVATE_MAX_BYTES = 64 * MIB
 
 
 def accepted() -> Route:
@@ -76,9 +81,14 @@ def announced(lane: Lane, thread_id: ThreadId) -> Route:
     return Route(CHAT_OUT.name, f"{lane}.{thread_id}", must_arrive=lane != "assistant")
 
 
-def knocked(thread_id: ThreadId) -> Route:
-    """An announcement of nothing, so that an agent looks into the thread. Pushers that hear it find it empty."""
-    return Route(CHAT_OUT.name, f"user.{thread_id}", must_arrive=True)
+def knocked(lane: OutsideSource, thread_id: ThreadId) -> Route:
+    """An announcement of nothing, so that an agent of the lane looks into the thread. Pushers find it empty."""
+    return announced(lane, thread_id)
+
+
+def changed(thread_id: ThreadId) -> Route:
+    """News for the thread's pushers alone: no agent is bound to it."""
+    return Route(CHAT_OUT.name, f"change.{thread_id}", must_arrive=False)
 
 
 def told(origin: str) -> Route:

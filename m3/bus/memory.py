@@ -4,37 +4,55 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from uuid_utils.compat import uuid7
 
-from m3.bus.interface import Delivery
+from m3.bus.interface import MAX_REASON, Delivery
 from m3.errors import BusFull, Unroutable
-from m3.topology import CHAT_DEAD, PRIVATE_MAX_LENGTH, QUEUES, Exchange, Queue, Route
+from m3.topology import CHAT_DEAD, PRIVATE_MAX_BYTES, PRIVATE_MAX_LENGTH, QUEUES, Exchange, Queue, Route
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
     key: str
     body: bytes
+    reason: str
     returns: int = 0
 
 
 class _Mailbox:
     """The messages that wait in one queue."""
 
-    def __init__(self, max_length: int) -> None:
-        self.max_length = max_length
-        self.items: deque[_Item] = deque()
+    def __init__(self, max_length: int, max_bytes: int) -> None:
+        self.limits = f"{max_length} messages or {max_bytes} bytes"
         self.changed = asyncio.Event()
+        self._max_length = max_length
+        self._max_bytes = max_bytes
+        self._items: deque[_Item] = deque()
+        self._bytes = 0
 
     async def change(self) -> None:
         self.changed.clear()
         await self.changed.wait()
 
+    def has_room(self, item: _Item) -> bool:
+        return len(self._items) < self._max_length and self._bytes + len(item.body) <= self._max_bytes
+
+    def append(self, item: _Item) -> None:
+        self._items.append(item)
+        self._bytes += len(item.body)
+        self.changed.set()
+
+    def push_back(self, item: _Item) -> None:
+        self._items.appendleft(item)
+        self._bytes += len(item.body)
+
     def pop(self, at_most: int) -> list[_Item]:
-        return [self.items.popleft() for _ in range(min(at_most, len(self.items)))]
+        popped = [self._items.popleft() for _ in range(min(at_most, len(self._items)))]
+        self._bytes -= sum(len(item.body) for item in popped)
+        return popped
 
 
 class MemoryBus:
@@ -45,7 +63,7 @@ class MemoryBus:
         self._private: set[str] = set()
         self._bindings: dict[tuple[str, str], set[str]] = {}
         for queue in QUEUES:
-            self._mailboxes[queue.name] = _Mailbox(queue.max_length)
+            self._mailboxes[queue.name] = _Mailbox(queue.max_length, queue.max_bytes)
             self.bind(queue.name, queue.exchange, queue.binding)
 
     @classmethod
@@ -54,22 +72,10 @@ class MemoryBus:
         yield cls()
 
     async def publish(self, route: Route, body: bytes) -> None:
-        refused = []
-        arrived = False
-        for name in self._bound(route.exchange, route.key):
-            mailbox = self._mailboxes[name]
-            if len(mailbox.items) >= mailbox.max_length:
-                if name not in self._private:
-                    refused.append(name)
-                    continue
-                mailbox.items.popleft()
-            mailbox.items.append(_Item(route.key, body))
-            mailbox.changed.set()
-            arrived = True
-        if refused:
-            raise BusFull(f"The queue {refused[0]} is at its limit of {self._mailboxes[refused[0]].max_length}.")
-        if route.must_arrive and not arrived:
+        names = self._bound(route.exchange, route.key)
+        if route.must_arrive and not names:
             raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.")
+        self._put(names, _Item(route.key, body, reason=""))
 
     @asynccontextmanager
     async def consume(self, queue: Queue, *, prefetch: int) -> AsyncIterator["MemoryConsumer"]:
@@ -77,13 +83,13 @@ class MemoryBus:
         try:
             yield consumer
         finally:
-            await consumer.hand_back()
+            consumer.hand_back()
 
     @asynccontextmanager
     async def subscribe(self, name: str) -> AsyncIterator["MemorySubscription"]:
         private = f"{name}.{uuid7()}"
         self._private.add(private)
-        mailbox = self._mailboxes[private] = _Mailbox(PRIVATE_MAX_LENGTH)
+        mailbox = self._mailboxes[private] = _Mailbox(PRIVATE_MAX_LENGTH, PRIVATE_MAX_BYTES)
         try:
             yield MemorySubscription(self, private, mailbox)
         finally:
@@ -101,9 +107,22 @@ class MemoryBus:
         if not names:
             self._bindings.pop((exchange, key), None)
 
-    async def bury(self, item: _Item) -> None:
-        with suppress(BusFull):  # RabbitMQ too drops what a full dead-letter queue refuses
-            await self.publish(Route(CHAT_DEAD.name, "", must_arrive=False), item.body)
+    def bury(self, item: _Item, reason: str) -> None:
+        self._put(self._bound(CHAT_DEAD.name, ""), replace(item, reason=reason, returns=0))
+
+    def _put(self, names: set[str], item: _Item) -> None:
+        refused = []
+        for name in names:
+            mailbox = self._mailboxes[name]
+            if name in self._private:
+                while not mailbox.has_room(item) and mailbox.pop(1):
+                    pass
+            if mailbox.has_room(item):
+                mailbox.append(replace(item))
+            elif name not in self._private:
+                refused.append(f"The queue {name} is at its limit of {mailbox.limits}.")
+        if refused:
+            raise BusFull(refused[0])
 
     def _bound(self, exchange: str, key: str) -> set[str]:
         if not exchange:
@@ -123,40 +142,51 @@ class MemoryConsumer:
         self._mailbox = mailbox
         self._prefetch = prefetch
         self._unsettled: dict[_Item, None] = {}
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._mailbox.changed.set()
 
     async def take(self, at_most: int) -> list[Delivery]:
-        while not (taken := self._mailbox.pop(min(at_most, self._prefetch - len(self._unsettled)))):
+        while True:
+            if self._stopped:
+                return []
+            if taken := self._mailbox.pop(min(at_most, self._prefetch - len(self._unsettled))):
+                break
             await self._mailbox.change()
         self._unsettled.update(dict.fromkeys(taken))
-        return [Delivery(item.key, item.body, redelivered=item.returns > 0, receipt=item) for item in taken]
+        return [Delivery(item.key, item.body, item.returns > 0, receipt=item, reason=item.reason) for item in taken]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._settle(delivery)
 
-    async def reject(self, delivery: Delivery) -> None:
-        if item := self._settle(delivery):
-            await self._bus.bury(item)
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        item = delivery.receipt
+        if isinstance(item, _Item) and item in self._unsettled:
+            with suppress(BusFull):  # then it stays unsettled, and comes again
+                self._bus.bury(item, reason[:MAX_REASON])
+                self._settle(delivery)
 
-    async def hand_back(self) -> None:
+    def hand_back(self) -> None:
         """Return what is unsettled to the head of the queue, in its old order."""
         limit = self._queue.delivery_limit
         for item in reversed(self._unsettled):
             item.returns += 1
             if limit is not None and item.returns > limit:
-                await self._bus.bury(item)
+                with suppress(BusFull):  # RabbitMQ too drops here what a full dead-letter queue refuses
+                    self._bus.bury(item, f"delivered too often from {self._queue.name}")
             else:
-                self._mailbox.items.appendleft(item)
+                self._mailbox.push_back(item)
         self._unsettled.clear()
         self._mailbox.changed.set()
 
-    def _settle(self, delivery: Delivery) -> _Item | None:
+    def _settle(self, delivery: Delivery) -> None:
         item = delivery.receipt
-        if not isinstance(item, _Item) or item not in self._unsettled:
-            return None
-        del self._unsettled[item]
-        self._mailbox.changed.set()
-        return item
+        if isinstance(item, _Item) and item in self._unsettled:
+            del self._unsettled[item]
+            self._mailbox.changed.set()
 
 
 class MemorySubscription:

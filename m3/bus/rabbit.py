@@ -1,13 +1,13 @@
 """The bus over RabbitMQ, and the only importer of aio_pika.
 
-One connection carries one channel for publishing and one for each consumer and subscription, since an error on a
-channel ends all that runs on it. When anything of it breaks, all of it is made anew: simpler than mending parts, and
-the topology and bindings are declared again on the way.
+Each consumer and subscription has a channel of its own, since an error on a channel ends all that runs on it. When
+anything of a link breaks, all of it is made anew: simpler than mending parts, and the topology and bindings are
+declared again on the way.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -19,19 +19,28 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
 from uuid_utils.compat import uuid7
 
-from m3.bus.interface import Delivery
-from m3.errors import BusFull, BusUnavailable, Interrupted, Unroutable
+from m3.bus.interface import MAX_REASON, Delivery
+from m3.errors import BusError, BusFull, BusUnavailable, Interrupted, Unroutable
 from m3.tasks import background
-from m3.topology import CHAT_DEAD, EXCHANGES, PRIVATE_MAX_LENGTH, QUEUES, Exchange, Queue, Route
+from m3.topology import (
+    CHAT_DEAD,
+    EXCHANGES,
+    PRIVATE_MAX_BYTES,
+    PRIVATE_MAX_LENGTH,
+    QUEUES,
+    Exchange,
+    Queue,
+    Route,
+)
 
-#: Seconds between heartbeats; a dead peer is noticed after three.
-HEARTBEAT = 10
-#: Seconds that a publish may take, waiting for a connection included.
-PUBLISH_TIMEOUT = 5.0
 #: Seconds that connecting, declaring and any other command may take.
 COMMAND_TIMEOUT = 10.0
 #: Seconds between attempts to connect.
 RECONNECT_INTERVAL = 0.5
+
+#: The headers of what we dead-letter ourselves.
+REASON = "m3-reason"
+QUEUE = "m3-queue"
 
 #: What aio-pika raises when a connection or channel is gone. ChannelInvalidStateError is a RuntimeError.
 _BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
@@ -56,33 +65,53 @@ def _heard() -> Iterator[None]:
         raise ConnectionError("the connection fell silent") from error
 
 
-class _Link:
-    """One connection, from its making to the first thing that breaks."""
+@asynccontextmanager
+async def _connection(url: str, heartbeat: int) -> AsyncIterator[AbstractConnection]:
+    async with asyncio.timeout(COMMAND_TIMEOUT):  # aio-pika's own leaves out the wait for a connection that is ready
+        connection = await aio_pika.connect(url, timeout=COMMAND_TIMEOUT, heartbeat=heartbeat)
+    try:
+        yield connection
+    finally:
+        with suppress(*_BROKEN), _heard():
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                await connection.close()
 
-    def __init__(self, connection: AbstractConnection) -> None:
+
+class _Link:
+    """Two connections, from their making to the first thing that breaks.
+
+    One publishes, the other does all else: a broker that is short of memory or disk reads nothing more from whoever
+    publishes, and the acks that would relieve it must get through.
+    """
+
+    def __init__(self, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
         self.lost = asyncio.Event()
-        self._connection = connection
+        self._publishing = publishing
+        self._consuming = consuming
         self._channels: list[AbstractChannel] = []  # aio-pika itself keeps only weak references
         self._exchanges: dict[str, AbstractExchange] = {}
-        connection.close_callbacks.add(self._lose)
+        self._declaring = asyncio.Lock()
+        self._declared = 0
+        for connection in (publishing, consuming):
+            connection.close_callbacks.add(self._lose)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["_Link"]:
-        connection = await aio_pika.connect(url, timeout=COMMAND_TIMEOUT, heartbeat=HEARTBEAT)
-        try:
-            link = cls(connection)
+    async def open(cls, url: str, heartbeat: int) -> AsyncIterator["_Link"]:
+        async with _connection(url, heartbeat) as publishing, _connection(url, heartbeat) as consuming:
+            link = cls(publishing, consuming)
             async with asyncio.timeout(COMMAND_TIMEOUT):
-                await link._declare()
+                await link._prepare()
             yield link
-        finally:
-            with suppress(*_BROKEN):
-                async with asyncio.timeout(COMMAND_TIMEOUT):
-                    await connection.close()
 
-    async def channel(self, *, confirms: bool = False) -> AbstractChannel:
-        channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-        await channel.initialize()
+    async def channel(self) -> AbstractChannel:
+        return await self._new_channel(self._consuming.channel(publisher_confirms=False))
+
+    async def _new_channel(self, channel: AbstractChannel) -> AbstractChannel:
+        try:
+            await channel.initialize()
+        except RuntimeError as error:  # aiormq's bare one for a connection that has just closed
+            raise ConnectionError(str(error)) from error
         self._channels.append(channel)
         channel.close_callbacks.add(self._lose)
         underlay: Any = await channel.get_underlay_channel()
@@ -96,21 +125,40 @@ class _Link:
             channel.close_callbacks.discard(self._lose)
             await channel.close()
 
-    async def publish(self, route: Route, body: bytes) -> None:
+    async def publish(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
+        declared = self._declared
+        try:
+            await self._send(route, body, headers)
+        except PublishError:
+            # Somebody deleted the queue. Who consumes from it learns that from the broker, who only publishes, here.
+            async with self._declaring:
+                if self._declared == declared:  # no other publish did it meanwhile
+                    await self._declare()
+            await self._send(route, body, headers)
+
+    async def _send(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
-        message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode)
+        message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode, headers={**headers})
+        transport = self._publishing.transport
+        assert transport is not None
+        await transport.ready()  # what is sent while the broker blocks us is given up here and arrives there, later
         await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
 
-    async def _declare(self) -> None:
-        channel = await self.channel(confirms=True)
-        self._exchanges[""] = channel.default_exchange
+    async def _prepare(self) -> None:
+        self._topology = await self.channel()
+        await self._declare()
+        publishing = await self._new_channel(self._publishing.channel(publisher_confirms=True, on_return_raises=True))
+        self._exchanges[""] = publishing.default_exchange
         for exchange in EXCHANGES:
-            self._exchanges[exchange.name] = await channel.declare_exchange(
-                exchange.name, aio_pika.ExchangeType(exchange.kind), durable=True
-            )
+            self._exchanges[exchange.name] = await publishing.get_exchange(exchange.name, ensure=False)
+
+    async def _declare(self) -> None:
+        for exchange in EXCHANGES:
+            await self._topology.declare_exchange(exchange.name, aio_pika.ExchangeType(exchange.kind), durable=True)
         for queue in QUEUES:
-            declared = await channel.declare_queue(queue.name, durable=True, arguments=_arguments(queue))
+            declared = await self._topology.declare_queue(queue.name, durable=True, arguments=_arguments(queue))
             await declared.bind(queue.exchange.name, queue.binding)
+        self._declared += 1
 
     def _lose(self, *_: Any) -> None:
         self.lost.set()
@@ -120,6 +168,7 @@ def _arguments(queue: Queue) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-max-length": queue.max_length,
+        "x-max-length-bytes": queue.max_bytes,
         "x-overflow": "reject-publish",
     }
     if queue.delivery_limit is not None:
@@ -154,8 +203,10 @@ class _Attachment:
 
 
 class RabbitBus:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, publish_timeout: float, heartbeat: int) -> None:
         self._url = url
+        self._publish_timeout = publish_timeout
+        self._heartbeat = heartbeat
         self._link: _Link | None = None
         self._linked = asyncio.Event()
         self._attachments: list[_Attachment] = []
@@ -163,9 +214,9 @@ class RabbitBus:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator["RabbitBus"]:
+    async def open(cls, url: str, *, publish_timeout: float, heartbeat: int) -> AsyncIterator["RabbitBus"]:
         """Does not wait for the broker, so that services start in any order."""
-        bus = cls(url)
+        bus = cls(url, publish_timeout, heartbeat)
         async with background("rabbitmq connection", bus._stay_connected()):
             yield bus
 
@@ -174,12 +225,15 @@ class RabbitBus:
         return self._link is not None
 
     async def publish(self, route: Route, body: bytes) -> None:
+        await self._publish(route, body, {})
+
+    async def _publish(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         try:
             with _heard():
-                async with asyncio.timeout(PUBLISH_TIMEOUT):
+                async with asyncio.timeout(self._publish_timeout):
                     while (link := self._link) is None:
                         await self._linked.wait()
-                    await link.publish(route, body)
+                    await link.publish(route, body, headers)
         except PublishError as error:
             raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.") from error
         except DeliveryError as error:
@@ -189,7 +243,7 @@ class RabbitBus:
 
     @asynccontextmanager
     async def consume(self, queue: Queue, *, prefetch: int) -> AsyncIterator["RabbitConsumer"]:
-        consumer = RabbitConsumer(queue, prefetch)
+        consumer = RabbitConsumer(queue, prefetch, self._publish)
         async with self._attached(consumer):
             yield consumer
 
@@ -220,7 +274,7 @@ class RabbitBus:
         while True:
             try:
                 with _heard():
-                    async with _Link.open(self._url) as link:
+                    async with _Link.open(self._url, self._heartbeat) as link:
                         async with self._attaching:
                             for attachment in self._attachments:
                                 await attachment.attach(link)
@@ -242,10 +296,16 @@ class RabbitBus:
 
 
 class RabbitConsumer(_Attachment):
-    def __init__(self, queue: Queue, prefetch: int) -> None:
+    def __init__(
+        self, queue: Queue, prefetch: int, publish: Callable[[Route, bytes, dict[str, str]], Coroutine[Any, Any, None]]
+    ) -> None:
         super().__init__()
         self._queue = queue
         self._prefetch = prefetch
+        self._publish = publish
+        self._fetching: tuple[AbstractQueue, str] | None = None  # and the consumer's tag
+        self._changing = asyncio.Lock()  # whether it fetches
+        self._stopping: asyncio.Task[None] | None = None
         self._waiting: deque[Delivery] = deque()  # at most `prefetch`, which the broker sees to
         self._arrived = asyncio.Event()
         self._unsettled: dict[int, AbstractIncomingMessage] = {}
@@ -253,43 +313,90 @@ class RabbitConsumer(_Attachment):
     async def _start(self, channel: AbstractChannel) -> None:
         self._waiting.clear()  # these come again on the new link
         self._unsettled.clear()
-        await channel.set_qos(self._prefetch, timeout=COMMAND_TIMEOUT)
-        queue = await channel.get_queue(self._queue.name, ensure=False)
-        await queue.consume(partial(self._hear, channel), timeout=COMMAND_TIMEOUT)
+        async with self._changing:
+            self._fetching = None
+            if self._stopping is None:
+                await channel.set_qos(self._prefetch, timeout=COMMAND_TIMEOUT)
+                queue = await channel.get_queue(self._queue.name, ensure=False)
+                tag = await queue.consume(partial(self._hear, channel), timeout=COMMAND_TIMEOUT)
+                self._fetching = queue, tag
+
+    def stop(self) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name=f"stop consuming {self._queue.name}")
+            self._arrived.set()
+
+    async def _stop(self) -> None:
+        async with self._changing:
+            if self._fetching:
+                queue, tag = self._fetching
+                async with self._or_lose_the_link():
+                    await queue.cancel(tag, timeout=COMMAND_TIMEOUT)
+
+    async def _stopped(self) -> None:
+        if self._stopping:
+            await asyncio.shield(self._stopping)
+
+    async def detach(self) -> None:
+        await self._stopped()
+        await super().detach()
 
     async def take(self, at_most: int) -> list[Delivery]:
-        while not self._waiting:
+        while not self._waiting and self._stopping is None:
             self._arrived.clear()
             await self._arrived.wait()
+        await self._stopped()
         return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        await self._stopped()  # or the room that an ack makes would be filled
         messages = dict(known for delivery in deliveries if (known := self._known(delivery)))
         if not messages:
             return
         all_before = set(islice(self._unsettled, len(messages))) == messages.keys()  # no older one stays unsettled
         for tag in messages:
             del self._unsettled[tag]
-        with suppress(*_BROKEN), _heard():
+        async with self._or_lose_the_link():
             if all_before:
                 await messages[max(messages)].ack(multiple=True)
             else:
                 for message in messages.values():
                     await message.ack()
 
-    async def reject(self, delivery: Delivery) -> None:
-        if known := self._known(delivery):
-            tag, message = known
-            del self._unsettled[tag]
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        if self._known(delivery):
+            route = Route(CHAT_DEAD.name, delivery.key, must_arrive=True)
+            try:
+                await self._publish(route, delivery.body, {REASON: reason[:MAX_REASON], QUEUE: self._queue.name})
+            except BusError as error:
+                # Left unsettled it comes again in the end. A basic.reject would keep no reason, and the broker drops
+                # what a full dead-letter queue refuses.
+                log.warning("dead letter not handed in", reason=str(error))
+            else:
+                await self.ack([delivery])
+
+    @asynccontextmanager
+    async def _or_lose_the_link(self) -> AsyncIterator[None]:
+        """Around what must reach the broker: while the link lives, a lost ack would never be made good."""
+        link = self._link
+        sent = False
+        try:
             with suppress(*_BROKEN), _heard():
-                await message.reject(requeue=False)
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    yield
+                    sent = True
+        finally:
+            if link and not sent:
+                link.lost.set()
 
     async def _hear(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
         if channel is not self._channel:
             return  # a straggler of a lost link
         self._unsettled[_tag(message)] = message
         redelivered = bool(message.redelivered)
-        self._waiting.append(Delivery(message.routing_key or "", message.body, redelivered, receipt=message))
+        self._waiting.append(
+            Delivery(message.routing_key or "", message.body, redelivered, receipt=message, reason=_reason(message))
+        )
         self._arrived.set()
 
     def _known(self, delivery: Delivery) -> tuple[int, AbstractIncomingMessage] | None:
@@ -305,13 +412,24 @@ def _tag(message: AbstractIncomingMessage) -> int:
     return message.delivery_tag
 
 
+def _reason(message: AbstractIncomingMessage) -> str:
+    """Why it is a dead letter: what the broker says, which comes after what we said, or what we said."""
+    deaths: Any = message.headers.get("x-death")
+    if not deaths:
+        return str(message.headers.get(REASON, ""))
+    death = deaths[0]  # the latest
+    why = "delivered too often" if death["reason"] == "delivery_limit" else death["reason"]
+    return f"{why} from {death['queue']}"
+
+
 class RabbitSubscription(_Attachment):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._prefix = name
         self._queue: AbstractQueue | None = None
         self._bindings: set[tuple[str, str]] = set()
-        self._waiting: deque[bytes] = deque(maxlen=PRIVATE_MAX_LENGTH)
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._interrupted = False
         self.name = self._new_name()
@@ -321,7 +439,11 @@ class RabbitSubscription(_Attachment):
         if self._queue is not None:
             # A new name: the broker may not have noticed yet that the old queue's connection is gone.
             self.name = self._new_name()
-        limits: dict[str, Any] = {"x-max-length": PRIVATE_MAX_LENGTH, "x-overflow": "drop-head"}
+        limits: dict[str, Any] = {
+            "x-max-length": PRIVATE_MAX_LENGTH,
+            "x-max-length-bytes": PRIVATE_MAX_BYTES,
+            "x-overflow": "drop-head",
+        }
         self._queue = await channel.declare_queue(
             self.name, exclusive=True, auto_delete=True, arguments=limits, timeout=COMMAND_TIMEOUT
         )
@@ -339,7 +461,7 @@ class RabbitSubscription(_Attachment):
         if self._interrupted:
             self._interrupted = False
             raise Interrupted("Something may have been missed; look in the table for it.")
-        return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
+        return [self._pop() for _ in range(min(at_most, len(self._waiting)))]
 
     async def bind(self, exchange: Exchange, key: str) -> None:
         self._bindings.add((exchange.name, key))
@@ -354,10 +476,17 @@ class RabbitSubscription(_Attachment):
                 await self._queue.unbind(exchange.name, key, timeout=COMMAND_TIMEOUT)
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:
-        if len(self._waiting) == PRIVATE_MAX_LENGTH:
-            self._interrupted = True  # the oldest is dropped
         self._waiting.append(message.body)
+        self._waiting_bytes += len(message.body)
+        while len(self._waiting) > PRIVATE_MAX_LENGTH or self._waiting_bytes > PRIVATE_MAX_BYTES:
+            self._pop()
+            self._interrupted = True
         self._arrived.set()
+
+    def _pop(self) -> bytes:
+        body = self._waiting.popleft()
+        self._waiting_bytes -= len(body)
+        return body
 
     def _new_name(self) -> str:
         return f"{self._prefix}.{uuid7()}"

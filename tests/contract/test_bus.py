@@ -123,7 +123,7 @@ async def test_acking_twice_does_no_harm(bus: Bus) -> None:
 async def test_a_rejected_message_goes_to_the_dead_letter_queue(bus: Bus) -> None:
     await bus.publish(topology.accepted(), b"poison")
     async with bus.consume(RECORDER, prefetch=10) as consumer, bus.consume(DEAD, prefetch=10) as dead:
-        await consumer.reject((await take(consumer, 1))[0])
+        await consumer.reject((await take(consumer, 1))[0], "spoilt")
         assert await bodies(dead, 1) == [b"poison"]
 
 
