@@ -12,7 +12,7 @@ import structlog
 
 from m3 import topology
 from m3.bus import Bus, Subscription
-from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
+from m3.errors import Interrupted, KeyReused, MessageTooLong, NotRecorded, StoreUnavailable, UndecodableEvents
 from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
 from m3.store import Store
 from m3.tasks import background
@@ -34,11 +34,17 @@ class Watch:
         self._news = asyncio.Event()
         self._message: Message | None = None
         self._reply: Message | None = None
+        self._given_up = False
 
     def learn(self, message: Message, reply: Message | None = None) -> None:
         if self._message is None or self._message.fate == "pending":  # a doubled notice takes nothing back
             self._message = message
         self._reply = reply or self._reply
+        self._news.set()
+
+    def give_up(self) -> None:
+        """Let whoever waits for news run into its TimeoutError now."""
+        self._given_up = True
         self._news.set()
 
     async def recorded(self, within: float) -> Message:
@@ -63,6 +69,8 @@ class Watch:
 
     async def _look(self) -> None:
         """Wait for news, and after a while of silence ask the table."""
+        if self._given_up:
+            raise TimeoutError
         self._news.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_INTERVAL):
@@ -81,6 +89,7 @@ class Door:
         self._store = store
         self._subscription = subscription
         self._watches: dict[UUID, list[Watch]] = {}
+        self._closing = False
 
     @classmethod
     @asynccontextmanager
@@ -95,6 +104,26 @@ class Door:
         """Where the recorder tells this process what became of its messages."""
         return self._subscription.name
 
+    @asynccontextmanager
+    async def taken(self, said: MessageAccepted, *, limit: int, within: float) -> AsyncIterator[tuple[Message, Watch]]:
+        """Hand in what somebody outside said and see it recorded; what becomes of it can be watched inside the block.
+
+        ``limit``: its longest text in bytes of UTF-8; ``within``: seconds until it must be recorded.
+        Raises BusError, MessageTooLong, KeyReused or NotRecorded.
+        """
+        if len(said.content.encode()) > limit:
+            raise MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
+        with self.watch(said.message_id) as watch:
+            try:
+                async with asyncio.timeout(within):
+                    await self.hand_in(said)
+                    message = await watch.recorded(within)
+            except TimeoutError as error:
+                raise NotRecorded(said.message_id) from error
+            if not said.became(message):
+                raise KeyReused("The key was used before, for another message.")
+            yield message, watch
+
     async def hand_in(self, event: MessageAccepted | TurnFailed) -> None:
         """Returns when the broker has it; it is not recorded yet. Raises BusError."""
         await self._bus.publish(topology.accepted(), encode([event]))
@@ -103,6 +132,8 @@ class Door:
     def watch(self, message_id: UUID) -> Iterator[Watch]:
         """Hear what becomes of a message; to be entered before it is handed in."""
         watch = Watch(message_id, self._store)
+        if self._closing:
+            watch.give_up()
         watches = self._watches.setdefault(message_id, [])
         watches.append(watch)
         try:
@@ -111,6 +142,13 @@ class Door:
             watches.remove(watch)
             if not watches:
                 del self._watches[message_id]
+
+    def stop_waiting(self) -> None:
+        """Let everybody who waits for news go with what is known: this process is about to end."""
+        self._closing = True
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.give_up()
 
     async def _hear_notices(self) -> None:
         while True:

@@ -8,10 +8,16 @@ M3Error
 │   ├── BusFull         the broker refused the publish; nothing was kept
 │   ├── Unroutable      no queue is there to take a publish that must arrive; nothing was kept
 │   └── Interrupted     a subscription was away for a moment and may have missed something
-└── StoreError
-    ├── StoreUnavailable  the database is away; whether the command was carried out is unknown
-    └── Unstorable        the database will never take this; trying again is pointless
+├── StoreError
+│   ├── StoreUnavailable  the database is away; whether the command was carried out is unknown
+│   └── Unstorable        the database will never take this; trying again is pointless
+└── NotTaken
+    ├── MessageTooLong  longer than the room takes; it was not handed in
+    ├── KeyReused       its sender gave the same key to another message before; that one stands
+    └── NotRecorded     it was not recorded in time; it may be recorded later
 """
+
+from uuid import UUID
 
 
 class M3Error(Exception):
@@ -56,3 +62,23 @@ class StoreUnavailable(StoreError):
 
 class Unstorable(StoreError):
     """The database refuses these values for good."""
+
+
+class NotTaken(M3Error):
+    """A message from outside did not come through the door."""
+
+
+class MessageTooLong(NotTaken):
+    """The message is longer than the room takes; nothing was handed in."""
+
+
+class KeyReused(NotTaken):
+    """The key stands for another message already, which this one is not. Nothing was kept of it."""
+
+
+class NotRecorded(NotTaken):
+    """The message was handed in and not recorded in time. It may be recorded later: retry with the same key."""
+
+    def __init__(self, message_id: UUID) -> None:
+        super().__init__("The message was not recorded in time; it may be recorded later.")
+        self.message_id = message_id

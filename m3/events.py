@@ -9,19 +9,18 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID, uuid5
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from uuid_utils.compat import uuid7
 
 from m3.errors import UndecodableEvents
-
-#: Longest message that is taken from outside, in bytes of UTF-8.
-MAX_MESSAGE_BYTES = 16 * 1024
 
 #: What a thread may be called. No dot, ``*`` or ``#``: they would mean something in a routing key.
 THREAD_ID_PATTERN = r"^[A-Za-z0-9_:@-]{1,128}$"
 
 #: The name space of reply ids; fixed for ever, since every reply id hangs on it.
 REPLIES = UUID("6f1c5c1e-0e0b-5d5a-9a57-0d6f2e1b7c11")
+#: The name space of messages whose sender gave a key; fixed for ever, since a retry may come years later.
+KEYED = UUID("0b2f9a3e-6c0d-5b7e-8f43-9d1c2a7e5b64")
 
 
 def _storable(text: str) -> str:
@@ -33,9 +32,13 @@ def _storable(text: str) -> str:
 def _sayable(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
-    if len(text.encode()) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"must be at most {MAX_MESSAGE_BYTES} bytes of UTF-8")
     return _storable(text)
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("must be a whole number")
+    return value
 
 
 ThreadId = Annotated[str, Field(pattern=THREAD_ID_PATTERN)]
@@ -46,15 +49,23 @@ Interface = Literal["http_api", "websocket"]
 Fate = Literal["pending", "answered", "failed"]
 #: Text that PostgreSQL can keep.
 Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
-#: Text that the room takes from outside.
-OutsideText = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_BYTES), AfterValidator(_sayable)]
+#: Text that the room takes from outside; the door bounds its length.
+OutsideText = Annotated[str, Field(min_length=1), AfterValidator(_sayable)]
+#: What a sender may call itself, and each of its messages: printable ASCII, as a header can carry.
+SenderName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$")]
+SenderKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+#: Who gives no name; its keys meet those of everybody else who gives none.
+ANYONE = "anyone"
+#: A number of a thread, as a client tells it; only digits, since pydantic would read ``1_0`` as 10.
+Number = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_digits)]
 
 
 class Message(BaseModel):
     """A message as the table holds it.
 
-    ``seq`` is its number in the thread, dense from 1 in the order of commits. ``fate`` tells what the agent made of
-    a ``user`` or ``api`` message; it is None for the agent's own.
+    ``seq`` is its number in the thread and ``rev`` the number of its last change, the same as long as there was none.
+    Messages and changes are numbered together, from 1 without gaps, in the order of commits. ``fate`` tells what the
+    agent made of a ``user`` or ``api`` message; it is None for the agent's own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +74,7 @@ class Message(BaseModel):
     message_id: UUID
     thread_id: ThreadId
     seq: int
+    rev: int = 0  # an older service does not tell it
     role: Literal["user", "assistant"]
     content: str
     source: Lane
@@ -95,6 +107,10 @@ class MessageAccepted(Event):
     author: str | None = None
     in_reply_to: tuple[UUID, ...] = ()
 
+    def became(self, message: Message) -> bool:
+        """Whether the recorded message of this id is this one. A key may have been used before, for another."""
+        return (self.thread_id, self.source, self.content) == (message.thread_id, message.source, message.content)
+
 
 class TurnFailed(Event):
     """The agent gave up on these messages. ``reason`` is a sentence for a person."""
@@ -112,19 +128,30 @@ class MessageRecorded(Event):
     type: Literal["message_recorded"] = "message_recorded"
     message: Message
 
+    @property
+    def number(self) -> int:
+        return self.message.seq
+
 
 class MessageSettled(Event):
     """The message got its fate: a recorded reply, or the reason why there will be none.
 
-    ``reply`` spares the process that accepted the message a look into the table; others are told without it.
+    ``reply`` spares the process that accepted the message a look into the table; others are told without it. A thread
+    is told of failures only, which have a number of their own: of an answer the reply itself is the news.
     """
 
     type: Literal["message_settled"] = "message_settled"
     message: Message
     reply: Message | None = None
 
+    @property
+    def number(self) -> int:
+        return self.message.rev
+
 
 AnyEvent = MessageAccepted | TurnFailed | MessageRecorded | MessageSettled
+#: What happens in a thread and takes its next number.
+ThreadEvent = MessageRecorded | MessageSettled
 
 _bodies = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="type")]])
 
@@ -161,3 +188,8 @@ def decode(body: bytes) -> list[AnyEvent]:
 def reply_id(message_id: UUID) -> UUID:
     """The id of the reply to a message: always the same, so that a second worker's reply is no second row."""
     return uuid5(REPLIES, str(message_id))
+
+
+def keyed_id(sender: str, key: str) -> UUID:
+    """The id of the message to which its sender gave this key: always the same, so that a retry is no second row."""
+    return uuid5(KEYED, f"{sender}\n{key}")

@@ -6,7 +6,7 @@ Each ``run_…`` yields a sentence for the person who started it.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -41,15 +41,17 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))  # first, since a port in use should cost no database start
         bus, store = await stack.enter_async_context(_backbone(settings))
-        await stack.enter_async_context(recorder(bus, store))
-        await stack.enter_async_context(_agent(bus, store, settings))
+        # What stops one after the other shares the grace: first the doors, then the agent and the recorder.
+        share = settings.grace / 3
+        await stack.enter_async_context(recorder(bus, store, grace=share))
+        await stack.enter_async_context(_agent(bus, store, settings, grace=share))
         sockets = await stack.enter_async_context(_pusher(bus, store, settings))
-        http = await stack.enter_async_context(_gateway(bus, store, settings))
+        http, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
 
         async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
             await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
 
-        address = await stack.enter_async_context(serve(one_port, sock, grace=settings.grace))
+        address = await stack.enter_async_context(serve(one_port, sock, settings, grace=share, hurry=hurry))
         yield _welcome(address, demo=settings.llm_base_url is None)
 
 
@@ -58,8 +60,9 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
-        app = await stack.enter_async_context(_gateway(bus, store, settings))
-        address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
+        app, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
+        serving = serve(app, sock, settings, grace=settings.grace, hurry=hurry)
+        address = await stack.enter_async_context(serving)
         yield f"The gateway listens on {address}"
 
 
@@ -69,26 +72,27 @@ async def run_pusher(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
         app = await stack.enter_async_context(_pusher(bus, store, settings))
-        address = await stack.enter_async_context(serve(app, sock, grace=settings.grace))
+        address = await stack.enter_async_context(serve(app, sock, settings, grace=settings.grace))
         yield f"The pusher listens on {address}"
 
 
 @asynccontextmanager
 async def run_recorder(settings: Settings) -> AsyncIterator[str]:
-    async with _shared_backbone(settings) as (bus, store), recorder(bus, store):
+    async with _shared_backbone(settings) as (bus, store), recorder(bus, store, grace=settings.grace):
         yield "The recorder runs"
 
 
 @asynccontextmanager
 async def run_agent(settings: Settings) -> AsyncIterator[str]:
-    async with _shared_backbone(settings) as (bus, store), _agent(bus, store, settings):
+    grace = settings.turn_timeout + settings.grace  # a turn that runs is finished
+    async with _shared_backbone(settings) as (bus, store), _agent(bus, store, settings, grace=grace):
         yield "The agent runs"
 
 
 @asynccontextmanager
 async def run_demo_model(settings: Settings) -> AsyncIterator[str]:
     with bind(settings.host, settings.port) as sock:
-        async with serve(demo_model(), sock, grace=settings.grace) as address:
+        async with serve(demo_model(), sock, settings, grace=settings.grace) as address:
             yield f"The demo model listens on {address}/v1"
 
 
@@ -96,13 +100,23 @@ async def run_demo_model(settings: Settings) -> AsyncIterator[str]:
 async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
     """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given."""
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(open_bus(settings.broker_url.get_secret_value()))
+        broker_url, timeout = settings.broker_url.get_secret_value(), settings.publish_timeout
+        bus = await stack.enter_async_context(
+            open_bus(broker_url, publish_timeout=timeout, heartbeat=settings.heartbeat)
+        )
         if settings.database_url is None:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
             url = settings.database_url.get_secret_value()
         await _migrate_when_up(url)
-        store = await stack.enter_async_context(open_store(url, pool_size=settings.database_pool))
+        store = await stack.enter_async_context(
+            open_store(
+                url,
+                pool_size=settings.database_pool,
+                command_timeout=settings.database_timeout,
+                acquire_timeout=settings.acquire_timeout,
+            )
+        )
         yield bus, store
 
 
@@ -133,26 +147,28 @@ async def _migrate_when_up(url: str) -> None:
 
 
 @asynccontextmanager
-async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[ASGIApp]:
+async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
+    """The app, and what lets its waiting requests go."""
     async with Door.open("gateway", bus, store) as door:
-        yield gateway(door, bus, store, settings)
+        yield gateway(door, bus, store, settings), door.stop_waiting
 
 
 @asynccontextmanager
 async def _pusher(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[ASGIApp]:
-    async with Hub.open(bus, store, linger=settings.linger) as hub, Door.open("pusher", bus, store) as door:
+    opening = Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread)
+    async with opening as hub, Door.open("pusher", bus, store) as door:
         yield pusher(hub, door, bus, store, settings)
 
 
 @asynccontextmanager
-async def _agent(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[None]:
+async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) -> AsyncIterator[None]:
     from services.agent import agent, open_model  # here, since importing openai takes most of a second
 
     async with AsyncExitStack() as stack:
         base_url = settings.llm_base_url
         if base_url is None:
             sock = stack.enter_context(bind("127.0.0.1", 0))
-            base_url = await stack.enter_async_context(serve(demo_model(), sock, grace=1)) + "/v1"
+            base_url = await stack.enter_async_context(serve(demo_model(), sock, settings, grace=1)) + "/v1"
         model = await stack.enter_async_context(
             open_model(
                 base_url,
@@ -161,7 +177,7 @@ async def _agent(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[No
                 turn_timeout=settings.turn_timeout,
             )
         )
-        await stack.enter_async_context(agent(bus, store, model, settings))
+        await stack.enter_async_context(agent(bus, store, model, settings, grace=grace))
         yield
 
 

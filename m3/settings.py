@@ -27,6 +27,10 @@ class Settings(BaseSettings):
         None, description="postgresql://user:password@host:5432/database; unset starts the embedded PostgreSQL"
     )
     database_pool: int = Field(10, ge=2, le=1000, description="connections to PostgreSQL of each process")
+    database_timeout: float = Field(10, gt=0, description="seconds that one command to PostgreSQL may take")
+    acquire_timeout: float = Field(5, gt=0, description="seconds to wait for a free connection to PostgreSQL")
+    heartbeat: int = Field(10, ge=1, description="seconds between heartbeats to the broker; three missed ones end it")
+    publish_timeout: float = Field(4, gt=0, description="seconds that the broker may take to confirm a message")
 
     llm_base_url: str | None = Field(
         None, description="an OpenAI-compatible server, such as http://host:8000/v1; unset uses the demo model"
@@ -42,9 +46,23 @@ class Settings(BaseSettings):
     )
 
     reply_timeout: float = Field(90, gt=0, description="seconds that a POST waits for its reply before it gets 202")
-    record_timeout: float = Field(5, gt=0, description="seconds to wait for a message to be recorded")
+    record_timeout: float = Field(
+        4.5, gt=0, description="seconds from a message's coming in until it must be recorded, or the answer is 503"
+    )
+    message_limit: int = Field(16 * 1024, ge=1, le=1024**2, description="longest message, in bytes of UTF-8")
+    body_limit: int = Field(64 * 1024, ge=1024, le=16 * 1024**2, description="longest request body, in bytes")
+    frame_limit: int = Field(64 * 1024, ge=1024, le=16 * 1024**2, description="longest frame of a socket, in bytes")
+    ping_interval: float = Field(
+        25, gt=0, description="seconds between pings of a socket, and until one without an answer is closed"
+    )
+    socket_buffer: int = Field(
+        1024**2, ge=128 * 1024, description="most that may wait for one socket, in characters, before it is slow"
+    )
+    sockets_per_thread: int | None = Field(
+        None, ge=1, description="most sockets that one thread may have on one pusher; unset is unlimited"
+    )
     linger: float = Field(5, ge=0, description="seconds that a pusher keeps hearing a thread without sockets")
-    grace: int = Field(10, ge=1, description="seconds that open requests may take to end at a stop")
+    grace: int = Field(10, ge=1, description="seconds that a process may take to stop; an agent has its turn's besides")
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
 

@@ -15,16 +15,21 @@ import asyncpg
 import structlog
 
 from m3.errors import StartError, StoreUnavailable, Unstorable
-from m3.events import Message, MessageAccepted, TurnFailed
+from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, ThreadEvent, TurnFailed
 from m3.store.sql import migrations, query
+from m3.tasks import background
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-#: Seconds that one command may take.
+#: Seconds that one command may take, unless a setting says otherwise.
 COMMAND_TIMEOUT = 10.0
-#: Seconds to wait for a free connection, and for making one.
+#: Seconds to wait for a free connection, and for making one, unless a setting says otherwise.
 ACQUIRE_TIMEOUT = 5.0
+#: Seconds that one step of a migration may take; an index on a large table takes a while.
+MIGRATION_TIMEOUT = 600.0
+#: Seconds after which a process that fell silent loses the threads that it has taken.
+LEASE = 30
 #: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
 RACE_ATTEMPTS = 5
 
@@ -35,6 +40,12 @@ SESSION_SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+
+#: A process that hangs keeps its session open, so the server ends the one that holds locks when it hears nothing.
+LOCK_SETTINGS = SESSION_SETTINGS | {"idle_session_timeout": f"{LEASE}s"}
+
+#: Beyond every number of a thread.
+END = 2**63 - 1
 
 #: The database is there and will not have us: waiting for it is pointless.
 _REFUSALS = (
@@ -74,6 +85,7 @@ def _message(row: asyncpg.Record) -> Message:
         message_id=row["message_id"],
         thread_id=row["thread_id"],
         seq=row["seq"],
+        rev=row["rev"],
         role=row["role"],
         content=row["content"],
         source=row["source"],
@@ -91,9 +103,10 @@ def _message(row: asyncpg.Record) -> Message:
 class Store:
     """Reads and writes the dialogue. Every method raises StoreUnavailable while the database is away."""
 
-    def __init__(self, pool: asyncpg.Pool, url: str) -> None:
+    def __init__(self, pool: asyncpg.Pool, url: str, acquire_timeout: float = ACQUIRE_TIMEOUT) -> None:
         self._pool = pool
         self._url = url
+        self._acquire_timeout = acquire_timeout
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the database does not answer."""
@@ -104,7 +117,8 @@ class Store:
         """Write a batch in one transaction.
 
         Messages that are there already are left as they are; each other one gets the next number of its thread, in
-        the order given. Replies settle what they answer. Doing it again does nothing and returns the same.
+        the order given. Replies settle what they answer; a failure takes a number of its own. Doing it again does
+        nothing and returns the same.
         Raises Unstorable when the database refuses a value for good; then nothing of the batch was written.
         """
         for attempt in range(1, RACE_ATTEMPTS + 1):
@@ -121,14 +135,26 @@ class Store:
         rows = await self._fetch("message", message_id)
         return _message(rows[0]) if rows else None
 
-    async def latest(self, thread_id: str, limit: int) -> list[Message]:
-        """The newest messages of the thread, oldest first."""
-        rows = await self._fetch("latest_messages", thread_id, limit)
+    async def latest(self, thread_id: str, limit: int, *, before: int = END) -> list[Message]:
+        """The newest messages of the thread, or the newest of those before a number, oldest first."""
+        rows = await self._fetch("latest_messages", thread_id, before, limit)
         return [_message(row) for row in reversed(rows)]
 
-    async def after(self, thread_id: str, number: int, limit: int) -> list[Message]:
-        """What happened in the thread after a number, oldest first."""
-        return [_message(row) for row in await self._fetch("changes_after", thread_id, number, limit)]
+    async def following(self, thread_id: str, after: int, limit: int, *, before: int = END) -> list[Message]:
+        """The oldest messages of the thread after a number, oldest first."""
+        rows = await self._fetch("following_messages", thread_id, after, before, limit)
+        return [_message(row) for row in rows]
+
+    async def events_after(self, thread_id: str, number: int, limit: int, *, until: int = END) -> list[ThreadEvent]:
+        """What happened in the thread after a number, in order. Of several changes of one message only the last is
+        there, so their numbers may have gaps."""
+        rows = await self._fetch("events_after", thread_id, number, until, limit)
+        return [
+            MessageRecorded.model_construct(message=_message(row))
+            if row["number"] == row["seq"]
+            else MessageSettled.model_construct(message=_message(row))
+            for row in rows
+        ]
 
     async def head(self, thread_id: str) -> int:
         """The last number given out in the thread; 0 where there is no thread yet."""
@@ -154,14 +180,15 @@ class Store:
     async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
         locks = ThreadLocks(self._url)
         try:
-            yield locks
+            async with background("thread locks", locks.keep()):
+                yield locks
         finally:
-            await locks.close()
+            locks.close()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
         with _translated():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
+            async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
                 yield connection
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -212,7 +239,8 @@ async def _record(
 class ThreadLocks:
     """The threads that this process has taken, so that no other works on them.
 
-    The locks belong to one database session and die with it: a killed process holds nothing.
+    The locks belong to one database session and die with it: a killed process holds nothing, and one that hangs
+    nothing for longer than ``LEASE``.
     """
 
     def __init__(self, url: str) -> None:
@@ -245,16 +273,27 @@ class ThreadLocks:
         finally:
             self._taken.discard(thread_id)
 
-    async def close(self) -> None:
+    async def keep(self) -> None:
+        """Show that this process lives, for ever."""
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            if self._session is not None:
+                try:
+                    with _translated():
+                        await self._ask("keep_session")
+                except StoreUnavailable as error:
+                    log.warning("threads lost with their session", reason=str(error))
+
+    def close(self) -> None:
         if self._session is not None:
             self._session.terminate()
 
-    async def _ask(self, name: str, thread_id: str) -> bool:
+    async def _ask(self, name: str, *arguments: str) -> bool:
         async with self._one_at_a_time:
             if self._session is None or self._session.is_closed():
-                self._session = await _connect(self._url)
+                self._session = await _connect(self._url, LOCK_SETTINGS)
             try:
-                return bool(await self._session.fetchval(query(name), thread_id))
+                return bool(await self._session.fetchval(query(name), *arguments))
             except BaseException:
                 self._session.terminate()  # what it holds now is unknown; its locks end with it
                 raise
@@ -265,19 +304,21 @@ async def _leave_as_it_is(_: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def open_store(url: str, *, pool_size: int) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, pool_size: int, command_timeout: float = COMMAND_TIMEOUT, acquire_timeout: float = ACQUIRE_TIMEOUT
+) -> AsyncIterator[Store]:
     """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order."""
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=pool_size,
-        timeout=ACQUIRE_TIMEOUT,
-        command_timeout=COMMAND_TIMEOUT,
+        timeout=acquire_timeout,
+        command_timeout=command_timeout,
         server_settings=SESSION_SETTINGS,
         reset=_leave_as_it_is,
     )
     try:
-        yield Store(pool, url)
+        yield Store(pool, url, acquire_timeout)
     finally:
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT):
@@ -286,9 +327,9 @@ async def open_store(url: str, *, pool_size: int) -> AsyncIterator[Store]:
             pool.terminate()
 
 
-async def _connect(url: str) -> asyncpg.Connection:
+async def _connect(url: str, settings: dict[str, str], command_timeout: float = COMMAND_TIMEOUT) -> asyncpg.Connection:
     return await asyncpg.connect(
-        url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT, server_settings=SESSION_SETTINGS
+        url, timeout=ACQUIRE_TIMEOUT, command_timeout=command_timeout, server_settings=settings
     )
 
 
@@ -310,7 +351,7 @@ async def migrate(url: str) -> None:
 
 
 async def _migrate(url: str) -> None:
-    connection = await _connect(url)
+    connection = await _connect(url, SESSION_SETTINGS, MIGRATION_TIMEOUT)
     try:
         async with connection.transaction():
             await connection.execute(query("lock_migrations"))

@@ -7,8 +7,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3.web.errors import Refusal
 
-#: Longest request body, in bytes.
-MAX_BODY = 64 * 1024
 #: Seconds in which a request's body must arrive.
 BODY_TIMEOUT = 10.0
 
@@ -16,11 +14,13 @@ BODY_TIMEOUT = 10.0
 class BoundedBody:
     """Reads a request's whole body before the app sees it, within a bound and a deadline.
 
-    FastAPI's own ``max_body_size`` knows no deadline, and refuses with plain text where no body was expected.
+    ``limit``: in bytes. FastAPI's own ``max_body_size`` knows no deadline, and refuses with plain text where no body
+    was expected.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,7 +29,7 @@ class BoundedBody:
         deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
         try:
             async with asyncio.timeout_at(deadline):
-                body = await _read(scope, receive)
+                body = await _read(scope, receive, self._limit)
         except TimeoutError:
             refusal = Refusal(408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT:g} seconds.")
             await _close_with(refusal, receive, send, deadline)
@@ -45,10 +45,10 @@ class BoundedBody:
         await self._app(scope, replay, send)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes:
-    too_long = Refusal(413, "body_too_long", f"The body is longer than {MAX_BODY} bytes.")
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    too_long = Refusal(413, "body_too_long", f"The body is longer than {limit} bytes.")
     declared = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")  # int takes no thousands of digits
-    if declared.isdigit() and int(declared) > MAX_BODY:
+    if declared.isdigit() and int(declared) > limit:
         raise too_long
     body = bytearray()
     while True:
@@ -56,7 +56,7 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":  # nobody hears this, but a part must not pass for the whole
             raise Refusal(400, "incomplete_body", "The connection ended before the body did.")
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:
+        if len(body) > limit:
             raise too_long
         if not message.get("more_body", False):
             return bytes(body)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from m3.errors import BusError, M3Error, StoreError
+from m3.errors import BusError, BusFull, KeyReused, M3Error, MessageTooLong, NotRecorded, StoreError
 
 #: Seconds after which a caller may try again what the room could not take.
 RETRY_AFTER = 2
@@ -48,6 +48,7 @@ class Refusal(M3Error):
         return JSONResponse(content, self.status, self.headers)
 
 
+_AWAY = HTTPStatus.SERVICE_UNAVAILABLE
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -70,11 +71,9 @@ def answer_errors(app: FastAPI) -> None:
     def refuse(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], JSONResponse]:
         return lambda _, error: make(error).response()
 
-    app.add_exception_handler(Refusal, refuse(lambda refusal: refusal))
+    app.add_exception_handler(M3Error, refuse(refusal_of))
     app.add_exception_handler(RequestValidationError, refuse(_invalid))
     app.add_exception_handler(HTTPException, refuse(_http))
-    app.add_exception_handler(BusError, refuse(_bus_away))
-    app.add_exception_handler(StoreError, refuse(_store_away))
     app.add_exception_handler(Exception, refuse(_unexpected))
 
 
@@ -112,14 +111,28 @@ def not_json() -> Refusal:
     return Refusal(400, "malformed_body", "The body is not JSON.")
 
 
-def _bus_away(error: BusError) -> Refusal:
-    log.warning("broker refused", reason=str(error))
-    return Refusal(503, "broker_unavailable", "The message could not be handed on; try again.", retry=True)
+#: What becomes of each error of ours: its status, its code, and its sentence where its own is not for clients.
+_REFUSALS: tuple[tuple[type[M3Error], int, str, str], ...] = (
+    (MessageTooLong, 422, "message_too_long", ""),
+    (KeyReused, 422, "key_reused", ""),
+    (NotRecorded, 503, "not_recorded", ""),
+    (BusFull, 503, "overloaded", "Too much waits to be recorded; try again later."),
+    (BusError, 503, "broker_unavailable", "The message could not be handed on; try again."),
+    (StoreError, 503, "database_unavailable", "The database is away; try again."),
+)
 
 
-def _store_away(error: StoreError) -> Refusal:
-    log.warning("database refused", reason=str(error))
-    return Refusal(503, "database_unavailable", "The database is away; try again.", retry=True)
+def refusal_of(error: M3Error) -> Refusal:
+    """What a client is told of an error of ours."""
+    if isinstance(error, Refusal):
+        return error
+    for kind, status, code, sentence in _REFUSALS:
+        if isinstance(error, kind):
+            if sentence:
+                log.warning("refused", code=code, reason=str(error))
+            message_id = error.message_id if isinstance(error, NotRecorded) else None
+            return Refusal(status, code, sentence or str(error), message_id=message_id, retry=status == _AWAY)
+    return _unexpected(error)
 
 
 def _unexpected(_: Exception) -> Refusal:

@@ -1,11 +1,16 @@
 """Whether a process runs, and whether it reaches what it needs."""
 
+import asyncio
+
 from fastapi import APIRouter
 
 from m3.bus import Bus
 from m3.errors import StoreUnavailable
 from m3.store import Store
 from m3.web.errors import Refusal, documented
+
+#: Seconds in which the database must answer to be called ready.
+PING_TIMEOUT = 2.0
 
 
 def health(bus: Bus, store: Store) -> APIRouter:
@@ -24,8 +29,9 @@ def health(bus: Bus, store: Store) -> APIRouter:
     async def readyz() -> dict[str, str]:
         missing = [] if bus.connected else ["broker"]
         try:
-            await store.ping()
-        except StoreUnavailable:
+            async with asyncio.timeout(PING_TIMEOUT):
+                await store.ping()
+        except (StoreUnavailable, TimeoutError):
             missing.append("database")
         if missing:
             raise Refusal(503, "not_ready", f"Missing: {', '.join(missing)}.", retry=True)

@@ -1,24 +1,23 @@
 """A uvicorn server for as long as a block."""
 
 import asyncio
+import math
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from m3.errors import StartError
+from m3.settings import Settings
 from m3.tasks import background
 from m3.web.protocols import AnsweringSockets, BoundedHttp
 
-#: Longest WebSocket frame taken from a client, in bytes.
-MAX_FRAME = 64 * 1024
-#: Seconds between the server's pings of a socket, and until one without an answer is closed. Below the 60 s after
-#: which proxies close what is silent.
-PING_INTERVAL = 25.0
 #: Seconds in which a server must listen.
 START_TIMEOUT = 10.0
+#: The part of the grace after which requests that still wait are to be answered with what is known.
+PATIENCE = 0.8
 
 
 class _Server(uvicorn.Server):
@@ -45,30 +44,48 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, sock: socket.socket, *, grace: int) -> AsyncIterator[str]:
-    """Serve the app on the socket inside the block; yields its address. Leaving ends requests within ``grace`` s."""
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    settings: Settings,
+    *,
+    grace: float,
+    hurry: Callable[[], None] = lambda: None,
+) -> AsyncIterator[str]:
+    """Serve the app on the socket inside the block; yields its address.
+
+    Leaving takes no new connection or request, closes sockets, and ends what runs within ``grace`` seconds; a while
+    before they are over it calls ``hurry``, upon which requests that wait should be answered.
+    """
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
         ws=AnsweringSockets,
-        ws_max_size=MAX_FRAME,
-        ws_ping_interval=PING_INTERVAL,
-        ws_ping_timeout=PING_INTERVAL,
+        ws_max_size=settings.frame_limit,
+        ws_ping_interval=settings.ping_interval,
+        ws_ping_timeout=settings.ping_interval,
         ws_per_message_deflate=False,
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=grace,
+        timeout_graceful_shutdown=math.ceil(grace),
     )
     server = _Server(config)
+    loop = asyncio.get_running_loop()
+    late: list[asyncio.TimerHandle] = []
     host, port = sock.getsockname()[:2]
 
     def stop() -> None:
         server.should_exit = True
+        late.append(loop.call_later(PATIENCE * grace, hurry))
 
-    async with background(f"http {port}", server.serve(sockets=[sock]), stop=stop):
-        async with asyncio.timeout(START_TIMEOUT):
-            while not server.started:  # noqa: ASYNC110  # uvicorn has no event to wait for
-                await asyncio.sleep(0.005)
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    try:
+        async with background(f"http {port}", server.serve(sockets=[sock]), stop=stop):
+            async with asyncio.timeout(START_TIMEOUT):
+                while not server.started:  # noqa: ASYNC110  # uvicorn has no event to wait for
+                    await asyncio.sleep(0.005)
+            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        for handle in late:
+            handle.cancel()

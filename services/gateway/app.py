@@ -7,16 +7,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
+from uuid_utils.compat import uuid7
 
 from m3 import __version__
 from m3.bus import Bus
 from m3.door import Door
-from m3.events import Message, MessageAccepted, ThreadId
+from m3.events import ANYONE, Message, MessageAccepted, SenderKey, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
-from m3.store import Store
+from m3.store import END, Store
 from m3.web import BoundedBody, Refusal, answer_errors, documented, health, not_json
 from services.gateway.docs import serve_docs
-from services.gateway.schemas import HISTORY_LIMIT, ChatAccepted, ChatReply, ChatRequest, History, Limit
+from services.gateway.schemas import HISTORY_LIMIT, After, Before, ChatAccepted, ChatReply, ChatRequest, History, Limit
 
 _INVALID = (422, "invalid_request", "message: must not be blank.")
 _NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
@@ -24,7 +25,7 @@ _NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
 
 def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
     app = FastAPI(title="M3 room", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(BoundedBody)
+    app.add_middleware(BoundedBody, limit=settings.body_limit)
     answer_errors(app)
     app.include_router(health(bus, store))
     app.include_router(_chat(door, settings))
@@ -60,11 +61,14 @@ def _chat(door: Door, settings: Settings) -> APIRouter:
                 (400, "malformed_body", "The body is not JSON."),
                 (400, "malformed_request", "Invalid HTTP request received."),
                 (408, "body_too_slow", "The body did not arrive within 10 seconds."),
-                (413, "body_too_long", "The body is longer than 65536 bytes."),
+                (413, "body_too_long", f"The body is longer than {settings.body_limit} bytes."),
                 (415, "unsupported_media_type", "The body must be application/json."),
                 _INVALID,
+                (422, "message_too_long", f"message: must be at most {settings.message_limit} bytes of UTF-8."),
+                (422, "key_reused", "The key was used before, for another message."),
                 (431, "head_too_long", "The request's head is longer than 65536 bytes."),
                 (502, "model_failed", "The model's server cannot be reached."),
+                (503, "overloaded", "Too much waits to be recorded; try again later."),
                 (503, "broker_unavailable", "The message could not be handed on; try again."),
                 (503, "not_recorded", "The message was not recorded in time; it may be recorded later."),
                 _NO_DATABASE,
@@ -76,27 +80,26 @@ def _chat(door: Door, settings: Settings) -> APIRouter:
         prefer: Annotated[
             str | None, Header(description="`respond-async`: answer as soon as the message is recorded.")
         ] = None,
+        idempotency_key: Annotated[
+            SenderKey | None,
+            Header(description="Any text of the sender's own. The same message with the same key is taken once."),
+        ] = None,
+        m3_client: Annotated[
+            SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
+        ] = ANYONE,
     ) -> Response | ChatReply:
         """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
         accepted = MessageAccepted(
+            message_id=keyed_id(m3_client, idempotency_key) if idempotency_key else uuid7(),
             thread_id=said.thread_id,
             source=said.source,
             content=said.message,
             interface="http_api",
             origin=door.origin,
         )
-        with door.watch(accepted.message_id) as watch:
-            await door.hand_in(accepted)
-            try:
-                message = await watch.recorded(settings.record_timeout)
-            except TimeoutError as error:
-                raise Refusal(
-                    503,
-                    "not_recorded",
-                    "The message was not recorded in time; it may be recorded later.",
-                    message_id=accepted.message_id,
-                    retry=True,
-                ) from error
+        limit, within = settings.message_limit, settings.record_timeout
+        async with door.taken(accepted, limit=limit, within=within) as (recorded, watch):
+            message = recorded
             if "respond-async" not in _preferences(prefer):
                 with suppress(TimeoutError):
                     message = await watch.settled(settings.reply_timeout)
@@ -134,12 +137,20 @@ def _reading(store: Store) -> APIRouter:
 
     @router.get(
         "/api/threads/{thread_id}/history",
-        summary="The newest messages of a thread",
+        summary="The messages of a thread",
         responses=documented(_INVALID, _NO_DATABASE),
     )
-    async def history(thread_id: ThreadId, limit: Limit = 100) -> History:
-        """Oldest first. A thread in which nothing was said yet is empty."""
-        return History(thread_id=thread_id, messages=await store.latest(thread_id, min(limit, HISTORY_LIMIT)))
+    async def history(
+        thread_id: ThreadId, limit: Limit = 100, before: Before = END, after: After | None = None
+    ) -> History:
+        """Oldest first; the newest ones, or with `after` those that follow. A thread in which nothing was said yet is
+        empty."""
+        most = min(limit, HISTORY_LIMIT)
+        if after is None:
+            messages = await store.latest(thread_id, most, before=before)
+        else:
+            messages = await store.following(thread_id, after, most, before=before)
+        return History(thread_id=thread_id, messages=messages)
 
     @router.get(
         "/api/messages/{message_id}",

@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from m3.events import Fate, Message, OutsideSource, OutsideText, ThreadId
+from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId
 
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
@@ -14,18 +14,9 @@ HISTORY_LIMIT = 500
 SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 
 
-def _whole_number(value: object) -> object:
-    """Only digits: pydantic would read ``1_0`` as 10."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("must be a whole number")
-    return value
-
-
-Limit = Annotated[
-    int,
-    Field(ge=1, description=f"The newest so many messages; at most {HISTORY_LIMIT} are returned."),
-    BeforeValidator(_whole_number),  # after the bound, which otherwise does not get into the OpenAPI document
-]
+Limit = Annotated[Number, Field(ge=1, description=f"So many messages; at most {HISTORY_LIMIT} are returned.")]
+Before = Annotated[Number, Field(description="Only messages whose `seq` is lower; the newest of them.")]
+After = Annotated[Number, Field(description="Only messages whose `seq` is higher; the oldest of them.")]
 
 
 class ChatRequest(BaseModel):
@@ -36,6 +27,7 @@ class ChatRequest(BaseModel):
     )
 
     message: Annotated[OutsideText, Field(json_schema_extra={"pattern": SAYABLE_PATTERN})]
+    """At most MESSAGE_LIMIT bytes of UTF-8, which are 16384 unless the room is set otherwise."""
     thread_id: ThreadId = "default"
     source: OutsideSource = "user"
 
@@ -61,7 +53,7 @@ class ChatAccepted(BaseModel):
 
 
 class History(BaseModel):
-    """The newest messages of a thread, oldest first."""
+    """Messages of a thread, oldest first."""
 
     thread_id: ThreadId
     messages: list[Message]

@@ -2,34 +2,43 @@
 
 import asyncio
 from contextlib import suppress
-from typing import NoReturn
+from typing import Literal, NoReturn
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
+from uuid_utils.compat import uuid7
 
 from m3 import __version__
 from m3.bus import Bus
 from m3.door import Door
-from m3.errors import BusError, StoreUnavailable
-from m3.events import MessageAccepted, ThreadId
+from m3.errors import M3Error, StoreUnavailable
+from m3.events import ANYONE, MessageAccepted, Number, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
-from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence
+from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence, refusal_of
 from services.pusher import close_codes, frames
+from services.pusher.close_codes import Close
 from services.pusher.hub import Hub
-from services.pusher.outbox import Outbox, TooSlow
+from services.pusher.outbox import Closed, Outbox
 
 #: Seconds that telling a socket why it is closed may take.
 CLOSE_TIMEOUT = 5.0
 
-_thread_ids: TypeAdapter[str] = TypeAdapter(ThreadId)
+
+class Opening(BaseModel):
+    """How a socket is opened: its path and query."""
+
+    thread_id: ThreadId
+    after: Number | None = None
+    events: Literal["all"] | None = None
+    client: SenderName = ANYONE
 
 
 def pusher(hub: Hub, door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
     app = FastAPI(title="M3 pusher", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BoundedBody)
+    app.add_middleware(BoundedBody, limit=settings.body_limit)
     answer_errors(app)
     app.include_router(health(bus, store))
     app.include_router(_sockets(hub, door, settings))
@@ -42,9 +51,9 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
     @router.websocket("/ws/chat/{thread_id:path}")
     async def chat(websocket: WebSocket, thread_id: str) -> None:
         try:
-            _thread_ids.validate_python(thread_id)
+            opening = Opening.model_validate({"thread_id": thread_id, **websocket.query_params})
         except ValidationError as error:
-            sentence = f"thread_id: {error.errors(include_input=False)[0]['msg']}."
+            sentence = problem_sentence(error.errors(include_input=False))
             await websocket.send_denial_response(Refusal(422, "invalid_request", sentence).response())
             return
         if _is_foreign(websocket):
@@ -52,27 +61,38 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
             await websocket.send_denial_response(refusal.response())
             return
         await websocket.accept()
-        outbox = Outbox()
+        outbox = Outbox(settings.socket_buffer, all_events=opening.events == "all")
         try:
-            async with hub.joined(thread_id, outbox) as connections:
-                outbox.put(frames.connected(thread_id, connections))
-                async with background(f"socket of {thread_id}", outbox.write(websocket.send_text)):
-                    await _Conversation(websocket, thread_id, outbox, door, settings.record_timeout).hear()
+            async with (
+                hub.joined(thread_id, outbox) as seat,
+                background(f"socket of {thread_id}", outbox.write(websocket.send_text)),
+                asyncio.TaskGroup() as group,
+            ):
+                outbox.put(frames.connected(thread_id, seat.connections))
+                group.create_task(seat.listen(opening.after), name=f"catching up in {thread_id}")
+                await _Conversation(websocket, opening, outbox, door, settings).hear()
         # Reader and writer may both notice that the client went away, and then it is a group.
         except* (_Gone, WebSocketDisconnect):
             pass
         except* StoreUnavailable:
-            await _close(websocket, close_codes.TRY_AGAIN_LATER, "The thread cannot be opened just now.")
-        except* TooSlow:
-            await _close(websocket, close_codes.SLOW, "Too slow; reconnect and read the history.")
+            await _close(websocket, close_codes.TRY_AGAIN_LATER)
+        except* Closed as group:
+            await _close(websocket, _why(group))
 
     return router
 
 
-async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+def _why(closed: BaseException) -> Close:
+    while isinstance(closed, BaseExceptionGroup):
+        closed = closed.exceptions[0]
+    assert isinstance(closed, Closed)
+    return closed.why
+
+
+async def _close(websocket: WebSocket, why: Close) -> None:
     with suppress(TimeoutError, WebSocketDisconnect):  # it may be gone, or too stuck to be told
         async with asyncio.timeout(CLOSE_TIMEOUT):
-            await websocket.close(code, reason)
+            await websocket.close(why.code, why.reason)
 
 
 def _is_foreign(websocket: WebSocket) -> bool:
@@ -92,12 +112,12 @@ class _Gone(Exception):
 class _Conversation:
     """What one socket says."""
 
-    def __init__(self, websocket: WebSocket, thread_id: str, outbox: Outbox, door: Door, record_timeout: float) -> None:
+    def __init__(self, websocket: WebSocket, opening: Opening, outbox: Outbox, door: Door, settings: Settings) -> None:
         self._websocket = websocket
-        self._thread_id = thread_id
+        self._opening = opening
         self._outbox = outbox
         self._door = door
-        self._record_timeout = record_timeout
+        self._settings = settings
 
     async def hear(self) -> NoReturn:
         """One frame after the other, so that a socket's messages are numbered in the order in which it sent them."""
@@ -120,20 +140,19 @@ class _Conversation:
             sentence = problem_sentence(error.errors(include_input=False))
             self._outbox.put(frames.error("invalid_message", sentence))
             return
+        key = said.client_id
         accepted = MessageAccepted(
-            thread_id=self._thread_id,
+            message_id=keyed_id(self._opening.client, key) if key else uuid7(),
+            thread_id=self._opening.thread_id,
             source=said.source,
             content=said.message,
             interface="websocket",
             origin=self._door.origin,
         )
+        limit, within = self._settings.message_limit, self._settings.record_timeout
         try:
-            with self._door.watch(accepted.message_id) as watch:
-                await self._door.hand_in(accepted)
-                self._outbox.put(frames.recorded(await watch.recorded(self._record_timeout)))
-        except BusError:
-            sentence = "The message could not be handed on; try again."
-            self._outbox.put(frames.error("broker_unavailable", sentence, accepted.message_id))
-        except TimeoutError:
-            sentence = "The message was not recorded in time; it may be recorded later."
-            self._outbox.put(frames.error("not_recorded", sentence, accepted.message_id))
+            async with self._door.taken(accepted, limit=limit, within=within) as (message, _):
+                self._outbox.put(frames.recorded(message, key))
+        except M3Error as error:
+            refusal = refusal_of(error).body
+            self._outbox.put(frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=key))

@@ -1,7 +1,7 @@
 """Which sockets listen to which thread, and what each thread's sockets are sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby, islice
 
@@ -10,19 +10,24 @@ import structlog
 from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
-from m3.events import Message, MessageRecorded, decode
+from m3.events import MessageRecorded, MessageSettled, ThreadEvent, decode
 from m3.store import Store
 from m3.tasks import background
+from services.pusher import frames
+from services.pusher.close_codes import TAKEN_BACK, THREAD_FULL
 from services.pusher.feed import Feed
-from services.pusher.frames import new_message
-from services.pusher.outbox import Outbox
+from services.pusher.outbox import Closed, Outbox
 
 #: Announcements taken from the bus at a time.
 ANNOUNCEMENTS_AT_ONCE = 1_000
-#: Messages read from the table at a time to fill a gap; even of the longest, a page fits a socket's outbox.
+#: Bytes of announcements after which the sockets' writers have their turn.
+TURN = 64 * 1024
+#: Events read from the table at a time.
 PAGE = 50
 #: Threads whose gaps are filled side by side.
 FILLS_AT_ONCE = 8
+#: Sockets that read from the table what they missed, side by side.
+READERS_AT_ONCE = 8
 #: Shortest time between looks for threads to unbind, in seconds.
 MIN_LINGER = 0.1
 #: Seconds between attempts while the database is away.
@@ -42,28 +47,84 @@ class _Thread:
         self.outboxes: set[Outbox] = set()
         self.idle_since = 0.0
 
-    def push(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            frame = new_message(message)
-            for outbox in self.outboxes:
+    def push(self, events: Sequence[ThreadEvent]) -> None:
+        for event in events:
+            _deliver(event, self.outboxes)
+
+
+def _deliver(event: ThreadEvent, outboxes: Collection[Outbox]) -> None:
+    for frame in frames.for_everyone(event):
+        for outbox in outboxes:
+            outbox.put(frame)
+    for frame in frames.for_all_events(event):
+        for outbox in outboxes:
+            if outbox.all_events:
                 outbox.put(frame)
 
 
+class Seat:
+    """One socket's place in its thread."""
+
+    def __init__(self, hub: "Hub", thread: _Thread, outbox: Outbox) -> None:
+        self._hub = hub
+        self._thread = thread
+        self._outbox = outbox
+
+    @property
+    def connections(self) -> int:
+        """How many sockets of the thread this pusher has."""
+        return self._thread.members
+
+    async def listen(self, after: int | None) -> None:
+        """Have what happens from now on put into the outbox; with ``after`` first what happened since that number.
+
+        Returns when nothing more is missing. Raises StoreUnavailable.
+        """
+        if after is not None:
+            await self._catch_up(after)
+        self._thread.outboxes.add(self._outbox)  # with no await since the last look at what went out
+
+    async def _catch_up(self, after: int) -> None:
+        store, thread_id, feed = self._hub.store, self._thread.thread_id, self._thread.feed
+        while after > feed.seen:
+            head = await store.head(thread_id)
+            if head < after:
+                self._outbox.put(frames.reset(thread_id, head))
+                return
+            await self._hub.fill(self._thread)  # this pusher has not heard of it yet
+        while after < (until := feed.seen):
+            async with self._hub.reading:
+                page = await store.events_after(thread_id, after, PAGE, until=until)
+            for event in page:
+                _deliver(event, [self._outbox])
+                await self._outbox.room()
+            after = page[-1].number if len(page) == PAGE else until
+
+
 class Hub:
-    def __init__(self, store: Store, subscription: Subscription, linger: float) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, subscription: Subscription, *, linger: float, sockets_per_thread: int | None
+    ) -> None:
+        self.store = store
+        self.reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
         self._linger = linger
+        self._sockets_per_thread = sockets_per_thread
         self._threads: dict[str, _Thread] = {}
         self._behind: dict[_Thread, None] = {}
         self._gap = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bus: Bus, store: Store, *, linger: float) -> AsyncIterator["Hub"]:
-        """Hear announcements while inside the block. ``linger``: seconds that a thread without sockets stays bound."""
+    async def open(
+        cls, bus: Bus, store: Store, *, linger: float, sockets_per_thread: int | None = None
+    ) -> AsyncIterator["Hub"]:
+        """Hear announcements while inside the block.
+
+        ``linger``: seconds that a thread without sockets stays bound. ``sockets_per_thread``: how many it may have.
+        """
         async with bus.subscribe("pusher") as subscription:
-            hub = cls(store, subscription, linger)
+            hub = cls(store, subscription, linger=linger, sockets_per_thread=sockets_per_thread)
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
@@ -72,20 +133,20 @@ class Hub:
                 yield hub
 
     @asynccontextmanager
-    async def joined(self, thread_id: str, outbox: Outbox) -> AsyncIterator[int]:
-        """Put the thread's messages from now on into the outbox; yields how many listen on this pusher.
+    async def joined(self, thread_id: str, outbox: Outbox) -> AsyncIterator[Seat]:
+        """Have a seat in the thread, which is heard from here on; nothing is put into the outbox before it listens.
 
-        Raises StoreUnavailable when the thread cannot be opened. What the block puts into the outbox before its first
-        ``await`` comes before any message.
+        Raises StoreUnavailable when the thread cannot be opened, and Closed when it has no seat left.
         """
         thread = self._threads.setdefault(thread_id, _Thread(thread_id))
+        if thread.members == self._sockets_per_thread:
+            raise Closed(THREAD_FULL)
         thread.members += 1
         try:
             async with thread.opening:
                 if not thread.feed.started:
                     await self._start(thread)
-            thread.outboxes.add(outbox)
-            yield len(thread.outboxes)
+            yield Seat(self, thread, outbox)
         finally:
             thread.outboxes.discard(outbox)
             thread.members -= 1
@@ -94,14 +155,19 @@ class Hub:
     async def _start(self, thread: _Thread) -> None:
         """Bind first and read the head then, so that nothing falls between the two."""
         await self._subscription.bind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
-        thread.feed.start(await self._store.head(thread.thread_id))
+        thread.feed.start(await self.store.head(thread.thread_id))
         self._check(thread)
 
     async def _hear_announcements(self) -> None:
+        heard = 0
         while True:
             try:
                 for body in await self._subscription.take(ANNOUNCEMENTS_AT_ONCE):
                     self._hear(body)
+                    heard += len(body)
+                    if heard > TURN:  # or a burst would fill the outboxes of sockets that keep up
+                        heard = 0
+                        await asyncio.sleep(0)
             except Interrupted:
                 for thread in self._threads.values():
                     thread.feed.doubt()
@@ -113,8 +179,8 @@ class Hub:
         except UndecodableEvents as error:
             log.warning("announcement not understood", reason=str(error))
             return
-        messages = [event.message for event in events if isinstance(event, MessageRecorded)]
-        for thread_id, of_thread in groupby(messages, key=lambda message: message.thread_id):
+        told = [event for event in events if isinstance(event, MessageRecorded | MessageSettled)]
+        for thread_id, of_thread in groupby(told, key=lambda event: event.message.thread_id):
             if thread := self._threads.get(thread_id):
                 thread.push(thread.feed.announce(list(of_thread)))
                 self._check(thread)
@@ -132,20 +198,30 @@ class Hub:
                 some = list(islice(self._behind, FILLS_AT_ONCE))
                 async with asyncio.TaskGroup() as group:
                     for thread in some:
-                        group.create_task(self._fill(thread), name=f"fill {thread.thread_id}")
+                        group.create_task(self.fill(thread), name=f"fill {thread.thread_id}")
                 for thread in some:
                     del self._behind[thread]
                     self._check(thread)  # behind the others, if it is not done
 
-    async def _fill(self, thread: _Thread) -> None:
+    async def fill(self, thread: _Thread) -> None:
+        """Push what the table has and was not announced, a page at most."""
         try:
-            messages = await self._store.after(thread.thread_id, thread.feed.ask(), PAGE)
+            passed = thread.feed.fill(await self.store.events_after(thread.thread_id, thread.feed.ask(), PAGE))
+            thread.push(passed)
+            if not passed:
+                self._check_head(thread, await self.store.head(thread.thread_id))
         except StoreUnavailable as error:
             log.warning("gap not filled yet", thread_id=thread.thread_id, reason=str(error))
             thread.feed.doubt()
             await asyncio.sleep(RETRY_INTERVAL)
-        else:
-            thread.push(thread.feed.fill(messages))
+
+    def _check_head(self, thread: _Thread, head: int) -> None:
+        """A thread that ends before what went out was taken back: its sockets are to read it anew."""
+        if head < thread.feed.seen:
+            log.warning("thread taken back", thread_id=thread.thread_id, seen=thread.feed.seen, head=head)
+            thread.feed.start(head)
+            for outbox in thread.outboxes:
+                outbox.close(TAKEN_BACK)
 
     async def _unbind_idle_threads(self) -> None:
         now = asyncio.get_running_loop().time

@@ -4,44 +4,65 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-#: Most that may wait for one socket, in characters.
-MAX_WAITING = 1024 * 1024
+from services.pusher.close_codes import SLOW, Close
+
 #: Seconds that writing one frame may take.
 WRITE_TIMEOUT = 10.0
 
 
-class TooSlow(Exception):
-    """The socket does not keep up."""
+class Closed(Exception):
+    """The socket is to be closed, for the reason in ``why``."""
+
+    def __init__(self, why: Close) -> None:
+        super().__init__(why.reason)
+        self.why = why
 
 
 class Outbox:
-    def __init__(self) -> None:
+    """``limit``: most that may wait, in characters. ``all_events``: whether the socket asked for more than messages."""
+
+    def __init__(self, limit: int, *, all_events: bool = False) -> None:
+        self.all_events = all_events
+        self._limit = limit
         self._frames: deque[str] = deque()
         self._waiting = 0
-        self._overflowed = False
+        self._why: Close | None = None
         self._filled = asyncio.Event()
+        self._written = asyncio.Event()
 
     def put(self, frame: str) -> None:
         """Never waits: a slow socket costs itself its connection, not the others their latency."""
-        if self._waiting + len(frame) > MAX_WAITING:
-            self._overflowed = True  # the frame is lost, so the socket is about to be closed
+        if self._waiting + len(frame) > self._limit:
+            self.close(SLOW)  # the frame is lost
         else:
             self._waiting += len(frame)
             self._frames.append(frame)
+            self._filled.set()
+
+    def close(self, why: Close) -> None:
+        """Have the socket closed. What still waits is not written."""
+        self._why = self._why or why
         self._filled.set()
 
+    async def room(self) -> None:
+        """Wait until at least half of the bound is free. The writer's deadline is the deadline of this."""
+        while self._waiting > self._limit // 2:
+            self._written.clear()
+            await self._written.wait()
+
     async def write(self, send: Callable[[str], Awaitable[None]]) -> None:
-        """Send what comes in, for ever. Raises TooSlow when a bound is passed."""
+        """Send what comes in, for ever. Raises Closed."""
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while self._frames and not self._overflowed:
+            while self._frames and not self._why:
                 frame = self._frames.popleft()
                 try:
                     async with asyncio.timeout(WRITE_TIMEOUT):
                         await send(frame)
                 except TimeoutError as error:
-                    raise TooSlow from error
+                    raise Closed(SLOW) from error
                 self._waiting -= len(frame)
-            if self._overflowed:
-                raise TooSlow
+                self._written.set()
+            if self._why:
+                raise Closed(self._why)

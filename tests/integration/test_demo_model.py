@@ -6,6 +6,7 @@ import httpx2
 import openai
 import pytest
 
+from m3.settings import Settings
 from m3.web import bind, serve
 from services.demo_model import demo_model
 from tests.support.until import DEADLINE
@@ -14,7 +15,7 @@ from tests.support.until import DEADLINE
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     with bind("127.0.0.1", 0) as sock:
-        async with serve(demo_model(), sock, grace=1) as address:
+        async with serve(demo_model(), sock, Settings(), grace=1) as address:
             yield address
 
 

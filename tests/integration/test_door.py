@@ -37,7 +37,7 @@ def answer(event: MessageAccepted) -> MessageAccepted:
 
 
 async def test_who_hands_in_hears_the_number_and_then_the_reply(bus: Bus, store: Store) -> None:
-    async with recorder(bus, store), Door.open("gateway", bus, store) as door:
+    async with recorder(bus, store, grace=1), Door.open("gateway", bus, store) as door:
         event = said(door.origin)
         with door.watch(event.message_id) as watch:
             await door.hand_in(event)
@@ -51,7 +51,7 @@ async def test_who_hands_in_hears_the_number_and_then_the_reply(bus: Bus, store:
 
 
 async def test_several_watchers_of_one_message_all_hear(memory: Bus, store: Store) -> None:
-    async with recorder(memory, store), Door.open("gateway", memory, store) as door:
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, store) as door:
         event = said(door.origin)
         with door.watch(event.message_id) as one, door.watch(event.message_id) as other:
             await door.hand_in(event)
@@ -62,7 +62,7 @@ async def test_where_the_news_is_lost_the_table_tells(
     memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m3.door.LOOK_INTERVAL", 0.05)
-    async with recorder(memory, store), Door.open("gateway", memory, store) as door:
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, store) as door:
         event = said("a queue that is gone")
         with door.watch(event.message_id) as watch:
             await door.hand_in(event)
@@ -75,7 +75,7 @@ async def test_where_the_news_is_lost_the_table_tells(
 
 
 async def test_a_doubled_notice_takes_nothing_back(memory: Bus, store: Store) -> None:
-    async with recorder(memory, store), Door.open("gateway", memory, store) as door:
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, store) as door:
         event = said(door.origin)
         with door.watch(event.message_id) as watch:
             await door.hand_in(event)
@@ -98,7 +98,7 @@ async def test_waiting_ends_at_the_deadline(memory: Bus, store: Store) -> None:
 
 
 async def test_a_notice_that_cannot_be_read_is_passed_over(memory: Bus, store: Store) -> None:
-    async with recorder(memory, store), Door.open("gateway", memory, store) as door:
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, store) as door:
         await memory.publish(topology.told(door.origin), b"not json")
         event = said(door.origin)
         with door.watch(event.message_id) as watch:

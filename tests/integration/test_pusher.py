@@ -25,13 +25,14 @@ from tests.support.until import until
 
 
 @asynccontextmanager
-async def running_pusher(bus: Bus, store: Store, linger: float = 5) -> AsyncIterator[tuple[str, Hub]]:
+async def running_pusher(bus: Bus, store: Store, **changes: object) -> AsyncIterator[tuple[str, Hub]]:
+    settings = Settings().model_copy(update=changes)
     async with (
-        Hub.open(bus, store, linger=linger) as hub,
+        Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread) as hub,
         Door.open("pusher", bus, store) as door,
     ):
         with bind("127.0.0.1", 0) as sock:
-            async with serve(pusher(hub, door, bus, store, Settings()), sock, grace=1) as address:
+            async with serve(pusher(hub, door, bus, store, settings), sock, settings, grace=1) as address:
                 yield address, hub
 
 
@@ -62,7 +63,7 @@ async def contents(listener: Socket, count: int) -> list[str]:
 
 async def test_every_socket_of_the_thread_gets_each_message_in_order_on_every_pusher(bus: Bus, store: Store) -> None:
     async with (
-        recorder(bus, store),
+        recorder(bus, store, grace=1),
         running_pusher(bus, store) as (one, _),
         running_pusher(bus, store) as (other, _),
         AsyncExitStack() as stack,
@@ -80,7 +81,7 @@ async def test_every_socket_of_the_thread_gets_each_message_in_order_on_every_pu
 
 async def test_a_message_said_on_a_socket_is_confirmed_with_its_number(memory: Bus, store: Store) -> None:
     async with (
-        recorder(memory, store),
+        recorder(memory, store, grace=1),
         running_pusher(memory, store) as (address, _),
         socket(address, "t") as talker,
     ):
@@ -163,10 +164,9 @@ async def test_sockets_that_come_and_go_all_the_time_leave_nothing_behind(memory
 async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothing(
     memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.pusher.outbox.MAX_WAITING", 64 * 1024)
     monkeypatch.setattr("services.pusher.outbox.WRITE_TIMEOUT", 0.2)
     async with (
-        running_pusher(memory, store) as (address, hub),
+        running_pusher(memory, store, socket_buffer=64 * 1024) as (address, hub),
         connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t", max_queue=1, close_timeout=0) as stuck,
         socket(address, "t") as reader,
     ):

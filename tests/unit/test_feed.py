@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from m3.events import Message
+from m3.events import Message, MessageRecorded, MessageSettled, ThreadEvent
 from services.pusher.feed import Feed
 
 MESSAGE = Message(
@@ -14,6 +14,7 @@ MESSAGE = Message(
     message_id=UUID(int=1),
     thread_id="t",
     seq=0,
+    rev=0,
     role="user",
     content="hi",
     source="user",
@@ -22,12 +23,12 @@ MESSAGE = Message(
 )
 
 
-def numbered(*numbers: int) -> list[Message]:
-    return [MESSAGE.model_copy(update={"seq": number}) for number in numbers]
+def numbered(*numbers: int) -> list[ThreadEvent]:
+    return [MessageRecorded(message=MESSAGE.model_copy(update={"seq": number})) for number in numbers]
 
 
-def numbers(messages: list[Message]) -> list[int]:
-    return [message.seq for message in messages]
+def numbers(events: list[ThreadEvent]) -> list[int]:
+    return [event.number for event in events]
 
 
 def announce(feed: Feed, *announced: int) -> list[int]:
@@ -83,10 +84,30 @@ def test_the_next_numbers_go_out_at_once(feed: Feed) -> None:
     assert not feed.behind
 
 
+def test_a_change_of_an_earlier_message_goes_out_at_its_own_number(feed: Feed) -> None:
+    changed = MessageSettled(message=MESSAGE.model_copy(update={"seq": 2, "rev": 6}))
+    assert feed.announce([changed]) == [changed]
+    assert announce(feed, 7) == [7]
+
+
 def test_what_went_out_before_does_not_go_out_again(feed: Feed) -> None:
     announce(feed, 6)
     assert announce(feed, 5, 6, 6, 7) == [7]
     assert announce(feed, 1) == []
+
+
+def test_what_comes_again_makes_the_table_be_asked_once_whether_it_was_taken_back(feed: Feed) -> None:
+    announce(feed, 5)
+    assert feed.behind
+    assert fill(feed) == []
+    assert not feed.behind
+
+
+def test_a_thread_that_was_taken_back_goes_on_from_its_new_head(feed: Feed) -> None:
+    announce(feed, 3)
+    fill(feed)
+    feed.start(3)
+    assert announce(feed, 4, 5) == [4, 5]
     assert not feed.behind
 
 
@@ -160,7 +181,7 @@ def test_a_doubt_while_the_table_answers_is_not_forgotten(feed: Feed) -> None:
     assert feed.behind
 
 
-def spoil(announced: list[Message], chance: random.Random) -> None:
+def spoil(announced: list[ThreadEvent], chance: random.Random) -> None:
     """Lose, double or shuffle what is on its way."""
     some = chance.randint(1, 5)
     match chance.choice(["lose", "double", "shuffle"]):
@@ -179,10 +200,10 @@ def test_whatever_is_lost_late_doubled_or_shuffled_each_number_goes_out_once_and
     table = numbered(*range(1, head + 1))
     committed = start  # what the table has so far; nothing else can be announced
     announced = numbered(*range(1, start + 1))
-    answer: list[Message] | None = None  # of the table, on its way
+    answer: list[ThreadEvent] | None = None  # of the table, on its way
     feed = Feed()
     feed.start(start)
-    went_out: list[Message] = []
+    went_out: list[ThreadEvent] = []
     while committed < head or announced or answer is not None:
         some = chance.randint(1, 5)
         match chance.choice(["commit", "hear", "spoil", "ask", "answer", "doubt"]):

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from m3.events import Message
+from m3.events import Message, MessageRecorded, MessageSettled
 from services.pusher import frames
 from services.pusher.frames import SocketMessage
 
@@ -18,6 +18,7 @@ MESSAGE = Message(
     message_id=ID,
     thread_id="room:1",
     seq=3,
+    rev=3,
     role="user",
     content='你好 👋 "é"\n',
     source="api",
@@ -45,7 +46,8 @@ def test_pong_carries_the_time_in_seconds() -> None:
 def test_new_message_is_the_predecessors_with_numbers_added_and_its_text_as_it_is() -> None:
     assert frames.new_message(MESSAGE) == (
         '{"type":"new_message","thread_id":"room:1","role":"user","content":"你好 👋 \\"é\\"\\n","source":"api",'
-        '"timestamp":1735787045.678,"id":7,"seq":3,"message_id":"01890a5d-ac96-774b-bcce-b302099a8057"}'
+        '"timestamp":1735787045.678,"id":7,"seq":3,"message_id":"01890a5d-ac96-774b-bcce-b302099a8057",'
+        '"in_reply_to":[]}'
     )
 
 
@@ -60,14 +62,59 @@ def test_a_moment_is_the_same_number_in_every_time_zone_and_always_a_float(momen
 
 
 def test_recorded() -> None:
-    assert frames.recorded(MESSAGE) == (
+    assert frames.recorded(MESSAGE, None) == (
         '{"type":"recorded","message_id":"01890a5d-ac96-774b-bcce-b302099a8057","seq":3,"id":7}'
     )
 
 
+def test_recorded_names_the_clients_own_id_where_there_is_one() -> None:
+    assert json.loads(frames.recorded(MESSAGE, "mine"))["client_id"] == "mine"
+    assert json.loads(frames.error("code", "Why.", client_id="mine"))["client_id"] == "mine"
+
+
+def test_a_reply_is_the_fate_of_what_it_answers_to_those_who_want_all_events() -> None:
+    reply = MESSAGE.model_copy(update={"role": "assistant", "seq": 4, "rev": 4, "in_reply_to": (UUID(int=1),)})
+    (told,) = frames.for_everyone(MessageRecorded(message=reply))
+    assert json.loads(told)["in_reply_to"] == [str(UUID(int=1))]
+    (fate,) = frames.for_all_events(MessageRecorded(message=reply))
+    assert json.loads(fate) == {
+        "type": "fate",
+        "thread_id": "room:1",
+        "number": 4,
+        "message_id": str(UUID(int=1)),
+        "fate": "answered",
+        "reply_id": str(ID),
+        "reply_seq": 4,
+    }
+
+
+def test_a_failure_is_told_at_its_own_number_to_those_who_want_all_events_only() -> None:
+    failed = MessageSettled(message=MESSAGE.model_copy(update={"rev": 5, "fate": "failed", "reason": "Why."}))
+    assert list(frames.for_everyone(failed)) == []
+    (fate,) = frames.for_all_events(failed)
+    assert json.loads(fate) == {
+        "type": "fate",
+        "thread_id": "room:1",
+        "number": 5,
+        "message_id": str(ID),
+        "fate": "failed",
+        "reason": "Why.",
+    }
+
+
+def test_a_failure_that_a_late_reply_mended_is_told_as_answered() -> None:
+    update = {"rev": 5, "fate": "answered", "reply_id": UUID(int=2), "reply_seq": 9}
+    (fate,) = frames.for_all_events(MessageSettled(message=MESSAGE.model_copy(update=update)))
+    assert json.loads(fate).items() >= {"number": 5, "fate": "answered", "reply_seq": 9}.items()
+
+
+def test_reset() -> None:
+    assert frames.reset("t", 3) == '{"type":"reset","thread_id":"t","head":3}'
+
+
 def test_an_error_names_the_message_only_where_there_is_one() -> None:
     assert frames.error("code", "Why.") == '{"type":"error","code":"code","message":"Why."}'
-    assert frames.error("code", "Why.", ID) == (
+    assert frames.error("code", "Why.", message_id=ID) == (
         '{"type":"error","code":"code","message":"Why.","message_id":"01890a5d-ac96-774b-bcce-b302099a8057"}'
     )
 

@@ -1,0 +1,2 @@
+-- Nothing, so that the server hears from this session.
+SELECT true
