@@ -8,12 +8,16 @@ from typing import Any
 
 @asynccontextmanager
 async def background(
-    name: str, work: Coroutine[Any, Any, None], *, stop: Callable[[], object] | None = None
+    name: str,
+    work: Coroutine[Any, Any, None],
+    *,
+    stop: Callable[[], object] | None = None,
+    grace: float | None = None,
 ) -> AsyncIterator[None]:
     """Run ``work`` beside the block; its failure ends the block with that error, and so does its end.
 
-    Leaving the block cancels it, or calls ``stop`` where given, and waits for its end. An error of the block
-    cancels it in any case.
+    Leaving the block cancels it, or calls ``stop`` where given, and waits for its end; after ``grace`` seconds it is
+    cancelled nevertheless. An error of the block cancels it at once in any case.
     """
     stopping = False
     error: BaseException | None = None
@@ -37,6 +41,8 @@ async def background(
             finally:
                 stopping = True
                 (stop or task.cancel)()
+                if grace is not None:
+                    asyncio.get_running_loop().call_later(grace, task.cancel)  # which an ended task does not mind
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise

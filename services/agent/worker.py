@@ -1,12 +1,14 @@
 """The table is the agent's mailbox; an announcement is only a knock on the door of its thread.
 
 Any number of agents compete. Whoever takes a thread works on it alone, message by message, until nothing in it is
-pending; an agent that dies gives up its threads with its database session, and its knocks go to another.
+pending, and acks its knock only then. An agent that dies gives up its threads with its database session, and its knocks
+go to another. One that stops, or has worked on a thread for long, leaves what is still pending to a new knock.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from enum import Enum, auto
 
 import structlog
 
@@ -14,126 +16,127 @@ from m3 import topology
 from m3.bus import Bus, Consumer, Delivery
 from m3.door import Door
 from m3.errors import BusError, StoreUnavailable
-from m3.events import Message, MessageAccepted, TurnFailed, encode, reply_id
+from m3.events import OutsideSource, encode
 from m3.settings import Settings
 from m3.store import Store, ThreadLocks
 from m3.tasks import background
-from services.agent.conversation import conversation
-from services.agent.model import Model, ModelFailed
+from services.agent.model import Model
+from services.agent.turn import Turns
 
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
-#: Longest time to wait for an outcome to be recorded before it is handed in again, in seconds.
-MAX_PATIENCE = 60.0
+#: Seconds after which a thread that does not fall quiet has to wait for its turn again. RabbitMQ ends the channel of
+#: a consumer that holds a delivery for half an hour.
+MAX_HOLD = 300.0
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def agent(bus: Bus, store: Store, model: Model, settings: Settings) -> AsyncIterator[None]:
-    """Answer while inside the block. Leaving it drops the turns that run; their messages stay pending for another."""
-    async with Door.open("agent", bus, store) as door, store.thread_locks() as locks:
-        worker = _Worker(store, door, locks, model, settings)
+async def agent(bus: Bus, store: Store, model: Model, settings: Settings, *, grace: float) -> AsyncIterator[None]:
+    """Answer while inside the block. Leaving it finishes the turns that run and leaves all else to other agents; turns
+    that take longer than ``grace`` seconds are dropped, and their messages stay pending for another."""
+    prefetch = settings.agent_concurrency
+    async with (
+        Door.open("agent", bus, store) as door,
+        bus.consume(topology.AGENT_USER, prefetch=prefetch) as people,
+        bus.consume(topology.AGENT_API, prefetch=prefetch) as programs,
+        store.thread_locks() as locks,  # inside, so that a thread is free before its knock goes to another
+    ):
+        worker = _Worker(bus, store, locks, Turns(store, door, model, settings), {"user": people, "api": programs})
         async with (
-            bus.consume(topology.AGENT_USER, prefetch=settings.agent_concurrency) as people,
-            bus.consume(topology.AGENT_API, prefetch=settings.agent_concurrency) as programs,
-            background("agent user lane", worker.listen(people)),
-            background("agent api lane", worker.listen(programs)),
+            background("agent", worker.run(), stop=worker.stop, grace=grace),
             background("agent sweep", _sweep(bus, store, settings.sweep_interval)),
         ):
             yield
 
 
+class _Thread(Enum):
+    """How a knock found a thread, or left it."""
+
+    QUIET = auto()  # nothing in it is pending
+    TAKEN = auto()  # another knock's: that one sees to all that is pending
+    WAITING = auto()  # something in it is pending, or may be
+
+
 class _Worker:
-    def __init__(self, store: Store, door: Door, locks: ThreadLocks, model: Model, settings: Settings) -> None:
+    def __init__(
+        self, bus: Bus, store: Store, locks: ThreadLocks, turns: Turns, lanes: Mapping[OutsideSource, Consumer]
+    ) -> None:
+        self._bus = bus
         self._store = store
-        self._door = door
         self._locks = locks
-        self._model = model
-        self._settings = settings
-        self._turns = asyncio.Semaphore(settings.agent_concurrency)
+        self._turns = turns
+        self._lanes = lanes
+        self._places = asyncio.Semaphore(turns.at_once)
+        self._stopping = False
 
-    async def listen(self, consumer: Consumer) -> None:
+    def stop(self) -> None:
+        """Begin no more turns, and have ``run`` end when those that run have ended."""
+        self._stopping = True
+        self._places.release()  # one more: whoever waits for a place comes through, one by one, and finds us stopping
+        for knocks in self._lanes.values():
+            knocks.stop()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(self._listen(lane, group), name=f"agent {lane} lane")
+
+    async def _listen(self, lane: OutsideSource, group: asyncio.TaskGroup) -> None:
         """Attend to each thread that knocks, side by side, at most as many as the consumer's prefetch."""
-        async with asyncio.TaskGroup() as knocks:
-            while True:
-                for delivery in await consumer.take(self._settings.agent_concurrency):
-                    knocks.create_task(self._answer_knock(consumer, delivery), name=f"knock {delivery.key}")
+        while deliveries := await self._lanes[lane].take(self._turns.at_once):
+            for delivery in deliveries:
+                group.create_task(self._answer_knock(lane, delivery), name=f"knock {delivery.key}")
 
-    async def _answer_knock(self, consumer: Consumer, delivery: Delivery) -> None:
+    async def _answer_knock(self, lane: OutsideSource, delivery: Delivery) -> None:
+        """Work on the thread, leave what still waits in it to a new knock, and ack this one."""
         thread_id = delivery.key.partition(".")[2]
-        if not await self._drain(thread_id) and delivery.redelivered:
-            # Whoever held the thread may have died just now, and the database notice it later than the broker.
+        thread = await self._work_on(thread_id)
+        if thread is _Thread.TAKEN and delivery.redelivered:
+            # Whoever held it may have died just now, and the database notice it later than the broker.
             await asyncio.sleep(RETRY_INTERVAL)
-            await self._drain(thread_id)
-        await consumer.ack([delivery])
+            thread = await self._work_on(thread_id)
+        if thread is not _Thread.WAITING or await self._knock(lane, thread_id):
+            await self._lanes[lane].ack([delivery])
 
-    async def _drain(self, thread_id: str) -> bool:
-        """Answer all that is pending in the thread; False where another agent is at it."""
+    async def _work_on(self, thread_id: str) -> _Thread:
+        """Answer what is pending in the thread, message by message, until it is quiet or we must let it go."""
+        now = asyncio.get_running_loop().time
+        thread = _Thread.WAITING
+        async with self._places:
+            enough = now() + MAX_HOLD
+            while thread is _Thread.WAITING and not self._stopping and now() < enough:
+                try:
+                    thread = await self._answer_next(thread_id)
+                except StoreUnavailable as error:
+                    log.warning("thread put off", thread_id=thread_id, reason=str(error))
+                    await asyncio.sleep(RETRY_INTERVAL)
+        return thread
+
+    async def _answer_next(self, thread_id: str) -> _Thread:
+        """Answer the oldest pending message, unless another is at the thread."""
+        if not await self._locks.take(thread_id):
+            return _Thread.TAKEN
+        try:
+            if message := await self._store.next_pending(thread_id):
+                await self._turns.take(message)
+        finally:
+            await self._locks.release(thread_id)
+        # Looked for only now: a knock that came before the release found the thread taken.
+        return _Thread.WAITING if await self._store.next_pending(thread_id) else _Thread.QUIET
+
+    async def _knock(self, lane: OutsideSource, thread_id: str) -> bool:
+        """Have the thread looked into again. False if that cannot be while we stop."""
         while True:
             try:
-                async with self._turns:
-                    return await self._drain_if_free(thread_id)
-            except StoreUnavailable as error:
-                log.warning("thread put off", thread_id=thread_id, reason=str(error))
-                await asyncio.sleep(RETRY_INTERVAL)
-
-    async def _drain_if_free(self, thread_id: str) -> bool:
-        while await self._locks.take(thread_id):
-            try:
-                while message := await self._store.next_pending(thread_id):
-                    await self._turn(message)
-            finally:
-                await self._locks.release(thread_id)
-            # A knock that came between the last look and the release found the thread taken.
-            if await self._store.next_pending(thread_id) is None:
+                await self._bus.publish(topology.knocked(lane, thread_id), encode([]))
                 return True
-        return False
-
-    async def _turn(self, message: Message) -> None:
-        """Ask the model for one reply and see it recorded, or the reason why there is none."""
-        said = await self._store.context(message, self._settings.context_messages)
-        outcome: MessageAccepted | TurnFailed
-        try:
-            outcome = MessageAccepted(
-                message_id=reply_id(message.message_id),
-                thread_id=message.thread_id,
-                source="assistant",
-                content=await self._model.reply(conversation(self._settings.system_prompt, said, message)),
-                interface=message.interface,
-                origin=self._door.origin,
-                in_reply_to=(message.message_id,),
-            )
-        except ModelFailed as error:
-            log.warning(
-                "turn failed", thread_id=message.thread_id, message_id=str(message.message_id), reason=str(error)
-            )
-            outcome = TurnFailed(
-                thread_id=message.thread_id,
-                message_ids=(message.message_id,),
-                reason=str(error),
-                origin=self._door.origin,
-            )
-        await self._settle(message, outcome)
-
-    async def _settle(self, message: Message, outcome: MessageAccepted | TurnFailed) -> None:
-        """A turn is dear, so its outcome is handed in until it is recorded; its id makes that harmless.
-
-        Each time it waits twice as long, or a recorder that is away would find its queue full of copies.
-        """
-        patience = self._settings.record_timeout
-        with self._door.watch(message.message_id) as watch:
-            while True:
-                try:
-                    await self._door.hand_in(outcome)
-                    await watch.settled(patience)
-                    return
-                except TimeoutError:
-                    log.warning("outcome not recorded yet", message_id=str(message.message_id), waited=patience)
-                    patience = min(2 * patience, MAX_PATIENCE)
-                except BusError as error:
-                    log.warning("outcome not handed in yet", message_id=str(message.message_id), reason=str(error))
-                    await asyncio.sleep(RETRY_INTERVAL)
+            except BusError as error:
+                log.warning("thread not handed on", thread_id=thread_id, reason=str(error))
+            if self._stopping:
+                return False
+            await asyncio.sleep(RETRY_INTERVAL)
 
 
 async def _sweep(bus: Bus, store: Store, interval: float) -> None:
@@ -145,7 +148,7 @@ async def _sweep(bus: Bus, store: Store, interval: float) -> None:
     while True:
         try:
             for thread_id in await store.waiting_threads(older_than):
-                await bus.publish(topology.knocked(thread_id), encode([]))
+                await bus.publish(topology.knocked("user", thread_id), encode([]))
         except (StoreUnavailable, BusError) as error:
             log.warning("sweep put off", reason=str(error))
         older_than = interval

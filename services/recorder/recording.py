@@ -30,12 +30,13 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def recorder(bus: Bus, store: Store) -> AsyncIterator[None]:
-    """Record while inside the block."""
+async def recorder(bus: Bus, store: Store, *, grace: float) -> AsyncIterator[None]:
+    """Record while inside the block. Leaving it sees to what was fetched, as far as ``grace`` seconds allow; the rest
+    goes to another recorder."""
     # Twice the batch, so that the next one gathers while one is written.
     async with (
         bus.consume(topology.RECORDER, prefetch=2 * BATCH) as consumer,
-        background("recorder", _Recorder(bus, store, consumer).run()),
+        background("recorder", _Recorder(bus, store, consumer).run(), stop=consumer.stop, grace=grace),
     ):
         yield
 
@@ -47,8 +48,8 @@ class _Recorder:
         self._consumer = consumer
 
     async def run(self) -> None:
-        while True:
-            await self._record(await self._consumer.take(BATCH))
+        while deliveries := await self._consumer.take(BATCH):
+            await self._record(deliveries)
 
     async def _record(self, deliveries: Sequence[Delivery]) -> None:
         """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
@@ -60,7 +61,7 @@ class _Recorder:
                 events = _incoming(delivery.body)
             except UndecodableEvents as error:
                 log.error("message refused", reason=str(error))
-                await self._consumer.reject(delivery)
+                await self._consumer.reject(delivery, str(error))
                 continue
             readable.append(delivery)
             accepted += [event for event in events if isinstance(event, MessageAccepted)]
@@ -75,7 +76,7 @@ class _Recorder:
                     await self._record([delivery])
                 return
             log.error("message refused", reason=str(error))
-            await self._consumer.reject(readable[0])
+            await self._consumer.reject(readable[0], str(error))
             return
         announcements = _announcements(accepted, failed, record)
         async with asyncio.TaskGroup() as group:
@@ -121,7 +122,8 @@ def _incoming(body: bytes) -> list[MessageAccepted | TurnFailed]:
 def _announcements(
     accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed], record: Record
 ) -> dict[Route, list[AnyEvent]]:
-    """Who is told what: each thread's listeners, by lane and in the order of numbers, and each origin."""
+    """Who is told what: each thread's listeners of its messages, by lane and in the order of numbers, and of its
+    failures, which have numbers too; and each origin."""
     bodies: dict[Route, list[AnyEvent]] = defaultdict(list)
     for message in record.messages.values():  # ordered by thread and number
         bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
@@ -139,4 +141,6 @@ def _announcements(
         bodies[topology.told(origin)].append(MessageSettled(message=message, reply=reply))
         for settler in settlers[message.message_id] - {origin}:
             bodies[topology.told(settler)].append(MessageSettled(message=message))
+        if message.fate == "failed":
+            bodies[topology.changed(message.thread_id)].append(MessageSettled(message=message))
     return bodies

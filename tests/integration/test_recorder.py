@@ -2,13 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from m3 import topology
 from m3.bus import Bus, Delivery, Subscription
 from m3.errors import BusUnavailable, StoreUnavailable
-from m3.events import AnyEvent, Message, MessageAccepted, MessageRecorded, TurnFailed, decode, encode
+from m3.events import (
+    AnyEvent,
+    Message,
+    MessageAccepted,
+    MessageRecorded,
+    MessageSettled,
+    TurnFailed,
+    decode,
+    encode,
+)
 from m3.store import Record, Store
 from m3.topology import AGENT_USER, CHAT_OUT, DEAD, Route
 from services.recorder import recorder
@@ -17,6 +27,10 @@ from tests.support.until import DEADLINE, until
 
 def said(content: str, thread_id: str = "t", origin: str = "nobody") -> MessageAccepted:
     return MessageAccepted(thread_id=thread_id, source="user", content=content, interface="http_api", origin=origin)
+
+
+def recording(bus: Bus, store: Store, grace: float = DEADLINE) -> AbstractAsyncContextManager[None]:
+    return recorder(bus, store, grace=grace)
 
 
 async def hand_in(bus: Bus, *events: AnyEvent) -> None:
@@ -40,7 +54,7 @@ async def listener(bus: Bus) -> AsyncIterator[Subscription]:
 
 
 async def test_a_message_is_in_the_table_before_it_is_announced(bus: Bus, store: Store, listener: Subscription) -> None:
-    async with recorder(bus, store):
+    async with recording(bus, store):
         await hand_in(bus, said("hello"))
         (announced,) = await recorded(listener, 1)
         assert await store.message(announced.message_id) == announced
@@ -48,7 +62,7 @@ async def test_a_message_is_in_the_table_before_it_is_announced(bus: Bus, store:
 
 
 async def test_the_process_that_accepted_a_message_is_told_its_number(bus: Bus, store: Store) -> None:
-    async with recorder(bus, store), bus.subscribe("gateway") as mine:
+    async with recording(bus, store), bus.subscribe("gateway") as mine:
         await until(lambda: bus.connected)
         await hand_in(bus, said("hello", origin=mine.name))
         (told,) = await recorded(mine, 1)
@@ -60,7 +74,7 @@ async def test_what_piles_up_is_one_announcement_a_thread_and_lane(
 ) -> None:
     for number in range(50):
         await hand_in(bus, said(str(number)))
-    async with recorder(bus, store):
+    async with recording(bus, store):
         async with asyncio.timeout(DEADLINE):
             bodies: list[bytes] = []
             while sum(len(decode(body)) for body in bodies) < 50:
@@ -78,7 +92,7 @@ async def test_a_delivery_handed_in_twice_is_recorded_once_and_announced_again(
     """So that a recorder killed between commit and announcement is made up for by the redelivery."""
     event = said("hello")
     await store.record([event], [])
-    async with recorder(bus, store):
+    async with recording(bus, store):
         await hand_in(bus, event)
         (announced,) = await recorded(listener, 1)
         assert announced.seq == 1
@@ -101,9 +115,10 @@ async def test_what_cannot_be_read_goes_to_the_dead_letters_and_the_rest_goes_on
 ) -> None:
     await bus.publish(topology.accepted(), body)
     await hand_in(bus, said("after"))
-    async with recorder(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+    async with recording(bus, store), bus.consume(DEAD, prefetch=10) as dead:
         await until(lambda: _head_is(store, 1))
-        assert (await _take_one(dead)).body == body
+        refused = await _take_one(dead)
+        assert (refused.body, bool(refused.reason)) == (body, True)
 
 
 async def test_what_the_database_refuses_goes_to_the_dead_letters_and_the_rest_of_its_batch_does_not(
@@ -113,9 +128,11 @@ async def test_what_the_database_refuses_goes_to_the_dead_letters_and_the_rest_o
     await hand_in(bus, said("before"))
     await hand_in(bus, poison)
     await hand_in(bus, said("after"))
-    async with recorder(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+    async with recording(bus, store), bus.consume(DEAD, prefetch=10) as dead:
         await until(lambda: _head_is(store, 2))
-        assert (await _take_one(dead)).body == encode([poison])
+        refused = await _take_one(dead)
+        assert refused.body == encode([poison])
+        assert refused.reason.startswith("The database refuses this")
     assert [message.content for message in await store.latest("t", 10)] == ["before", "after"]
 
 
@@ -134,7 +151,7 @@ async def test_a_batch_of_long_messages_is_announced_in_parts_that_a_broker_take
 ) -> None:
     for number in range(200):
         await hand_in(bus, said(f"{number}".ljust(16 * 1024, "x")))
-    async with recorder(bus, store), asyncio.timeout(DEADLINE):
+    async with recording(bus, store), asyncio.timeout(DEADLINE):
         bodies: list[bytes] = []
         while sum(len(decode(body)) for body in bodies) < 200:
             bodies += await listener.take(100)
@@ -154,9 +171,9 @@ async def test_recorders_that_die_again_and_again_lose_no_message(bus: Bus, stor
         await hand_in(bus, said(str(number)))
     for _ in range(10):
         with pytest.raises(ZeroDivisionError):
-            async with recorder(bus, Broken(store._pool, store._url)), asyncio.timeout(DEADLINE):
+            async with recording(bus, Broken(store._pool, store._url)), asyncio.timeout(DEADLINE):
                 await asyncio.Event().wait()
-    async with recorder(bus, store):
+    async with recording(bus, store):
         await until(lambda: _head_is(store, 20))
 
 
@@ -176,7 +193,7 @@ async def test_a_batch_waits_for_a_database_that_is_away(
     bus: Bus, store: Store, listener: Subscription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.recorder.recording.RETRY_INTERVAL", 0.01)
-    async with recorder(bus, _Flaky(store._pool, store._url)):
+    async with recording(bus, _Flaky(store._pool, store._url)):
         await hand_in(bus, said("hello"))
         (announced,) = await recorded(listener, 1)
         assert announced.seq == 1
@@ -195,7 +212,102 @@ async def test_an_announcement_is_repeated_until_the_broker_has_it_and_only_then
         await publish(route, body)
 
     monkeypatch.setattr(bus, "publish", flaky)
-    async with recorder(bus, store), bus.consume(AGENT_USER, prefetch=10) as agents:
+    async with recording(bus, store), bus.consume(AGENT_USER, prefetch=10) as agents:
         await hand_in(bus, said("hello"))
         assert [message.seq for message in await recorded(listener, 1)] == [1]
         assert (await _take_one(agents)).key == "user.t"
+
+
+async def test_a_failure_is_told_to_the_listeners_of_its_thread(bus: Bus, store: Store, listener: Subscription) -> None:
+    event = said("hello")
+    async with recording(bus, store):
+        await hand_in(bus, event)
+        await recorded(listener, 1)
+        failure = TurnFailed(thread_id="t", message_ids=(event.message_id,), reason="No model.", origin="nobody")
+        await hand_in(bus, failure)
+        async with asyncio.timeout(DEADLINE):
+            (news,) = [event for body in await listener.take(100) for event in decode(body)]
+        assert isinstance(news, MessageSettled)
+        assert news.message == await store.message(event.message_id)
+        assert (news.message.fate, news.message.reason) == ("failed", "No model.")
+
+
+# ---- Recorders that come and go
+
+
+class _Slow(Store):
+    """A store that is about to write its first batch for as long as a test wants."""
+
+    def __init__(self, like: Store) -> None:
+        super().__init__(like._pool, like._url)
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+
+    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        self.asked.set()
+        await self.answers.wait()
+        return await super().record(accepted, failed)
+
+
+async def test_what_was_fetched_before_a_stop_is_announced_and_the_rest_goes_to_another_recorder(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    slow, over = _Slow(store), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        leaving = group.create_task(_record_until(over, recording(bus, slow)))
+        await hand_in(bus, said("fetched"))
+        await slow.asked.wait()
+        over.set()
+        await hand_in(bus, said("after"))
+        slow.answers.set()
+        await leaving
+    assert await store.head("t") >= 1
+    async with recording(bus, store):
+        await hand_in(bus, said("last"))
+        announced = await recorded(listener, 3)
+    assert [message.content for message in announced] == ["fetched", "after", "last"]  # none twice
+
+
+async def test_a_stop_while_the_database_is_away_ends_within_its_grace_and_loses_nothing(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    slow, over = _Slow(store), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        leaving = group.create_task(_record_until(over, recording(bus, slow, grace=0.1)))
+        await hand_in(bus, said("hello"))
+        await slow.asked.wait()
+        over.set()
+        await asyncio.wait_for(leaving, DEADLINE)
+        assert await store.head("t") == 0
+        async with recording(bus, store):
+            assert [message.seq for message in await recorded(listener, 1)] == [1]
+
+
+async def test_what_a_recorder_committed_and_could_not_announce_is_announced_by_another(
+    bus: Bus, store: Store, listener: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the stop with a broker away, which must end within its grace."""
+    publish = bus.publish
+
+    async def away(route: Route, body: bytes) -> None:
+        if route.exchange == CHAT_OUT.name:
+            await asyncio.Event().wait()
+        await publish(route, body)
+
+    over = asyncio.Event()
+    monkeypatch.setattr(bus, "publish", away)
+    async with asyncio.TaskGroup() as group:
+        leaving = group.create_task(_record_until(over, recording(bus, store, grace=0.1)))
+        await hand_in(bus, said("hello"))
+        await until(lambda: _head_is(store, 1))
+        over.set()
+        await asyncio.wait_for(leaving, DEADLINE)
+    monkeypatch.setattr(bus, "publish", publish)
+    async with recording(bus, store):
+        assert [message.seq for message in await recorded(listener, 1)] == [1]
+        assert await store.head("t") == 1
+
+
+async def _record_until(over: asyncio.Event, recorder: AbstractAsyncContextManager[None]) -> None:
+    async with recorder:
+        await over.wait()

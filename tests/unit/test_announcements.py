@@ -31,6 +31,7 @@ def row(event: MessageAccepted, seq: int) -> Message:
         message_id=event.message_id,
         thread_id=event.thread_id,
         seq=seq,
+        rev=seq,
         role="assistant" if event.source == "assistant" else "user",
         content=event.content,
         source=event.source,
@@ -106,8 +107,20 @@ def test_an_answer_is_told_to_who_asked_and_to_who_answered() -> None:
     assert told(announcements) == {"door.1": [settled], "agent.1": [*news(recorded), settled]}
 
 
-def test_a_failure_is_told_to_who_asked_and_to_who_failed() -> None:
+def test_a_failure_is_told_to_who_asked_to_who_failed_and_to_the_threads_listeners() -> None:
     question = row(accepted(1), 1).model_copy(update={"fate": "failed", "reason": "No model."})
+    failure = TurnFailed(thread_id="t", message_ids=(question.message_id,), reason="No model.", origin="agent.1")
+    announcements = _announcements([], [failure], record([], [("door.1", question)]))
+    settled: list[AnyEvent] = [MessageSettled(message=question)]
+    assert announcements == {
+        topology.told("door.1"): settled,
+        topology.told("agent.1"): settled,
+        topology.changed("t"): settled,
+    }
+
+
+def test_a_failure_of_what_was_answered_already_is_no_news_to_the_threads_listeners() -> None:
+    question = row(accepted(1), 1).model_copy(update={"fate": "answered"})
     failure = TurnFailed(thread_id="t", message_ids=(question.message_id,), reason="No model.", origin="agent.1")
     announcements = _announcements([], [failure], record([], [("door.1", question)]))
     settled: list[AnyEvent] = [MessageSettled(message=question)]
@@ -118,7 +131,7 @@ def test_who_answers_its_own_question_is_told_once() -> None:
     question = row(accepted(1), 1).model_copy(update={"fate": "failed", "reason": "No model."})
     failure = TurnFailed(thread_id="t", message_ids=(question.message_id,), reason="No model.", origin="door.1")
     announcements = _announcements([], [failure], record([], [("door.1", question)]))
-    assert announcements == {topology.told("door.1"): [MessageSettled(message=question)]}
+    assert told(announcements) == {"door.1": [MessageSettled(message=question)]}
 
 
 def test_a_failure_that_settles_nothing_is_told_to_nobody() -> None:

@@ -99,6 +99,39 @@ async def test_where_a_stop_is_given_it_is_called_instead_and_the_end_waited_for
     assert work.end == "stopped"
 
 
+async def test_work_that_does_not_heed_the_stop_within_the_grace_is_cancelled() -> None:
+    work = Work()
+    async with asyncio.timeout(DEADLINE):
+        async with background("work", work.run(), stop=lambda: None, grace=0.01):
+            await work.started.wait()
+    assert work.end == "cancelled"
+
+
+async def test_an_error_of_the_block_waits_for_no_grace() -> None:
+    work = Work()
+
+    async def block() -> None:
+        async with background("work", work.run(), stop=lambda: None, grace=3600):
+            await work.started.wait()
+            raise ValueError("block")
+
+    with pytest.raises(ValueError, match="block"):
+        await asyncio.wait_for(block(), DEADLINE)
+    assert work.end == "cancelled"
+
+
+async def test_an_error_of_the_work_while_it_stops_is_heard() -> None:
+    stopped = asyncio.Event()
+
+    async def fail_at_the_stop() -> None:
+        await stopped.wait()
+        raise OSError("work")
+
+    with pytest.raises(OSError, match="work"):
+        async with background("work", fail_at_the_stop(), stop=stopped.set, grace=DEADLINE):
+            await asyncio.sleep(0)  # it begins
+
+
 async def test_cancelling_the_block_cancels_the_work_and_stays_a_cancellation() -> None:
     work = Work()
 
