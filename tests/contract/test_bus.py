@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from m3 import topology
 from m3.bus import Bus, Consumer, Delivery, open_bus
+from m3.bus.interface import MAX_REASON
 from m3.errors import BusFull, StartError, Unroutable
-from m3.topology import AGENT_API, AGENT_USER, CHAT_OUT, DEAD, QUEUES, RECORDER, Route
+from m3.topology import AGENT_API, AGENT_USER, CHAT_OUT, DEAD, QUEUES, RECORDER, Queue, Route
 from tests.support.until import DEADLINE, until
 
 
@@ -25,6 +27,15 @@ async def bodies(consumer: Consumer, count: int) -> list[bytes]:
     return [delivery.body for delivery in await take(consumer, count)]
 
 
+async def rest(consumer: Consumer) -> list[Delivery]:
+    """What a stopped consumer still holds."""
+    taken: list[Delivery] = []
+    async with asyncio.timeout(DEADLINE):
+        while more := await consumer.take(100):
+            taken += more
+    return taken
+
+
 async def hear(subscription: object, count: int) -> list[bytes]:
     heard: list[bytes] = []
     async with asyncio.timeout(DEADLINE):
@@ -33,17 +44,15 @@ async def hear(subscription: object, count: int) -> list[bytes]:
     return heard
 
 
-@pytest.fixture
-def short_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    queues = tuple(replace(queue, max_length=3) if queue is RECORDER else queue for queue in QUEUES)
-    monkeypatch.setattr("m3.bus.memory.QUEUES", queues)
-    monkeypatch.setattr("m3.bus.rabbit.QUEUES", queues)
-
-
-@pytest.fixture
-async def bus_with_short_queue(short_queue: None, bus_url: str) -> AsyncIterator[Bus]:
-    async with open_bus(bus_url) as bus:
-        yield bus
+@asynccontextmanager
+async def bus_with(bus_url: str, *instead: Queue) -> AsyncIterator[Bus]:
+    """A bus whose queues have other limits."""
+    queues = tuple({queue.name: queue for queue in (*QUEUES, *instead)}.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m3.bus.memory.QUEUES", queues)
+        patch.setattr("m3.bus.rabbit.QUEUES", queues)
+        async with open_bus(bus_url) as bus:
+            yield bus
 
 
 async def test_a_body_arrives_byte_for_byte(bus: Bus) -> None:
@@ -120,22 +129,111 @@ async def test_acking_twice_does_no_harm(bus: Bus) -> None:
         assert await bodies(consumer, 1) == [b"b"]
 
 
-async def test_a_rejected_message_goes_to_the_dead_letter_queue(bus: Bus) -> None:
-    await bus.publish(topology.accepted(), b"poison")
-    async with bus.consume(RECORDER, prefetch=10) as consumer, bus.consume(DEAD, prefetch=10) as dead:
-        await consumer.reject((await take(consumer, 1))[0], "spoilt")
-        assert await bodies(dead, 1) == [b"poison"]
+async def test_a_stopped_consumer_gives_what_it_had_fetched_and_leaves_the_rest_to_others(bus: Bus) -> None:
+    sent = [str(number).encode() for number in range(8)]
+    for body in sent[:7]:
+        await bus.publish(topology.accepted(), body)
+    async with bus.consume(RECORDER, prefetch=3) as consumer:
+        held = await take(consumer, 1)
+        consumer.stop()
+        held += await rest(consumer)
+        await consumer.ack(held)  # which makes room, that nothing may fill
+        await bus.publish(topology.accepted(), sent[7])
+        assert await rest(consumer) == []
+    async with bus.consume(RECORDER, prefetch=10) as another:
+        others = await take(another, 8 - len(held))
+    assert [delivery.body for delivery in (*held, *others)] == sent
+    assert not any(delivery.redelivered for delivery in others)
+
+
+async def test_what_was_taken_before_a_stop_can_be_acked_and_rejected_after_it(bus: Bus) -> None:
+    for body in (b"good", b"bad", b"later"):
+        await bus.publish(topology.accepted(), body)
+    async with bus.consume(RECORDER, prefetch=2) as consumer:
+        good, bad = await take(consumer, 2)
+        consumer.stop()
+        consumer.stop()  # does no harm
+        await consumer.ack([good])
+        await consumer.reject(bad, "bad")
+        assert await rest(consumer) == []
+    async with bus.consume(RECORDER, prefetch=10) as another, bus.consume(DEAD, prefetch=10) as dead:
+        assert [(d.body, d.redelivered) for d in await take(another, 1)] == [(b"later", False)]
+        assert await bodies(dead, 1) == [b"bad"]
+
+
+async def test_a_stop_wakes_whoever_waits_for_a_message(bus: Bus) -> None:
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        waiting = asyncio.create_task(consumer.take(10))
+        await asyncio.sleep(0)  # it finds nothing and waits
+        consumer.stop()
+        async with asyncio.timeout(DEADLINE):
+            assert await waiting == []
+
+
+async def test_what_a_stopped_consumer_does_not_settle_goes_to_another(bus: Bus) -> None:
+    await bus.publish(topology.accepted(), b"a")
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        await take(consumer, 1)
+        consumer.stop()
+    async with bus.consume(RECORDER, prefetch=10) as another:
+        assert [(d.body, d.redelivered) for d in await take(another, 1)] == [(b"a", True)]
+
+
+async def test_a_rejected_message_goes_to_the_dead_letter_queue_with_its_key_and_the_reason(bus: Bus) -> None:
+    await bus.publish(topology.announced("user", "t"), b"poison")
+    async with bus.consume(AGENT_USER, prefetch=10) as consumer, bus.consume(DEAD, prefetch=10) as dead:
+        (delivery,) = await take(consumer, 1)
+        assert delivery.reason == ""
+        await consumer.reject(delivery, "it is 坏的")
+        await consumer.reject(delivery, "and settled")
+        assert [(d.body, d.key, d.reason) for d in await take(dead, 1)] == [(b"poison", "user.t", "it is 坏的")]
+        await bus.publish(topology.announced("user", "t"), b"next")
+        await consumer.reject((await take(consumer, 1))[0], "x" * 1_000_000)
+        assert [(d.body, d.reason) for d in await take(dead, 1)] == [(b"next", "x" * MAX_REASON)]
+    async with bus.consume(AGENT_USER, prefetch=10) as consumer:
+        await bus.publish(topology.announced("user", "t"), b"last")
+        assert await bodies(consumer, 1) == [b"last"]  # the others do not come again
+
+
+async def test_what_a_full_dead_letter_queue_refuses_comes_again(bus_url: str) -> None:
+    sent = [str(number).encode() for number in range(20)]
+    async with bus_with(bus_url, replace(DEAD, max_length=2)) as bus:
+        for body in sent:
+            await bus.publish(topology.accepted(), body)
+        async with bus.consume(RECORDER, prefetch=100) as consumer:
+            for delivery in await take(consumer, len(sent)):
+                await consumer.reject(delivery, "bad")
+        async with bus.consume(RECORDER, prefetch=100) as consumer, bus.consume(DEAD, prefetch=100) as dead:
+            again: set[bytes] = set()
+            buried: set[bytes] = set()
+
+            async def gather(into: set[bytes], of: Consumer) -> None:
+                while again | buried != set(sent):
+                    into |= {delivery.body for delivery in await of.take(100)}
+                consumer.stop()
+                dead.stop()
+
+            async with asyncio.timeout(DEADLINE):
+                await asyncio.gather(gather(again, consumer), gather(buried, dead))
+            assert again
+            assert len(buried) >= 2
+            assert not again & buried
 
 
 async def test_a_message_that_comes_back_too_often_goes_to_the_dead_letter_queue(bus: Bus) -> None:
+    """After 1 + delivery_limit deliveries, neither more nor less."""
     assert AGENT_USER.delivery_limit is not None
-    await until(lambda: bus.connected)
     await bus.publish(topology.announced("user", "t"), b"kills its consumer")
     for _ in range(AGENT_USER.delivery_limit + 1):
         async with bus.consume(AGENT_USER, prefetch=1) as consumer:
             assert await bodies(consumer, 1) == [b"kills its consumer"]
     async with bus.consume(DEAD, prefetch=1) as dead:
-        assert await bodies(dead, 1) == [b"kills its consumer"]
+        (letter,) = await take(dead, 1)
+        assert (letter.body, letter.key) == (b"kills its consumer", "user.t")
+        assert letter.reason == "delivered too often from agent.user"
+    await bus.publish(topology.announced("user", "t"), b"next")
+    async with bus.consume(AGENT_USER, prefetch=1) as consumer:
+        assert await bodies(consumer, 1) == [b"next"]
 
 
 async def test_a_publish_that_must_arrive_is_refused_where_no_queue_takes_it(bus: Bus) -> None:
@@ -148,27 +246,24 @@ async def test_news_for_nobody_is_dropped(bus: Bus) -> None:
     await bus.publish(topology.announced("assistant", "thread"), b"news")
 
 
-async def test_a_full_queue_refuses_and_the_refused_is_not_kept(bus_with_short_queue: Bus) -> None:
-    bus = bus_with_short_queue
-    accepted = refused = 0
-    while not refused:  # RabbitMQ lets a few more in before it notices
-        try:
-            await bus.publish(topology.accepted(), str(accepted).encode())
-            accepted += 1
-        except BusFull:
-            refused += 1
-    assert accepted >= 3
-    async with bus.consume(RECORDER, prefetch=100) as consumer:
-        held = await take(consumer, accepted)
-        assert [delivery.body for delivery in held] == [str(number).encode() for number in range(accepted)]
-        await consumer.ack(held)
-        await until(lambda: _accepts(bus))  # there is room again
-        assert await bodies(consumer, 1) == [b"next"]
+@pytest.mark.parametrize("limit", [{"max_length": 3}, {"max_bytes": 3000}], ids=["messages", "bytes"])
+async def test_a_full_queue_refuses_and_the_refused_is_not_kept(bus_url: str, limit: dict[str, int]) -> None:
+    async with bus_with(bus_url, replace(RECORDER, **limit)) as bus:  # type: ignore[arg-type]  # both are numbers
+        accepted: list[bytes] = []
+        while await _accepts(bus, body := str(len(accepted)).encode().ljust(1000)):
+            accepted.append(body)
+        assert 3 <= len(accepted) < 30  # RabbitMQ lets a few more in before it notices
+        async with bus.consume(RECORDER, prefetch=100) as consumer:
+            held = await take(consumer, len(accepted))
+            assert [delivery.body for delivery in held] == accepted
+            await consumer.ack(held)
+            await until(lambda: _accepts(bus, b"next"))  # there is room again
+            assert await bodies(consumer, 1) == [b"next"]
 
 
-async def _accepts(bus: Bus) -> bool:
+async def _accepts(bus: Bus, body: bytes) -> bool:
     try:
-        await bus.publish(topology.accepted(), b"next")
+        await bus.publish(topology.accepted(), body)
     except BusFull:
         return False
     return True

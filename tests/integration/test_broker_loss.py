@@ -9,8 +9,9 @@ from yarl import URL
 
 from m3 import topology
 from m3.bus import Bus, open_bus
+from m3.bus.rabbit import RabbitSubscription
 from m3.errors import BusUnavailable, Interrupted
-from m3.topology import CHAT_OUT, RECORDER
+from m3.topology import AGENT_API, CHAT_OUT, DEAD, RECORDER, Queue, Route
 from tests.support.proxy import Proxy, proxy
 from tests.support.until import DEADLINE, until
 
@@ -23,11 +24,21 @@ async def line(broker_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def bus(broker_url: str, line: Proxy) -> AsyncIterator[Bus]:
-    url = URL(broker_url).with_host("127.0.0.1").with_port(line.port)
-    async with open_bus(str(url)) as bus:
+def url(broker_url: str, line: Proxy) -> str:
+    """The broker at the end of the line."""
+    return str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))
+
+
+@pytest.fixture
+async def bus(url: str) -> AsyncIterator[Bus]:
+    async with open_bus(url) as bus:
         await until(lambda: bus.connected)
         yield bus
+
+
+async def delete(broker_url: str, queue: str) -> None:
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        await channel.queue_delete(queue)
 
 
 async def lose_and_regain(bus: Bus, line: Proxy) -> None:
@@ -119,15 +130,11 @@ async def test_a_publish_waits_for_a_broker_that_returns_soon(bus: Bus, line: Pr
     await bus.publish(topology.accepted(), b"a")
 
 
-async def test_a_publish_gives_up_on_a_broker_that_stays_away(
-    bus: Bus, line: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("m3.bus.rabbit.PUBLISH_TIMEOUT", 0.3)
+async def test_a_publish_gives_up_on_a_broker_that_stays_away(url: str, line: Proxy) -> None:
     line.refuse(refusing=True)
-    line.cut()
-    await until(lambda: not bus.connected)
-    with pytest.raises(BusUnavailable):
-        await bus.publish(topology.accepted(), b"a")
+    async with open_bus(url, publish_timeout=0.3) as bus:
+        with pytest.raises(BusUnavailable):
+            await bus.publish(topology.accepted(), b"a")
 
 
 async def test_publishes_in_flight_when_the_line_is_cut_end_with_an_error_or_arrive(bus: Bus, line: Proxy) -> None:
@@ -148,10 +155,69 @@ async def test_publishes_in_flight_when_the_line_is_cut_end_with_an_error_or_arr
             arrived |= {int(delivery.body) for delivery in await consumer.take(500)}
 
 
+async def test_a_stopped_consumer_fetches_nothing_on_the_next_connection_either(bus: Bus, line: Proxy) -> None:
+    async with bus.consume(RECORDER, prefetch=10) as consumer, asyncio.timeout(DEADLINE):
+        await bus.publish(topology.accepted(), b"a")
+        held = await consumer.take(10)
+        consumer.stop()
+        await lose_and_regain(bus, line)
+        assert await consumer.take(10) == []
+        await consumer.ack(held)  # of a link that is gone: does nothing
+        async with bus.consume(RECORDER, prefetch=10) as another:
+            assert [delivery.body for delivery in await another.take(10)] == [b"a"]
+
+
+async def test_a_consumer_can_be_stopped_while_the_broker_is_away(bus: Bus, line: Proxy) -> None:
+    async with bus.consume(RECORDER, prefetch=10) as consumer, asyncio.timeout(DEADLINE):
+        line.refuse(refusing=True)
+        line.cut()
+        await until(lambda: not bus.connected)
+        waiting = asyncio.create_task(consumer.take(10))
+        await asyncio.sleep(0)  # it finds nothing and waits
+        consumer.stop()
+        assert await waiting == []
+        line.refuse(refusing=False)
+        await bus.publish(topology.accepted(), b"a")
+        assert await consumer.take(10) == []
+
+
+async def test_a_letter_that_cannot_be_buried_while_the_broker_is_away_comes_again(url: str, line: Proxy) -> None:
+    async with (
+        open_bus(url, publish_timeout=0.3) as bus,
+        bus.consume(RECORDER, prefetch=10) as consumer,
+        asyncio.timeout(DEADLINE),
+    ):
+        await until(lambda: bus.connected)
+        await bus.publish(topology.accepted(), b"a")
+        (delivery,) = await consumer.take(10)
+        line.stall(stalling=True)
+        await consumer.reject(delivery, "bad")
+        line.stall(stalling=False)  # perhaps it is buried after all
+        await lose_and_regain(bus, line)
+        (again,) = await consumer.take(10)
+        assert (again.body, again.redelivered) == (b"a", True)
+
+
+@pytest.mark.parametrize("bound", ["PRIVATE_MAX_LENGTH", "PRIVATE_MAX_BYTES"])
+async def test_a_process_that_does_not_keep_up_drops_the_oldest_and_says_so(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(f"m3.bus.rabbit.{bound}", 3)
+    async with bus.subscribe("pusher") as subscription, asyncio.timeout(DEADLINE):
+        assert isinstance(subscription, RabbitSubscription)
+        for number in range(5):
+            await bus.publish(topology.told(subscription.name), str(number).encode())
+        await until(lambda: [*subscription._waiting] == [b"2", b"3", b"4"])
+        with pytest.raises(Interrupted):
+            await subscription.take(10)
+        assert await subscription.take(10) == [b"2", b"3", b"4"]
+        await bus.publish(topology.told(subscription.name), b"5")
+        assert await subscription.take(10) == [b"5"]
+
+
 async def test_a_queue_deleted_while_in_use_is_made_again(bus: Bus, broker_url: str) -> None:
     async with bus.consume(RECORDER, prefetch=10) as consumer:
-        async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
-            await channel.queue_delete(RECORDER.name)
+        await delete(broker_url, RECORDER.name)
         await until(lambda: not bus.connected)
         await until(lambda: bus.connected)
         await bus.publish(topology.accepted(), b"a")
@@ -159,10 +225,37 @@ async def test_a_queue_deleted_while_in_use_is_made_again(bus: Bus, broker_url: 
             assert [delivery.body for delivery in await consumer.take(10)] == [b"a"]
 
 
-async def test_a_bus_opens_before_its_broker_and_connects_when_it_comes(broker_url: str, line: Proxy) -> None:
+@pytest.mark.parametrize("queue", [RECORDER, AGENT_API, DEAD], ids=lambda queue: queue.name)
+async def test_a_process_that_only_publishes_makes_a_deleted_queue_again_and_loses_nothing(
+    bus: Bus, broker_url: str, queue: Queue
+) -> None:
+    await delete(broker_url, queue.name)
+    route = Route(queue.exchange.name, queue.binding.replace("*", "t"), must_arrive=True)
+    await asyncio.gather(*(bus.publish(route, str(number).encode()) for number in range(50)))
+    async with bus.consume(queue, prefetch=100) as consumer, asyncio.timeout(DEADLINE):
+        arrived: set[int] = set()
+        while arrived != set(range(50)):
+            arrived |= {int(delivery.body) for delivery in await consumer.take(100)}
+
+
+async def test_a_deleted_exchange_is_made_again(bus: Bus, broker_url: str) -> None:
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        await channel.exchange_delete(RECORDER.exchange.name)
+
+    async def arrives() -> bool:
+        try:
+            await bus.publish(topology.accepted(), b"a")
+        except BusUnavailable:
+            return False
+        return True
+
+    await until(arrives)
+
+
+async def test_a_bus_opens_before_its_broker_and_connects_when_it_comes(url: str, line: Proxy) -> None:
     line.refuse(refusing=True)
     async with (
-        open_bus(str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))) as bus,
+        open_bus(url) as bus,
         bus.consume(RECORDER, prefetch=10) as consumer,
         bus.subscribe("gateway") as subscription,
     ):
@@ -175,13 +268,10 @@ async def test_a_bus_opens_before_its_broker_and_connects_when_it_comes(broker_u
             assert await subscription.take(10) == [b"told"]
 
 
-async def test_a_line_that_falls_silent_is_given_up_and_made_anew(
-    broker_url: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_line_that_falls_silent_is_given_up_and_made_anew(url: str, line: Proxy) -> None:
     """Whoever waits for an answer on it gets an error or nothing, and never a cancellation."""
-    monkeypatch.setattr("m3.bus.rabbit.HEARTBEAT", 1)
     async with (
-        open_bus(str(URL(broker_url).with_host("127.0.0.1").with_port(line.port))) as bus,
+        open_bus(url, heartbeat=1) as bus,
         bus.subscribe("pusher") as subscription,
     ):
         await until(lambda: bus.connected)
@@ -195,3 +285,33 @@ async def test_a_line_that_falls_silent_is_given_up_and_made_anew(
         line.stall(stalling=False)
         await until(lambda: bus.connected)
         await bus.publish(topology.accepted(), b"b")
+
+
+async def test_a_line_that_falls_silent_while_it_is_made_is_given_up(
+    url: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.bus.rabbit.COMMAND_TIMEOUT", 0.5)
+    for after in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08):  # while it connects, declares, or starts to consume
+        async with open_bus(url) as bus, bus.consume(RECORDER, prefetch=10), bus.subscribe("pusher"):
+            await asyncio.sleep(after)
+            line.stall(stalling=True)
+            await asyncio.sleep(1)
+            line.stall(stalling=False)
+            await until(lambda: bus.connected)
+            await bus.publish(topology.accepted(), b"a")
+
+
+async def test_acks_and_stops_on_a_line_that_has_fallen_silent_end_and_what_they_meant_comes_again(
+    url: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.bus.rabbit.COMMAND_TIMEOUT", 0.5)
+    async with open_bus(url) as bus, bus.consume(RECORDER, prefetch=10) as consumer, asyncio.timeout(DEADLINE):
+        await bus.publish(topology.accepted(), b"a")
+        held = await consumer.take(10)
+        line.stall(stalling=True)
+        consumer.stop()
+        await consumer.ack(held)
+        await consumer.take(10)
+        line.stall(stalling=False)
+        await until(lambda: bus.connected)
+        assert await consumer.take(10) == []

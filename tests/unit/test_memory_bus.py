@@ -32,10 +32,32 @@ async def bodies(consumer: Consumer, at_most: int) -> list[bytes]:
 
 async def test_a_private_queue_that_overflows_drops_the_oldest(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m3.bus.memory.PRIVATE_MAX_LENGTH", 3)
+    monkeypatch.setattr("m3.bus.memory.PRIVATE_MAX_BYTES", 5)
     async with bus.subscribe("pusher") as subscription:
         for number in range(5):
             await bus.publish(topology.told(subscription.name), str(number).encode())
         assert await subscription.take(10) == [b"2", b"3", b"4"]
+        for body in (b"1", b"22", b"333", b"4"):
+            await bus.publish(topology.told(subscription.name), body)
+        assert await subscription.take(10) == [b"333", b"4"]
+        for body in (b"1", b"longer than the queue"):
+            await bus.publish(topology.told(subscription.name), body)
+        await bus.publish(topology.told(subscription.name), b"last")
+        assert await subscription.take(10) == [b"last"]
+
+
+async def test_what_is_taken_and_handed_back_weighs_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = tuple(replace(queue, max_bytes=4) if queue is RECORDER else queue for queue in QUEUES)
+    monkeypatch.setattr("m3.bus.memory.QUEUES", queues)
+    async with MemoryBus.open() as bus:
+        await accept(bus, b"12", b"34")
+        async with bus.consume(RECORDER, prefetch=10) as consumer:
+            await consumer.ack((await consumer.take(2))[:1])
+        with pytest.raises(BusFull):
+            await accept(bus, b"567")
+        await accept(bus, b"56")
+        with pytest.raises(BusFull):
+            await accept(bus, b"7")
 
 
 async def test_a_full_shared_queue_keeps_the_news_from_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +66,7 @@ async def test_a_full_shared_queue_keeps_the_news_from_nobody_else(monkeypatch: 
     async with MemoryBus.open() as bus, bus.subscribe("pusher") as subscription:
         await subscription.bind(CHAT_OUT, topology.every_lane("t"))
         await bus.publish(topology.announced("user", "t"), b"1")
-        with pytest.raises(BusFull, match=r"agent\.user is at its limit of 1\."):
+        with pytest.raises(BusFull, match=r"agent\.user is at its limit of 1 messages or \d+ bytes\."):
             await bus.publish(topology.announced("user", "t"), b"2")
         assert await subscription.take(10) == [b"1", b"2"]
 
@@ -85,26 +107,25 @@ async def test_settling_after_the_consumer_has_closed_does_nothing(bus: MemoryBu
     async with bus.consume(RECORDER, prefetch=10) as consumer:
         held = await consumer.take(1)
     await consumer.ack(held)
-    await consumer.reject(held[0])
+    await consumer.reject(held[0], "late")
     async with bus.consume(RECORDER, prefetch=10) as consumer:
         assert await bodies(consumer, 10) == [b"0"]
 
 
-async def test_a_full_dead_letter_queue_drops_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    queues = tuple(replace(queue, max_length=1) if queue is DEAD else queue for queue in QUEUES)
+async def test_a_full_dead_letter_queue_drops_what_was_delivered_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = (replace(RECORDER, delivery_limit=0), replace(DEAD, max_length=1))
     monkeypatch.setattr("m3.bus.memory.QUEUES", queues)
     async with MemoryBus.open() as bus, bus.consume(DEAD, prefetch=10) as dead:
-        await accept(bus, b"kept", b"dropped")
-        async with bus.consume(RECORDER, prefetch=10) as consumer:
-            for delivery in await consumer.take(2):
-                await consumer.reject(delivery)
+        await accept(bus, b"dropped", b"kept")
+        async with bus.consume(queues[0], prefetch=10) as consumer:
+            await consumer.take(2)
         assert await bodies(dead, 10) == [b"kept"]
 
 
 async def test_a_dead_letter_is_handed_back_as_often_as_it_takes(bus: MemoryBus) -> None:
     await accept(bus, b"0")
     async with bus.consume(RECORDER, prefetch=1) as consumer:
-        await consumer.reject((await consumer.take(1))[0])
+        await consumer.reject((await consumer.take(1))[0], "bad")
     for _ in range(20):
         async with bus.consume(DEAD, prefetch=1) as dead:
             assert await bodies(dead, 1) == [b"0"]

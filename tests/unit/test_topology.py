@@ -1,5 +1,7 @@
 """Exchanges, queues and routes fit each other."""
 
+from typing import Literal
+
 import pytest
 
 from m3 import topology
@@ -23,7 +25,9 @@ def test_every_queue_is_bound_to_a_declared_exchange(queue: Queue) -> None:
 @every_queue
 def test_no_queue_grows_without_bound(queue: Queue) -> None:
     assert 0 < queue.max_length <= 100_000
-    assert 0 < topology.PRIVATE_MAX_LENGTH <= 100_000
+    assert queue.max_bytes == 256 * 1024 * 1024
+    assert topology.PRIVATE_MAX_LENGTH == 10_000
+    assert topology.PRIVATE_MAX_BYTES == 64 * 1024 * 1024
 
 
 @every_queue
@@ -58,6 +62,16 @@ def test_people_and_programs_wait_in_queues_of_their_own() -> None:
 
 def test_a_pusher_hears_every_lane_of_a_thread() -> None:
     assert topology.every_lane("t:1@x") == "*.t:1@x"
+
+
+@pytest.mark.parametrize("lane", ["user", "api"])
+def test_a_knock_goes_where_an_announcement_of_its_lane_goes(lane: Literal["user", "api"]) -> None:
+    assert topology.knocked(lane, "t:1@x") == topology.announced(lane, "t:1@x")
+
+
+def test_a_change_is_news_for_pushers_and_for_no_agent() -> None:
+    assert topology.changed("t:1@x") == Route(CHAT_OUT.name, "change.t:1@x", must_arrive=False)
+    assert not any(queue.binding == "change.*" for queue in QUEUES)
 
 
 def test_one_process_is_told_in_its_own_queue_if_it_still_lives() -> None:
