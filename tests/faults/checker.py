@@ -86,6 +86,8 @@ class Log:
     #: Bodies that no service understands: all that were sent, and those of them that must end in the dead letters.
     poison: Sequence[bytes] = ()
     deadly: Sequence[bytes] = ()
+    #: What clients were told that no client should be told, in words.
+    odd: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def violations(log: Log) -> list[Violation]:
     rows = defaultdict(list)
     for row in log.rows:
         rows[row.thread].append(row)
-    found = [*_recorded(log), *_fates(log.rows), *_queues(log)]
+    found = [*_recorded(log), *_fates(log.rows), *_queues(log), *(Violation("odd answer", odd) for odd in log.odd)]
     for thread in rows.keys() | log.heads.keys():
         found += _numbers(thread, rows[thread], log.heads.get(thread, 0))
     for heard in log.heard:

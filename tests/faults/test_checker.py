@@ -101,6 +101,7 @@ def test_a_room_that_kept_its_promises_has_no_violation() -> None:
         ("queue not empty", replace(GOOD, queues={"recorder": 1})),
         ("dead letter", replace(GOOD, dead=(b"poison", b"a good message"))),
         ("dead letter", replace(GOOD, dead=(b"poison", b"poison"))),
+        ("odd answer", replace(GOOD, odd=("500",))),
         ("poison vanished", replace(GOOD, dead=())),
     ],
 )

@@ -1,0 +1,90 @@
+"""One fault done to a room under load, and what came of it."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aio_pika
+
+from m3.topology import DEAD, QUEUES
+from tests.faults.checker import Violation, violations
+from tests.faults.faults import Fault, Scene
+from tests.faults.load import Load, Plan
+from tests.faults.probe import recovered
+from tests.faults.rig import Room, now
+from tests.support.broker import PrivateNode
+from tests.support.until import until
+
+WORK_QUEUES = [queue.name for queue in QUEUES if queue != DEAD]
+#: Seconds in which the first messages must be acknowledged.
+WARM = 30.0
+#: Seconds in which the queues must be empty once everything is answered. The broker counts every 5 s.
+EMPTY = 30.0
+
+
+@dataclass(frozen=True)
+class Result:
+    fault: Fault
+    acknowledged: int
+    unknown: int
+    #: Seconds; None where the room never became well.
+    recovery: float | None
+    violations: Sequence[Violation]
+    notes: Sequence[str]
+
+    def count(self, what: str) -> int:
+        return sum(violation.what == what for violation in self.violations)
+
+
+async def trial(room: Room, fault: Fault, plan: Plan, *, pace: float = 1.0) -> Result:
+    """Load before, during and after the fault; then the room must come to rest with every promise kept."""
+    load = Load(room, plan, fault.name)
+    scene = Scene(room, load, pace)
+    if room.broker:
+        await _take_dead(room.broker)
+    room.own_deaths.clear()
+    async with load.running():
+        await until(lambda: load.acknowledged >= plan.rate, within=WARM)
+        await fault.act(scene)
+        ended = scene.ended or now()
+        recovery = await recovered(room, ended)
+        await scene.wait(2)
+    queues, dead = {}, []
+    if room.broker:
+        queues = await _waiting(room.broker)
+        dead = await _take_dead(room.broker)
+    log = await load.log(queues=queues, dead=dead, poison=scene.poison, deadly=scene.deadly)
+    broken = violations(log)
+    broken += [Violation("meanwhile", wrong) for wrong in scene.wrong]
+    broken += [Violation("own death", death) for death in room.own_deaths]
+    if recovery is None:
+        broken.append(Violation("not recovered", "the room did not become well"))
+    unknown = sum(said.verdict == "unknown" for said in load.said)
+    return Result(fault, load.acknowledged, unknown, recovery, broken, scene.notes)
+
+
+async def _waiting(broker: PrivateNode) -> dict[str, int]:
+    """Messages in each work queue, those that a service holds included, once there are none or after a while."""
+    waiting: dict[str, int] = {}
+
+    async def empty() -> bool:
+        listed = await asyncio.to_thread(broker.ctl, "list_queues", "--no-table-headers", "name", "messages")
+        lines = [line.split() for line in listed.splitlines() if line.strip()]
+        counts = {name: int(count) for name, count in lines}
+        waiting.update({name: counts.get(name, -1) for name in WORK_QUEUES})
+        return not any(waiting.values())
+
+    with suppress(TimeoutError):
+        await until(empty, within=EMPTY)
+    return waiting
+
+
+async def _take_dead(broker: PrivateNode) -> list[bytes]:
+    """Empty the dead-letter queue."""
+    bodies = []
+    async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+        queue = await channel.get_queue(DEAD.name, ensure=False)
+        while message := await queue.get(no_ack=True, fail=False):
+            bodies.append(message.body)
+    return bodies
