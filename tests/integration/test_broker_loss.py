@@ -1,7 +1,10 @@
 """What services see when the connection to RabbitMQ breaks, and when it comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any
 
 import aio_pika
 import pytest
@@ -12,8 +15,29 @@ from m3.bus import Bus, open_bus
 from m3.bus.rabbit import RabbitSubscription
 from m3.errors import BusUnavailable, Interrupted
 from m3.topology import AGENT_API, CHAT_OUT, DEAD, RECORDER, Queue, Route
+from tests.support.broker import NoBrokerError, PrivateNode, private_node
 from tests.support.proxy import Proxy, proxy
 from tests.support.until import DEADLINE, until
+
+
+@pytest.fixture(autouse=True)
+async def nothing_dies_unseen() -> AsyncIterator[None]:
+    """No task and no callback ends with an error that nobody hears of."""
+    seen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    yield
+    gc.collect()
+    assert not seen
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[PrivateNode]:
+    """A broker of our own, to make trouble with."""
+    try:
+        with private_node(print) as node:
+            yield node
+    except NoBrokerError as error:
+        pytest.skip(f"NOT TESTED: {error}")
 
 
 @pytest.fixture
@@ -315,3 +339,83 @@ async def test_acks_and_stops_on_a_line_that_has_fallen_silent_end_and_what_they
         line.stall(stalling=False)
         await until(lambda: bus.connected)
         assert await consumer.take(10) == []
+
+
+async def test_while_the_broker_is_short_of_memory_publishes_give_up_and_acks_get_through(node: PrivateNode) -> None:
+    async def starve(watermark: str) -> None:
+        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", *watermark.split())
+
+    async def publish() -> bool:
+        """Each body once; whether it was confirmed."""
+        tried.append(str(len(tried)).encode())
+        try:
+            await bus.publish(topology.accepted(), tried[-1])
+        except BusUnavailable:
+            return False
+        confirmed.append(tried[-1])
+        return True
+
+    async def unacked() -> str:
+        said = await asyncio.to_thread(node.ctl, "list_queues", "name", "messages_unacknowledged")
+        return dict(line.split() for line in said.splitlines())[RECORDER.name]
+
+    async def nothing_is_unacked() -> bool:
+        return await unacked() == "0"
+
+    async def refused() -> bool:
+        return not await publish()
+
+    tried: list[bytes] = []
+    confirmed: list[bytes] = []
+    async with (
+        open_bus(node.url, publish_timeout=0.5, heartbeat=1) as bus,
+        bus.consume(RECORDER, prefetch=100) as consumer,
+        bus.consume(DEAD, prefetch=1),
+    ):
+        await until(lambda: bus.connected)
+        assert await publish()
+        held = await consumer.take(1)
+        try:
+            await starve("absolute 1")
+            await until(refused)
+            for _ in range(3):
+                assert await refused()
+            await consumer.ack(held)
+            await until(nothing_is_unacked)
+            # Whoever comes now can consume too.
+            async with open_bus(node.url, publish_timeout=0.5) as another, another.consume(RECORDER, prefetch=1):
+                await until(lambda: another.connected)
+        finally:
+            await starve("0.4")
+        await until(publish)
+        arrived = [delivery.body for delivery in held]
+        async with asyncio.timeout(DEADLINE):
+            while not set(confirmed) <= set(arrived):
+                arrived += [delivery.body for delivery in await consumer.take(100)]
+        assert len(arrived) == len(set(arrived))
+        assert len(arrived) <= len(confirmed) + 1  # at most one was on its way when the broker blocked us
+
+
+async def test_connections_that_the_broker_closes_are_made_anew(node: PrivateNode) -> None:
+    async with open_bus(node.url) as bus, bus.consume(RECORDER, prefetch=100) as consumer:
+
+        async def published(number: int) -> bool:
+            try:
+                await bus.publish(topology.accepted(), str(number).encode())
+            except BusUnavailable:
+                return False
+            return True
+
+        await until(lambda: bus.connected)
+        closing = asyncio.create_task(asyncio.to_thread(node.ctl, "close_all_connections", "trouble"))
+        number = 0
+        arrived: set[int] = set()
+        while not closing.done():
+            number += 1
+            await until(partial(published, number))
+            async with asyncio.timeout(DEADLINE):
+                while number not in arrived:
+                    deliveries = await consumer.take(100)
+                    arrived |= {int(delivery.body) for delivery in deliveries}
+                    await consumer.ack(deliveries)
+        await closing
