@@ -40,9 +40,9 @@ async def background(
                 yield
             finally:
                 stopping = True
-                (stop or task.cancel)()
-                if grace is not None:
-                    asyncio.get_running_loop().call_later(grace, task.cancel)  # which an ended task does not mind
+            (stop or task.cancel)()
+            if grace is not None:
+                asyncio.get_running_loop().call_later(grace, task.cancel)  # which an ended task does not mind
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise

@@ -6,7 +6,7 @@ later was brought by a knock.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,12 +17,23 @@ import pytest
 from pydantic import SecretStr
 
 from m3 import topology
-from m3.bus import Bus, open_bus
+from m3.bus import Bus, Delivery, open_bus
 from m3.door import Door, Watch
-from m3.errors import StartError
-from m3.events import Lane, Message, MessageAccepted, MessageRecorded, encode, reply_id
+from m3.errors import BusUnavailable, StartError, StoreUnavailable, Unstorable
+from m3.events import (
+    Lane,
+    Message,
+    MessageAccepted,
+    MessageRecorded,
+    OutsideSource,
+    TurnFailed,
+    decode,
+    encode,
+    reply_id,
+)
 from m3.settings import Settings
-from m3.store import Store, open_store
+from m3.store import Record, Store, open_store
+from m3.topology import AGENT_USER, CHAT_DEAD, DEAD, Route
 from m3.web import bind
 from services.agent import agent, open_model
 from services.agent.conversation import THREE_PARTIES
@@ -46,6 +57,9 @@ from tests.support.scripted_model import (
 from tests.support.until import DEADLINE, until
 
 KEY = "sk-kept-to-ourselves"
+#: Nobody listens there.
+NO_DATABASE = "postgresql://127.0.0.1:1/room"
+SOURCES: tuple[OutsideSource, ...] = ("user", "api")
 PROMPT = "You are the agent of a test."
 
 
@@ -82,7 +96,11 @@ async def memory_bus() -> AsyncIterator[Bus]:
 @asynccontextmanager
 async def visited(bus: Bus, store: Store) -> AsyncIterator[Visitor]:
     """A room with a recorder, in which nobody answers yet."""
-    async with recorder(bus, store), Door.open("gateway", bus, store) as door, AsyncExitStack() as watches:
+    async with (
+        recorder(bus, store, grace=DEADLINE),
+        Door.open("gateway", bus, store) as door,
+        AsyncExitStack() as watches,
+    ):
         yield Visitor(door, watches)
 
 
@@ -97,7 +115,7 @@ def agents(database_url: str) -> Agents:
 
 @asynccontextmanager
 async def _agents(
-    database_url: str, bus: Bus, model: ScriptedModel, *, count: int = 1, **changed: Any
+    database_url: str, bus: Bus, model: ScriptedModel, *, count: int = 1, grace: float = DEADLINE, **changed: Any
 ) -> AsyncIterator[None]:
     settings = Settings.model_validate(
         {"system_prompt": PROMPT, "sweep_interval": 3600, "turn_timeout": DEADLINE} | changed
@@ -106,8 +124,14 @@ async def _agents(
         for _ in range(count):
             store = await stack.enter_async_context(open_store(database_url, pool_size=3))
             client = await stack.enter_async_context(client_of(model.url, turn_timeout=settings.turn_timeout))
-            await stack.enter_async_context(agent(bus, store, client, settings))
+            await stack.enter_async_context(agent(bus, store, client, settings, grace=grace))
         yield
+
+
+async def work(agent: AbstractAsyncContextManager[None], over: asyncio.Event) -> None:
+    """Have the agent work until it is told to stop."""
+    async with agent:
+        await over.wait()
 
 
 def client_of(url: str, turn_timeout: float = DEADLINE) -> AbstractAsyncContextManager[Model]:
@@ -494,17 +518,14 @@ async def test_a_reply_is_recorded_as_the_database_can_keep_it(
 async def test_what_an_agent_left_in_the_middle_of_a_turn_is_answered_by_another_once(
     bus: Bus, store: Store, agents: Agents
 ) -> None:
-    async def work(model: ScriptedModel) -> None:
-        async with agents(bus, model):
-            await asyncio.Event().wait()
-
+    never = asyncio.Event()
     async with (
         scripted_model(lambda _: keeps_silent()) as stuck,
         scripted_model(repeats) as willing,
         visited(bus, store) as visitor,
         asyncio.TaskGroup() as group,
     ):
-        stopped = group.create_task(work(stuck))
+        stopped = group.create_task(work(agents(bus, stuck), never))
         said = await visitor.say("hi")
         await until(lambda: len(stuck.asked) == 1)
         stopped.cancel()
@@ -513,7 +534,7 @@ async def test_what_an_agent_left_in_the_middle_of_a_turn_is_answered_by_another
         assert left
         assert left.fate == "pending"
 
-        other = group.create_task(work(willing))
+        other = group.create_task(work(agents(bus, willing), never))
         assert (await visitor.outcome(said)).fate == "answered"
         assert await spoken(store) == ["hi", "heard [user] hi"]
         other.cancel()
@@ -522,10 +543,7 @@ async def test_what_an_agent_left_in_the_middle_of_a_turn_is_answered_by_another
 async def test_the_knock_of_an_agent_that_left_goes_to_one_that_is_there(
     bus: Bus, store: Store, agents: Agents
 ) -> None:
-    async def work(model: ScriptedModel) -> None:
-        async with agents(bus, model):
-            await asyncio.Event().wait()
-
+    never = asyncio.Event()
     released = asyncio.Event()
     script = lambda body: holds(released, repeats(body))  # noqa: E731  # as above
     async with (
@@ -534,7 +552,7 @@ async def test_the_knock_of_an_agent_that_left_goes_to_one_that_is_there(
         visited(bus, store) as visitor,
         asyncio.TaskGroup() as group,
     ):
-        workers = {model.url: group.create_task(work(model)) for model in (one, other)}
+        workers = {model.url: group.create_task(work(agents(bus, model), never)) for model in (one, other)}
         filling = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(20)]
         await until(lambda: bool(one.asked and other.asked))  # both are at work
         said = await visitor.say("whose will it be?")
@@ -555,7 +573,7 @@ async def test_what_was_recorded_without_a_knock_is_found_at_the_start(
 ) -> None:
     waiting = [accepted("one", "a"), accepted("two", "a"), accepted("three", "b", "api")]
     await store.record(waiting, [])
-    async with scripted_model(repeats) as model, recorder(memory_bus, store), agents(memory_bus, model):
+    async with scripted_model(repeats) as model, recorder(memory_bus, store, grace=DEADLINE), agents(memory_bus, model):
         await until(lambda: _all_answered(store, waiting))
         assert await spoken(store, "a") == ["one", "two", "heard [user] one", "heard [user] two"]
         assert await spoken(store, "b") == ["three", "heard [api] three"]
@@ -585,7 +603,7 @@ async def test_a_reply_that_nobody_records_is_handed_in_until_somebody_does_and_
         async with agents(memory_bus, model, record_timeout=0.05):
             for _ in range(3):
                 await nobody.ack(await nobody.take(1))  # lost
-            async with recorder(memory_bus, store):
+            async with recorder(memory_bus, store, grace=DEADLINE):
                 await until(lambda: _all_answered(store, [waiting]))
         assert model.prompts == ["[user] hi"]
         assert await spoken(store) == ["hi", "heard [user] hi"]
@@ -600,17 +618,12 @@ async def test_two_agents_that_both_answered_leave_one_reply(
         scripted_model(lambda body: says(f"from the second to {prompt(body)}")) as second,
         visited(memory_bus, store) as visitor,
     ):
-        async with agents(memory_bus, first):
+        async with agents(memory_bus, first, agent_concurrency=1):  # it takes no second knock
             said = await visitor.say("hi")
             await until(lambda: len(first.asked) == 1)
             await _end_lock_sessions(database_url)  # the thread is free though the first agent is at it
             async with agents(memory_bus, second):
-
-                async def second_heard_a_knock() -> bool:
-                    await memory_bus.publish(topology.knocked("thread"), encode([]))  # either may get it
-                    return bool(second.asked)
-
-                await until(second_heard_a_knock)
+                await memory_bus.publish(topology.knocked("user", "thread"), encode([]))
                 assert (await visitor.outcome(said)).fate == "answered"
             released.set()
             assert (await visitor.ask("go on")).fate == "answered"
@@ -618,9 +631,234 @@ async def test_two_agents_that_both_answered_leave_one_reply(
         assert await spoken(store) == ["hi", "from the second to [user] hi", "go on", "from the first"]
 
 
+# ---- Outcomes that are not recorded
+
+
+class Particular(Store):
+    """As a database that refuses one reply for good."""
+
+    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        if any(message.content == "heard [user] one" for message in accepted):
+            raise Unstorable("not that")
+        return await super().record(accepted, failed)
+
+
+async def test_a_reply_that_cannot_be_recorded_fails_its_turn_and_the_thread_goes_on(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 1)
+    async with (
+        scripted_model(repeats) as model,
+        visited(bus, Particular(store._pool, store._url)) as visitor,
+        agents(bus, model, record_timeout=0.3),
+    ):
+        refused = await visitor.ask("one")
+        assert (refused.fate, refused.reason) == ("failed", "The reply could not be recorded.")
+        assert (await visitor.ask("two")).fate == "answered"
+        assert model.prompts == ["[user] one", "[user] two"]
+
+
+async def test_no_reply_is_given_up_while_the_database_is_away(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: Store) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
+    waiting = accepted("hi")
+    await store.record([waiting], [])
+    async with scripted_model(repeats) as model, memory_bus.consume(topology.RECORDER, prefetch=10) as nobody:
+        with monkeypatch.context() as outage:
+            outage.setattr(Store, "ping", away)
+            async with agents(memory_bus, model, record_timeout=0.02):
+                for _ in range(5):  # handed in again and again
+                    (handed_in,) = await nobody.take(1)
+                    (outcome,) = decode(handed_in.body)
+                    assert isinstance(outcome, MessageAccepted)
+                    await nobody.ack([handed_in])
+                async with recorder(memory_bus, store, grace=DEADLINE):
+                    await until(lambda: _all_answered(store, [waiting]))
+        assert model.prompts == ["[user] hi"]
+
+
+async def test_a_thread_whose_outcome_nobody_records_is_let_go_and_taken_up_again(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
+    waiting = accepted("hi")
+    await store.record([waiting], [])
+    async with (
+        scripted_model(repeats) as model,
+        memory_bus.consume(topology.RECORDER, prefetch=100) as nobody,
+        agents(memory_bus, model, record_timeout=0.01),
+    ):
+        await until(lambda: len(model.asked) == 2)
+        kinds = [event.type for delivery in await nobody.take(2) for event in decode(delivery.body)]
+        assert kinds == ["message_accepted", "turn_failed"]
+        nobody.stop()
+        async with recorder(memory_bus, store, grace=DEADLINE):
+            await until(lambda: _is_settled(store, waiting))
+
+
+# ---- Agents that stop, and threads that never fall quiet
+
+
+async def test_a_turn_that_runs_at_the_stop_is_finished(bus: Bus, store: Store, agents: Agents) -> None:
+    over, released = asyncio.Event(), asyncio.Event()
+    script = lambda body: holds(released, repeats(body))  # noqa: E731  # as above
+    async with scripted_model(script) as model, visited(bus, store) as visitor, asyncio.TaskGroup() as group:
+        leaving = group.create_task(work(agents(bus, model), over))
+        said = await visitor.say("hi")
+        await until(lambda: len(model.asked) == 1)
+        over.set()
+        await until(_is_stopping)
+        released.set()
+        await leaving
+        assert [message.fate for message in await store.latest("thread", 2)] == ["answered", None]
+        assert (await visitor.outcome(said)).fate == "answered"
+
+
+async def test_what_an_agent_that_stops_does_not_begin_is_answered_by_another_at_once(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it fetched and has no place for, what it never fetched, and what came in its thread meanwhile."""
+    monkeypatch.setattr("services.agent.worker._sweep", lambda *_: asyncio.Event().wait())
+    over, released = asyncio.Event(), asyncio.Event()
+    async with (
+        scripted_model(lambda body: holds(released, repeats(body))) as busy,
+        scripted_model(repeats) as willing,
+        visited(bus, store) as visitor,
+        asyncio.TaskGroup() as group,
+    ):
+        leaving = group.create_task(work(agents(bus, busy, agent_concurrency=1), over))
+        begun = await visitor.say("begun")
+        await until(lambda: len(busy.asked) == 1)
+        elsewhere = [await visitor.say("hi", f"{source}-{number}", source) for source in SOURCES for number in range(3)]
+        later = await visitor.say("later")
+        over.set()
+        await until(_is_stopping)
+        async with agents(bus, willing):
+            for message_id in elsewhere:
+                assert (await visitor.outcome(message_id)).fate == "answered"
+            assert not leaving.done()
+            released.set()
+            assert (await visitor.outcome(begun)).fate == "answered"
+            assert (await visitor.outcome(later)).fate == "answered"
+            await leaving
+        assert busy.prompts == ["[user] begun"]
+        assert sorted(willing.prompts) == sorted(["[user] hi"] * 3 + ["[api] hi"] * 3 + ["[user] later"])
+        assert await spoken(store) == ["begun", "later", "heard [user] begun", "heard [user] later"]
+
+
+async def test_a_turn_that_does_not_end_within_the_grace_goes_to_another(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    over = asyncio.Event()
+    async with (
+        scripted_model(lambda _: keeps_silent()) as stuck,
+        scripted_model(repeats) as willing,
+        visited(bus, store) as visitor,
+        asyncio.TaskGroup() as group,
+    ):
+        leaving = group.create_task(work(agents(bus, stuck, grace=0.1), over))
+        said = await visitor.say("hi")
+        await until(lambda: len(stuck.asked) == 1)
+        over.set()
+        await asyncio.wait_for(leaving, DEADLINE)
+        async with agents(bus, willing):
+            assert (await visitor.outcome(said)).fate == "answered"
+        assert await spoken(store) == ["hi", "heard [user] hi"]
+
+
+async def test_agents_that_are_stopped_again_and_again_hand_their_knocks_on_and_none_counts_as_failed(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More often than the delivery limit, each time with a full prefetch; what they lack to begin is a database."""
+    monkeypatch.setattr("services.agent.worker.RETRY_INTERVAL", 0.01)
+    prefetch = Settings().agent_concurrency
+    async with scripted_model(repeats) as model, visited(bus, store) as visitor:
+        said = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(prefetch)]
+        for _ in range(10):
+            async with _agents(NO_DATABASE, bus, model):
+                await until(lambda: _knocks() == prefetch)
+        knocks = await _waiting_knocks(bus, prefetch)
+        assert {knock.key for knock in knocks} == {f"user.thread-{number}" for number in range(prefetch)}
+        assert not any(knock.redelivered for knock in knocks)
+        async with agents(bus, model):
+            for message_id in said:
+                assert (await visitor.outcome(message_id)).fate == "answered"
+    await bus.publish(Route(CHAT_DEAD.name, "", must_arrive=True), b"the first")
+    async with bus.consume(DEAD, prefetch=1) as dead:
+        assert [letter.body for letter in await dead.take(1)] == [b"the first"]
+
+
+async def test_a_knock_that_cannot_be_handed_on_at_the_stop_comes_again(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: Route, __: bytes) -> None:
+        raise BusUnavailable("away")
+
+    publish = bus.publish
+    async with scripted_model(repeats) as model, visited(bus, store) as visitor:
+        await visitor.say("hi")
+        async with _agents(NO_DATABASE, bus, model):
+            await until(lambda: _knocks() == 1)
+            monkeypatch.setattr(bus, "publish", away)
+    monkeypatch.setattr(bus, "publish", publish)
+    assert [knock.redelivered for knock in await _waiting_knocks(bus, 1)] == [True]
+
+
+async def test_a_thread_that_does_not_fall_quiet_lets_others_have_their_turn(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.worker.MAX_HOLD", 0.1)
+
+    def takes_its_time(body: dict[str, Any]) -> Behaviour:
+        async def behave(writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(0.15)
+            await repeats(body)(writer)
+
+        return behave
+
+    busy, quiet = [accepted(f"busy {number}", "busy") for number in range(3)], accepted("quiet", "quiet")
+    await store.record([*busy, quiet], [])
+    async with (
+        scripted_model(takes_its_time) as model,
+        recorder(bus, store, grace=DEADLINE),
+        agents(bus, model, agent_concurrency=1),
+    ):
+        await until(lambda: _all_answered(store, [*busy, quiet]))
+        assert model.prompts.index("[user] quiet") < model.prompts.index("[user] busy 2")
+        assert len(model.prompts) == 4
+
+
 async def _all_answered(store: Store, messages: list[MessageAccepted]) -> bool:
     found = [await store.message(message.message_id) for message in messages]
     return all(message and message.fate == "answered" for message in found)
+
+
+async def _is_settled(store: Store, message: MessageAccepted) -> bool:
+    found = await store.message(message.message_id)
+    return found is not None and found.fate != "pending"
+
+
+async def _waiting_knocks(bus: Bus, count: int) -> list[Delivery]:
+    """So many knocks from the queue, to which they go back."""
+    knocks: list[Delivery] = []
+    async with bus.consume(AGENT_USER, prefetch=count) as looker, asyncio.timeout(DEADLINE):
+        while len(knocks) < count:
+            knocks += await looker.take(count)
+    return knocks
+
+
+def _is_stopping() -> bool:
+    """Whether the agent of this process has begun to stop: first of all it sweeps no more."""
+    return "agent sweep" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+def _knocks() -> int:
+    """How many knocks the agents of this process have in hand."""
+    return sum(task.get_name().startswith("knock ") for task in asyncio.all_tasks())
 
 
 async def _end_lock_sessions(database_url: str) -> None:

@@ -107,17 +107,17 @@ async def test_work_that_does_not_heed_the_stop_within_the_grace_is_cancelled() 
     assert work.end == "cancelled"
 
 
-async def test_an_error_of_the_block_waits_for_no_grace() -> None:
-    work = Work()
+async def test_an_error_of_the_block_calls_no_stop_and_waits_for_no_grace() -> None:
+    work, stops = Work(), asyncio.Event()
 
     async def block() -> None:
-        async with background("work", work.run(), stop=lambda: None, grace=3600):
+        async with background("work", work.run(), stop=stops.set, grace=3600):
             await work.started.wait()
             raise ValueError("block")
 
     with pytest.raises(ValueError, match="block"):
         await asyncio.wait_for(block(), DEADLINE)
-    assert work.end == "cancelled"
+    assert (work.end, stops.is_set()) == ("cancelled", False)
 
 
 async def test_an_error_of_the_work_while_it_stops_is_heard() -> None:
