@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test check format bench faults lock clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ format: .venv/dev ## Lay the code out
 
 bench: .venv/dev ## Measure: median round trip and idle CPU, embedded and over RabbitMQ
 	@exec $(BIN)/python -m bench.roundtrip
+
+faults: .venv/dev ## Kill, freeze and cut off everything under load, most of an hour; ONLY=<name> for one fault
+	@exec $(BIN)/python -m tests.faults $(ONLY)
 
 lock: .venv/dev ## Pin the dependencies anew (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

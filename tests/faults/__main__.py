@@ -10,8 +10,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 
-import uvloop
-
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.load import Plan
 from tests.faults.report import Page, row, say
@@ -30,7 +28,7 @@ def main() -> None:
         sys.exit(f"No fault is named {', '.join(unheard)}. There are: {', '.join([*names, SOAK])}.")
     plan = Plan(seed=int(os.environ.get("SEED", "1")), rate=float(os.environ.get("RATE", str(Plan.rate))))
     try:
-        sys.exit(uvloop.run(_run(wanted, plan)))
+        sys.exit(asyncio.run(_run(wanted, plan)))
     except NoBrokerError as error:
         sys.exit(str(error))
 

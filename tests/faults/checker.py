@@ -22,7 +22,7 @@ class Said:
     message_id: str | None = None
     seq: int | None = None
     #: The reply that a POST was answered with.
-    reply_seq: int | None = None
+    reply_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,6 @@ def _recorded(log: Log) -> Iterator[Violation]:
     for row in log.rows:
         if not row.is_reply:
             by_content[row.content].append(row)
-    by_number = {(row.thread, row.seq): row for row in log.rows}
     known = {said.content for said in log.said}
     for said in log.said:
         rows = by_content[said.content]
@@ -126,24 +125,26 @@ def _recorded(log: Log) -> Iterator[Violation]:
             yield Violation("doubled", f"{name} is recorded {len(rows)} times")
         if said.verdict == "refused" and rows:
             yield Violation("refused but recorded", name)
-        if said.verdict != "acknowledged":
-            continue
-        if not rows:
-            yield Violation("lost", f"{name}, acknowledged as {said.message_id}")
-            continue
-        row = rows[0]
-        if (row.thread, row.message_id) != (said.thread, said.message_id) or said.seq not in {None, row.seq}:
-            yield Violation(
-                "not as acknowledged",
-                f"{name}: {said.message_id} number {said.seq} was acknowledged, "
-                f"{row.message_id} number {row.seq} in {row.thread} is recorded",
-            )
-        if said.reply_seq is not None:
-            reply = by_number.get((said.thread, said.reply_seq))
-            if reply is None or said.message_id not in reply.in_reply_to:
-                yield Violation("wrong reply", f"{name} was answered with number {said.reply_seq}")
+        if said.verdict == "acknowledged":
+            yield from _kept(name, said, rows)
     for content in by_content.keys() - known:
         yield Violation("never said", f"{content[:60]!r} is recorded")
+
+
+def _kept(name: str, said: Said, rows: Sequence[Row]) -> Iterator[Violation]:
+    """An acknowledged message is there as it was acknowledged, and so is the reply that came with it."""
+    if not rows:
+        yield Violation("lost", f"{name}, acknowledged as {said.message_id}")
+        return
+    row = rows[0]
+    if (row.thread, row.message_id) != (said.thread, said.message_id) or said.seq not in {None, row.seq}:
+        yield Violation(
+            "not as acknowledged",
+            f"{name}: {said.message_id} number {said.seq} was acknowledged, "
+            f"{row.message_id} number {row.seq} in {row.thread} is recorded",
+        )
+    if said.reply_id != (row.reply_id if said.reply_id else None):
+        yield Violation("wrong reply", f"{name} was answered with {said.reply_id}, recorded is {row.reply_id}")
 
 
 def _numbers(thread: str, rows: Sequence[Row], head: int) -> Iterator[Violation]:
@@ -173,19 +174,21 @@ def _fates(rows: Sequence[Row]) -> Iterator[Violation]:
         if row.is_reply and not set(row.in_reply_to) & ids:
             yield Violation("reply to nothing", f"{row.thread}: number {row.seq}")
     for row in rows:
-        if row.is_reply:
-            continue
-        name = f"{row.thread}: number {row.seq}"
-        if row.fate == "pending":
-            yield Violation("pending", name)
-        wanted = 1 if row.fate == "answered" else 0
-        if len(replies[row.message_id]) != wanted:
-            yield Violation("replies", f"{name} is {row.fate} and has {len(replies[row.message_id])} replies")
-        for reply in replies[row.message_id]:
-            if reply.thread != row.thread or reply.content != REPLY + row.content:
-                yield Violation("wrong reply", f"{name} has the reply {reply.content[:60]!r} in {reply.thread}")
-            if row.fate == "answered" and row.reply_id != reply.message_id:
-                yield Violation("wrong reply", f"{name} names {row.reply_id}, its reply is {reply.message_id}")
+        if not row.is_reply:
+            yield from _fate(row, replies[row.message_id])
+
+
+def _fate(row: Row, replies: Sequence[Row]) -> Iterator[Violation]:
+    name = f"{row.thread}: number {row.seq}"
+    if row.fate == "pending":
+        yield Violation("pending", name)
+    if len(replies) != (row.fate == "answered"):
+        yield Violation("replies", f"{name} is {row.fate} and has {len(replies)} replies")
+    for reply in replies:
+        if reply.thread != row.thread or reply.content != REPLY + row.content:
+            yield Violation("wrong reply", f"{name} has the reply {reply.content[:60]!r} in {reply.thread}")
+        if row.fate == "answered" and row.reply_id != reply.message_id:
+            yield Violation("wrong reply", f"{name} names {row.reply_id}, its reply is {reply.message_id}")
 
 
 def _pushed(heard: Heard, rows: Sequence[Row], said: Sequence[Said]) -> Iterator[Violation]:
@@ -286,6 +289,6 @@ def _difference(got: Sequence[tuple[int, str]], wanted: Sequence[tuple[int, str]
 
 
 def _some(values: Iterable[object]) -> str:
-    listed = sorted(values, key=lambda value: (isinstance(value, str), value))  # type: ignore[operator, return-value, arg-type]
+    listed = sorted(map(str, values), key=lambda value: (len(value), value))
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return ", ".join(map(str, listed[:5])) + more
+    return ", ".join(listed[:5]) + more

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import aio_pika
@@ -196,12 +197,11 @@ async def delay(scene: Scene, server: str) -> None:
 
 
 async def memory_alarm(scene: Scene) -> None:
-    ctl = partial(asyncio.to_thread, scene.broker.ctl, "set_vm_memory_high_watermark")
-    await ctl("absolute", "1")
+    await asyncio.to_thread(scene.broker.ctl, "set_vm_memory_high_watermark", "absolute", "1")
     try:
         await scene.watch_outage(20, "broker", noticeable=False)
     finally:
-        await ctl("0.4")
+        await asyncio.to_thread(scene.broker.ctl, "set_vm_memory_high_watermark", "0.4")
 
 
 #: What no service understands. The recorder must put these aside; those whom a queue only knocks may drop them.
@@ -342,8 +342,7 @@ def _deaf_socket(address: str, thread: str) -> sockets.socket:
 def rss(pid: int) -> int:
     """Resident memory of a process, in bytes; 0 where it ended."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 
@@ -375,7 +374,9 @@ FAULTS = [
     Fault("broker-reset", "connections to the broker are reset, 15 times", partial(reset, server="broker")),
     Fault("broker-delayed", "the broker is 100 ms away, each way", partial(delay, server="broker")),
     Fault(
-        "database-swallowed", "what goes to and from the database vanishes for 30 s", partial(swallow, server="database")
+        "database-swallowed",
+        "what goes to and from the database vanishes for 30 s",
+        partial(swallow, server="database"),
     ),
     Fault("database-reset", "connections to the database are reset, 15 times", partial(reset, server="database")),
     Fault("database-delayed", "the database is 100 ms away, each way", partial(delay, server="database")),

@@ -62,7 +62,7 @@ class Load:
         self.threads = [f"{self.name}:{number}" for number in range(self.plan.threads)]
         self._count = 0
         self._stopped = asyncio.Event()
-        self._resting = asyncio.Event()
+        self.resting = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,7 +82,7 @@ class Load:
                         yield
                     finally:
                         self._stopped.set()
-                self._resting.set()
+                self.resting.set()
                 await self._rest()
             finally:
                 for task in listeners:
@@ -158,9 +158,7 @@ class Load:
 
 
 async def _rows(connection: Any, name: str) -> list[Row]:
-    rows = await connection.fetch(
-        "SELECT * FROM dialogue WHERE thread_id LIKE $1 ORDER BY thread_id, seq", f"{name}:%"
-    )
+    rows = await connection.fetch("SELECT * FROM dialogue WHERE thread_id LIKE $1 ORDER BY thread_id, seq", f"{name}:%")
     return [
         Row(
             row["thread_id"],
@@ -277,7 +275,7 @@ class _Poster:
                 begun,
                 answer.get("message_id"),
                 answer.get("seq"),
-                answer.get("reply_seq"),
+                answer.get("reply_id"),
             )
         )
 
@@ -399,14 +397,14 @@ class _Listener:
         sitting = Sitting(self._last, now())
         self.heard.sittings.append(sitting)
         leaves = now() + self._random.uniform(2, 6) if self._manner == "flapping" else float("inf")
-        while now() < leaves or self._load._resting.is_set():
+        while now() < leaves or self._load.resting.is_set():
             try:
-                async with asyncio.timeout(min(leaves - now(), 3600) if not self._load._resting.is_set() else 3600):
+                async with asyncio.timeout(min(leaves - now(), 3600) if not self._load.resting.is_set() else 3600):
                     text = await connection.recv()
             except TimeoutError:
                 continue
             self._take(sitting, json.loads(text))
-            if self._manner == "slow" and not self._load._resting.is_set():
+            if self._manner == "slow" and not self._load.resting.is_set():
                 await asyncio.sleep(self._random.uniform(0, 0.1))
 
     def _take(self, sitting: Sitting, frame: dict[str, Any]) -> None:

@@ -144,9 +144,7 @@ class Outage:
     async def socket_stays_open(self) -> AsyncIterator[None]:
         """A socket at each pusher, opened before, which must outlive the block."""
         async with AsyncExitStack() as stack:
-            sockets = [
-                await stack.enter_async_context(_socket(pusher, "probe:stays")) for pusher in self.room.pushers
-            ]
+            sockets = [await stack.enter_async_context(_socket(pusher, "probe:stays")) for pusher in self.room.pushers]
             yield
             for socket in sockets:
                 try:

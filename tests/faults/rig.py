@@ -61,7 +61,7 @@ class Service:
         code = self.process.wait()
         wrong = None if self._sentenced or code == 0 else f"{self.name} ended by itself with {code}"
         if wrong:
-            print(f"[faults] {wrong}: {self.process.said[-3000:]}", file=sys.stderr)
+            _say(f"{wrong}:\n{self.process.said[-12_000:]}".replace("\\n", "\n"))
         self._sentenced = False
         self.process = Process(self.command, self._settings)
         return wrong
@@ -150,7 +150,6 @@ async def cluster(*, proxied: bool = True, **settings: str) -> AsyncIterator[Roo
 async def embedded(**settings: str) -> AsyncIterator[Room]:
     """The whole room in one process."""
     with tempfile.TemporaryDirectory(prefix="m3-faults-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # as root the database runs as another user
         data = Path(folder) / "data"
         async with _running(("up",), {"DATA_DIR": str(data)} | settings) as room:
             room.data = data

@@ -14,7 +14,7 @@ THREES_REPLY = Row("t", 6, 6, "r3", REPLY + "three", None, in_reply_to=("m3",))
 ROWS = (ONE, ONES_REPLY, TWO, THREE, THREES_REPLY)
 
 SAID = (
-    Said("t", "one", "acknowledged", 10, "m1", 1, 2),
+    Said("t", "one", "acknowledged", 10, "m1", 1, "r1"),
     Said("t", "two", "acknowledged", 20, "m2", 3),
     Said("t", "three", "unknown", 30),
     Said("t", "four", "refused", 40),
@@ -83,7 +83,7 @@ def test_a_room_that_kept_its_promises_has_no_violation() -> None:
         ("not as acknowledged", replace(GOOD, said=(replace(SAID[0], seq=3), *SAID[1:]))),
         ("not as acknowledged", replace(GOOD, said=(replace(SAID[0], message_id="m2"), *SAID[1:]))),
         ("not as acknowledged", replace(GOOD, said=(replace(SAID[0], thread="u"), *SAID[1:]))),
-        ("wrong reply", replace(GOOD, said=(replace(SAID[0], reply_seq=6), *SAID[1:]))),
+        ("wrong reply", replace(GOOD, said=(replace(SAID[0], reply_id="r3"), *SAID[1:]))),
         ("numbers", replace(GOOD, heads={"t": 7})),
         ("numbers", replace(GOOD, heads={"t": 5})),
         ("numbers", replace(GOOD, heads={})),

@@ -18,13 +18,14 @@ DEADLINE = 60
 
 
 class Database:
-    """A server on a data folder. It listens on the loopback address alone."""
+    """A server on the data folder of one that runs just now and has to end first. It listens on the loopback address
+    alone."""
 
-    def __init__(self, folder: Path, pg_ctl: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         (self.port,) = free_ports(1)
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self._folder = folder
-        self._pg_ctl = pg_ctl
+        self._pg_ctl = Path(f"/proc/{self.postmaster}/exe").resolve().with_name("pg_ctl")
         self._owner = folder.stat().st_uid
 
     def start(self) -> None:
@@ -75,12 +76,8 @@ class Database:
 async def private_database() -> AsyncIterator[Database]:
     """A server with an empty database. Its folder is made by the embedded server, whose programs it uses too."""
     with tempfile.TemporaryDirectory(prefix="m3-postgres-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # as root another user owns what is inside
-        data = Path(folder) / "postgres"
         async with embedded_postgres(Path(folder)):
-            first = int((data / "postmaster.pid").read_text().split()[0])
-            pg_ctl = Path(f"/proc/{first}/exe").resolve().with_name("pg_ctl")
-        database = Database(data, pg_ctl)
+            database = Database(Path(folder) / "postgres")
         await asyncio.to_thread(database.start)
         try:
             yield database

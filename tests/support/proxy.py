@@ -59,7 +59,7 @@ class Proxy:
         self._writers -= {writer, onward_writer}
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # uvloop's word for a connection that was cut meanwhile
             while data := await reader.read(64 * 1024):
                 await self._flowing.wait()
                 if self._swallowing:
