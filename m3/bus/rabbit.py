@@ -193,13 +193,26 @@ class _Attachment:
             await self._start(channel)
 
     async def detach(self) -> None:
-        if self._link and self._channel:
-            with suppress(*_BROKEN), _heard():
-                async with asyncio.timeout(COMMAND_TIMEOUT):
-                    await self._link.close_channel(self._channel)
+        if self._link and self._channel and not self._link.lost.is_set():
+            async with self._or_lose_the_link():
+                await self._link.close_channel(self._channel)
 
     async def _start(self, channel: AbstractChannel) -> None:
         raise NotImplementedError
+
+    @asynccontextmanager
+    async def _or_lose_the_link(self) -> AsyncIterator[None]:
+        """Around what must reach the broker: as long as the link lives, what got lost would never be made good."""
+        link = self._link
+        sent = False
+        try:
+            with suppress(*_BROKEN), _heard():
+                async with asyncio.timeout(COMMAND_TIMEOUT):
+                    yield
+                    sent = True
+        finally:
+            if link and not sent:
+                link.lost.set()
 
 
 class RabbitBus:
@@ -374,20 +387,6 @@ class RabbitConsumer(_Attachment):
                 log.warning("dead letter not handed in", reason=str(error))
             else:
                 await self.ack([delivery])
-
-    @asynccontextmanager
-    async def _or_lose_the_link(self) -> AsyncIterator[None]:
-        """Around what must reach the broker: while the link lives, a lost ack would never be made good."""
-        link = self._link
-        sent = False
-        try:
-            with suppress(*_BROKEN), _heard():
-                async with asyncio.timeout(COMMAND_TIMEOUT):
-                    yield
-                    sent = True
-        finally:
-            if link and not sent:
-                link.lost.set()
 
     async def _hear(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
         if channel is not self._channel:
