@@ -1,0 +1,111 @@
+"""Agents and recorders as real processes, stopped while they work."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import aio_pika
+import httpx2
+import pytest
+
+from m3.topology import DEAD, Queue
+from tests.support.client import client, history, post
+from tests.support.processes import Process
+from tests.support.scripted_model import holds, keeps_silent, prompt, says, scripted_model
+from tests.support.until import DEADLINE, until
+
+#: What an agent logs at its stop.
+STOPPING = "agent stops"
+THREADS = 10
+ROUNDS = 30
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def servers(broker_url: str, database_url: str) -> dict[str, str]:
+    """The settings that all services share."""
+    return {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
+
+
+async def test_an_agent_that_is_stopped_finishes_its_turn(start: Start, servers: dict[str, str]) -> None:
+    released = asyncio.Event()
+    async with scripted_model(lambda _: holds(released, says("at last"))) as model:
+        gateway, _ = start("gateway", **servers), start("recorder", **servers)
+        agent = start("agent", **servers, LLM_BASE_URL=model.url)
+        async with client(gateway.address()) as http, asyncio.TaskGroup() as group:
+            answer = group.create_task(post(http, "hello"))
+            await until(lambda: len(model.asked) == 1)
+            agent.signal(signal.SIGTERM)
+            await until(lambda: STOPPING in agent.said)
+            released.set()
+            assert (await answer)["response"] == "at last"
+            assert await asyncio.to_thread(agent.wait) == 0, agent.said
+
+
+async def test_a_model_that_never_answers_does_not_keep_an_agent_and_another_has_the_rest(
+    start: Start, servers: dict[str, str]
+) -> None:
+    async with (
+        scripted_model(lambda _: keeps_silent()) as silent,
+        scripted_model(lambda body: says(f"heard {prompt(body)}")) as willing,
+    ):
+        gateway, _ = start("gateway", **servers), start("recorder", **servers)
+        leaver = start("agent", **servers, LLM_BASE_URL=silent.url, TURN_TIMEOUT="3", GRACE="1", AGENT_CONCURRENCY="1")
+        async with client(gateway.address()) as http:
+            for message, thread in (("stuck", "one"), ("behind it", "one"), ("elsewhere", "two"), ("and there", "six")):
+                await _say(http, message, thread)
+            await until(lambda: len(silent.asked) == 1)
+            leaver.signal(signal.SIGTERM)
+            await until(lambda: STOPPING in leaver.said)
+            start("agent", **servers, LLM_BASE_URL=willing.url)
+            assert await asyncio.to_thread(leaver.wait, DEADLINE) == 0, leaver.said
+            await until(lambda: _all_settled(http, "one", "two", "six"))
+            assert [message["reason"] for message in await history(http, "one") if message["fate"] == "failed"] == [
+                "The model took longer than 3 seconds."
+            ]
+        assert silent.prompts == ["[user] stuck"]
+        assert sorted(willing.prompts) == ["[user] and there", "[user] behind it", "[user] elsewhere"]
+
+
+async def test_a_recorder_that_is_stopped_under_load_loses_nothing(start: Start, servers: dict[str, str]) -> None:
+    gateway, leaver, stayer = start("gateway", **servers), start("recorder", **servers), start("recorder", **servers)
+    leaver.started()
+    stayer.started()
+    async with client(gateway.address()) as http, asyncio.TaskGroup() as group:
+
+        async def talk(thread: str) -> None:
+            for number in range(ROUNDS):
+                await _say(http, f"{thread} {number}", thread)
+
+        threads = [f"thread-{number}" for number in range(THREADS)]
+        talks = [group.create_task(talk(thread)) for thread in threads]
+        await until(lambda: _head_is(http, threads[0], ROUNDS // 3))
+        assert await asyncio.to_thread(leaver.stop) == 0, leaver.said
+        assert not all(talk.done() for talk in talks)
+        await asyncio.gather(*talks)
+        for thread in threads:
+            recorded = [(message["seq"], message["content"]) for message in await history(http, thread)]
+            assert recorded == [(number + 1, f"{thread} {number}") for number in range(ROUNDS)]
+    assert await _waiting(servers["BROKER_URL"], DEAD) == 0
+
+
+async def _say(http: httpx2.AsyncClient, message: str, thread_id: str) -> None:
+    """Have a message recorded, without waiting for its reply."""
+    said = {"message": message, "thread_id": thread_id}
+    response = await http.post("/api/chat", json=said, headers={"Prefer": "respond-async"})
+    assert response.status_code == 202, response.text
+
+
+async def _all_settled(http: httpx2.AsyncClient, *threads: str) -> bool:
+    return "pending" not in {message["fate"] for thread in threads for message in await history(http, thread)}
+
+
+async def _head_is(http: httpx2.AsyncClient, thread_id: str, number: int) -> bool:
+    return len(await history(http, thread_id)) >= number
+
+
+async def _waiting(broker_url: str, queue: Queue) -> int:
+    """How many messages wait in the queue."""
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        return (await channel.declare_queue(queue.name, passive=True)).declaration_result.message_count or 0
