@@ -27,7 +27,6 @@ from websockets.asyncio.client import connect
 from bench import cpu
 from m3.settings import Settings
 from m3.store.embedded import embedded_postgres
-from m3.web.server import PING_INTERVAL
 from tests.support.broker import NoBrokerError, running_broker
 from tests.support.client import client, post
 from tests.support.processes import Process, processes
@@ -47,7 +46,7 @@ SOCKETS = 100
 REST = 10.0
 #: Seconds of one measure of CPU use: a multiple of the times between an agent's sweeps and between a socket's pings,
 #: so that it holds as many of both wherever it begins.
-WINDOW = lcm(int(Settings.model_fields["sweep_interval"].default), int(PING_INTERVAL))
+WINDOW = lcm(*(int(Settings.model_fields[name].default) for name in ("sweep_interval", "ping_interval")))
 #: Seconds that any question to the broker may take.
 BROKER_TIMEOUT = 10.0
 

@@ -56,6 +56,9 @@ _REFUSALS = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+#: What asyncpg raises of a connection that lost track of itself, as where the server went away in the middle.
+_CONFUSED = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 log = structlog.get_logger(__name__)
 
 
@@ -75,7 +78,7 @@ def _translated() -> Iterator[None]:
         yield
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         raise Unstorable(f"The database refuses this: {error}.") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.PostgresError, *_CONFUSED, OSError, TimeoutError) as error:
         raise StoreUnavailable(f"The database did not do it: {type(error).__name__}.") from error
 
 
@@ -189,7 +192,11 @@ class Store:
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
         with _translated():
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
-                yield connection
+                try:
+                    yield connection
+                except _CONFUSED:
+                    connection.terminate()  # the pool would hand it out again
+                    raise
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:

@@ -3,58 +3,27 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from m3 import topology
 from m3.bus import Bus, open_bus
-from m3.door import Door
 from m3.errors import Unroutable
-from m3.events import Message, MessageAccepted, MessageRecorded, encode
-from m3.settings import Settings
+from m3.events import encode
 from m3.store import Store, open_store
 from m3.topology import Route
-from m3.web import bind, serve
-from services.pusher import Hub, pusher
 from services.recorder import recorder
 from tests.support.client import Socket, socket
+from tests.support.pushing import announce, record, running_pusher
 from tests.support.until import until
-
-
-@asynccontextmanager
-async def running_pusher(bus: Bus, store: Store, **changes: object) -> AsyncIterator[tuple[str, Hub]]:
-    settings = Settings().model_copy(update=changes)
-    async with (
-        Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread) as hub,
-        Door.open("pusher", bus, store) as door,
-    ):
-        with bind("127.0.0.1", 0) as sock:
-            async with serve(pusher(hub, door, bus, store, settings), sock, settings, grace=1) as address:
-                yield address, hub
 
 
 @pytest.fixture
 async def memory() -> AsyncIterator[Bus]:
     async with open_bus("memory://") as bus:
         yield bus
-
-
-async def record(store: Store, *contents: str, thread_id: str = "t") -> list[Message]:
-    """Into the table, with no announcement."""
-    events = [
-        MessageAccepted(thread_id=thread_id, source="user", content=content, interface="http_api", origin="nobody")
-        for content in contents
-    ]
-    messages = (await store.record(events, [])).messages
-    return [messages[event.message_id] for event in events]
-
-
-async def announce(bus: Bus, *messages: Message) -> None:
-    route = topology.announced("user", messages[0].thread_id)
-    await bus.publish(route, encode([MessageRecorded(message=message) for message in messages]))
 
 
 async def contents(listener: Socket, count: int) -> list[str]:

@@ -8,8 +8,8 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from m3.errors import StartError, StoreUnavailable, Unstorable
-from m3.events import Message, MessageAccepted, TurnFailed, reply_id
-from m3.store import Store, migrate, open_store
+from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, reply_id
+from m3.store import Store, ThreadLocks, migrate, open_store
 from tests.support.until import until
 
 _numbers = count(1)
@@ -100,11 +100,43 @@ async def test_a_failure_is_kept_with_its_reason_and_a_late_reply_mends_it(store
     asked = await record_one(store, said())
     gave_up = TurnFailed(thread_id="t", message_ids=(asked.message_id,), reason="No model.", origin="agent.1")
     ((_, failed),) = (await store.record([], [gave_up])).settled
-    assert (failed.fate, failed.reason) == ("failed", "No model.")
+    assert (failed.fate, failed.reason, failed.seq, failed.rev) == ("failed", "No model.", 1, 2)
+    assert await store.message(asked.message_id) == failed
     ((_, answered),) = (await store.record([reply_to(asked)], [])).settled
     assert (answered.fate, answered.reason) == ("answered", None)
     ((_, still),) = (await store.record([], [gave_up])).settled
     assert still.fate == "answered"
+
+
+async def test_failures_take_the_threads_next_numbers_and_a_doubled_one_takes_none(store: Store) -> None:
+    events = [said(content=str(number)) for number in range(3)]
+    record = await store.record(events, [])
+    ids = tuple(event.message_id for event in events)
+    gave_up = TurnFailed(thread_id="t", message_ids=ids, reason="No model.", origin="agent.1")
+    for _ in range(2):
+        settled = (await store.record([], [gave_up, gave_up])).settled
+        assert [(message.seq, message.rev) for _, message in settled] == [(1, 4), (2, 5), (3, 6)]
+    assert await store.head("t") == 6
+    assert [message.seq for message in record.messages.values()] == [1, 2, 3]
+
+
+async def test_what_happened_after_a_number_is_told_in_the_order_of_numbers(store: Store) -> None:
+    one, two = [await record_one(store, said(content=content)) for content in ("one", "two")]
+    gave_up = TurnFailed(thread_id="t", message_ids=(one.message_id,), reason="No model.", origin="agent.1")
+    ((_, failed),) = (await store.record([], [gave_up])).settled  # number 3
+    reply = await record_one(store, reply_to(two))  # number 4
+    answered = await store.message(two.message_id)
+    assert answered is not None
+    everything = [
+        MessageRecorded(message=failed),
+        MessageRecorded(message=answered),
+        MessageSettled(message=failed),
+        MessageRecorded(message=reply),
+    ]
+    assert await store.events_after("t", 0, 10) == everything
+    assert await store.events_after("t", 2, 1) == everything[2:3]
+    assert await store.events_after("t", 1, 10, until=3) == everything[1:3]
+    assert await store.events_after("t", 4, 10) == []
 
 
 async def test_a_reply_cannot_settle_a_message_of_another_thread(store: Store) -> None:
@@ -126,7 +158,9 @@ async def test_a_batch_with_a_value_that_cannot_be_stored_leaves_nothing(store: 
 async def test_the_newest_messages_come_oldest_first(store: Store) -> None:
     await store.record([said(content=str(number)) for number in range(10)], [])
     assert [message.content for message in await store.latest("t", 3)] == ["7", "8", "9"]
-    assert [message.content for message in await store.after("t", 7, 2)] == ["7", "8"]
+    assert [message.content for message in await store.latest("t", 3, before=5)] == ["1", "2", "3"]
+    assert [message.content for message in await store.following("t", 7, 2)] == ["7", "8"]
+    assert [message.content for message in await store.following("t", 7, 9, before=9)] == ["7"]
     assert await store.latest("nothing was said here", 3) == []
 
 
@@ -153,6 +187,20 @@ async def test_a_thread_is_taken_by_one_worker_at_a_time(store: Store) -> None:
             await one.release("t")
             assert await other.take("t")
         await until(lambda: one.take("t"))  # freed when the other's session ended
+
+
+async def test_a_worker_that_hangs_loses_its_threads_and_one_that_waits_keeps_them(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.store.postgres.LEASE", 0.3)
+    monkeypatch.setattr("m3.store.postgres.LOCK_SETTINGS", {"idle_session_timeout": "300ms"})
+    hanging = ThreadLocks(database_url)  # nobody keeps its session
+    async with store.thread_locks() as waiting, store.thread_locks() as other:
+        assert await hanging.take("a")
+        assert await waiting.take("b")
+        await until(lambda: other.take("a"))
+        assert not await other.take("b")
+    hanging.close()
 
 
 async def test_waiting_threads_are_those_with_an_old_pending_message(store: Store) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.support.until import DEADLINE
 
@@ -35,10 +37,18 @@ class Socket:
     async def send(self, text: str) -> None:
         await self._connection.send(text)
 
-    async def say(self, message: str, source: str = "user") -> dict[str, Any]:
+    async def say(self, message: str, source: str = "user", **fields: str) -> dict[str, Any]:
         """Send a message and wait until it is recorded."""
-        await self.send(json.dumps({"type": "message", "message": message, "source": source}))
+        await self.send(json.dumps({"type": "message", "message": message, "source": source, **fields}))
         return await self.next("recorded")
+
+    async def closed(self) -> int | None:
+        """Wait until it is closed; returns the code."""
+        async with asyncio.timeout(DEADLINE):
+            with suppress(ConnectionClosed):
+                while True:
+                    await self.next()
+        return self._connection.close_code
 
     async def hears_nothing(self) -> bool:
         """Whether nothing waits: the answer to a ping is the next frame."""
@@ -47,9 +57,9 @@ class Socket:
 
 
 @asynccontextmanager
-async def socket(address: str, thread_id: str) -> AsyncIterator[Socket]:
+async def socket(address: str, thread_id: str, **query: str | int) -> AsyncIterator[Socket]:
     """A socket of a thread, from its opening handshake on."""
-    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}") as connection:
+    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}?{urlencode(query)}") as connection:
         yield Socket(connection)
 
 
