@@ -7,11 +7,11 @@ declared again on the way.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import aio_pika
 import structlog
@@ -45,36 +45,43 @@ QUEUE = "m3-queue"
 #: What aio-pika raises when a connection or channel is gone. ChannelInvalidStateError is a RuntimeError.
 _BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 
+T = TypeVar("T")
+
 log = structlog.get_logger(__name__)
 
 
-def _cancelled() -> bool:
-    """Whether somebody cancelled this task. aio-pika raises a bare CancelledError for a connection that fell silent."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _in_time(command: Awaitable[T]) -> T:
+    """With a deadline of ours: aiormq's own ``timeout`` swallows a cancellation now and then."""
+    async with asyncio.timeout(COMMAND_TIMEOUT):
+        return await command
 
 
 @contextmanager
 def _heard() -> Iterator[None]:
-    """Around commands to the broker: a connection that fell silent is a broken one, and no cancellation."""
+    """Around commands to the broker: a connection that fell silent is a broken one, and no cancellation, though
+    aio-pika raises a bare CancelledError for it."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     try:
         yield
     except asyncio.CancelledError as error:
-        if _cancelled():
+        if task.cancelling() > cancelled:
             raise
         raise ConnectionError("the connection fell silent") from error
 
 
 @asynccontextmanager
 async def _connection(url: str, heartbeat: int) -> AsyncIterator[AbstractConnection]:
-    async with asyncio.timeout(COMMAND_TIMEOUT):  # aio-pika's own leaves out the wait for a connection that is ready
-        connection = await aio_pika.connect(url, timeout=COMMAND_TIMEOUT, heartbeat=heartbeat)
+    try:
+        connection = await _in_time(aio_pika.connect(url, heartbeat=heartbeat))
+    except StopAsyncIteration as error:  # aiormq's, of a peer that hangs up without a word
+        raise ConnectionError("the broker hung up") from error
     try:
         yield connection
     finally:
         with suppress(*_BROKEN), _heard():
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                await connection.close()
+            await _in_time(connection.close())
 
 
 class _Link:
@@ -90,6 +97,8 @@ class _Link:
         self._consuming = consuming
         self._channels: list[AbstractChannel] = []  # aio-pika itself keeps only weak references
         self._exchanges: dict[str, AbstractExchange] = {}
+        assert publishing.transport is not None  # it is, from being connected to being closed
+        self._unblocked = publishing.transport.ready
         self._declaring = asyncio.Lock()
         self._declared = 0
         for connection in (publishing, consuming):
@@ -100,8 +109,7 @@ class _Link:
     async def open(cls, url: str, heartbeat: int) -> AsyncIterator["_Link"]:
         async with _connection(url, heartbeat) as publishing, _connection(url, heartbeat) as consuming:
             link = cls(publishing, consuming)
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                await link._prepare()
+            await _in_time(link._prepare())
             yield link
 
     async def channel(self) -> AbstractChannel:
@@ -139,9 +147,7 @@ class _Link:
     async def _send(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
         message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode, headers={**headers})
-        transport = self._publishing.transport
-        assert transport is not None
-        await transport.ready()  # what is sent while the broker blocks us is given up here and arrives there, later
+        await self._unblocked()  # what is sent while the broker blocks us is given up here and arrives there, later
         await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
 
     async def _prepare(self) -> None:
@@ -184,21 +190,36 @@ class _Attachment:
     def __init__(self) -> None:
         self._link: _Link | None = None
         self._channel: AbstractChannel | None = None
+        self._commands: set[asyncio.Task[None]] = set()
 
     async def attach(self, link: _Link) -> None:
         with _heard():
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                channel = await link.channel()
+            channel = await _in_time(link.channel())
             self._link, self._channel = link, channel
             await self._start(channel)
 
     async def detach(self) -> None:
+        if self._commands:
+            await asyncio.wait(self._commands)
         if self._link and self._channel and not self._link.lost.is_set():
             async with self._or_lose_the_link():
                 await self._link.close_channel(self._channel)
 
     async def _start(self, channel: AbstractChannel) -> None:
         raise NotImplementedError
+
+    def _command(self, name: str, command: Awaitable[object]) -> asyncio.Task[None]:
+        """Carry it out, or lose the link, in a task of its own: aiormq closes the channel, and so ends the link, where
+        whoever waits for a command is cancelled."""
+
+        async def carry_out() -> None:
+            async with self._or_lose_the_link():
+                await command
+
+        task = asyncio.create_task(carry_out(), name=name)
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+        return task
 
     @asynccontextmanager
     async def _or_lose_the_link(self) -> AsyncIterator[None]:
@@ -289,22 +310,23 @@ class RabbitBus:
                 with _heard():
                     async with _Link.open(self._url, self._heartbeat) as link:
                         async with self._attaching:
-                            for attachment in self._attachments:
+                            for attachment in tuple(self._attachments):  # some may leave meanwhile
                                 await attachment.attach(link)
                             self._link = link
                             self._linked.set()
                         log.info("broker connected")
                         told = ""
-                        await link.lost.wait()
+                        try:
+                            await link.lost.wait()
+                        finally:  # before it is closed, which may take a while
+                            self._link = None
+                            self._linked.clear()
                         log.warning("broker lost")
             except _BROKEN as error:
                 reason = str(error) or type(error).__name__
                 if reason != told:  # once, and not at every attempt
                     log.warning("broker away", reason=reason)
                 told = reason
-            finally:
-                self._link = None
-                self._linked.clear()
             await asyncio.sleep(RECONNECT_INTERVAL)
 
 
@@ -329,30 +351,25 @@ class RabbitConsumer(_Attachment):
         async with self._changing:
             self._fetching = None
             if self._stopping is None:
-                await channel.set_qos(self._prefetch, timeout=COMMAND_TIMEOUT)
+                await _in_time(channel.set_qos(self._prefetch))
                 queue = await channel.get_queue(self._queue.name, ensure=False)
-                tag = await queue.consume(partial(self._hear, channel), timeout=COMMAND_TIMEOUT)
+                tag = await _in_time(queue.consume(partial(self._hear, channel)))
                 self._fetching = queue, tag
 
     def stop(self) -> None:
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop(), name=f"stop consuming {self._queue.name}")
+            self._stopping = self._command(f"stop consuming {self._queue.name}", self._stop())
             self._arrived.set()
 
     async def _stop(self) -> None:
         async with self._changing:
             if self._fetching:
                 queue, tag = self._fetching
-                async with self._or_lose_the_link():
-                    await queue.cancel(tag, timeout=COMMAND_TIMEOUT)
+                await queue.cancel(tag)
 
     async def _stopped(self) -> None:
         if self._stopping:
             await asyncio.shield(self._stopping)
-
-    async def detach(self) -> None:
-        await self._stopped()
-        await super().detach()
 
     async def take(self, at_most: int) -> list[Delivery]:
         while not self._waiting and self._stopping is None:
@@ -443,12 +460,12 @@ class RabbitSubscription(_Attachment):
             "x-max-length-bytes": PRIVATE_MAX_BYTES,
             "x-overflow": "drop-head",
         }
-        self._queue = await channel.declare_queue(
-            self.name, exclusive=True, auto_delete=True, arguments=limits, timeout=COMMAND_TIMEOUT
+        self._queue = await _in_time(
+            channel.declare_queue(self.name, exclusive=True, auto_delete=True, arguments=limits)
         )
         for exchange, key in tuple(self._bindings):  # what is bound meanwhile, bind() sees to
-            await self._queue.bind(exchange, key, timeout=COMMAND_TIMEOUT)
-        await self._queue.consume(self._hear, no_ack=True, timeout=COMMAND_TIMEOUT)
+            await _in_time(self._queue.bind(exchange, key))
+        await _in_time(self._queue.consume(self._hear, no_ack=True))
         if missed:  # told only now, when nothing is missed any more
             self._interrupted = True
             self._arrived.set()
@@ -465,14 +482,13 @@ class RabbitSubscription(_Attachment):
     async def bind(self, exchange: Exchange, key: str) -> None:
         self._bindings.add((exchange.name, key))
         if self._queue is not None:
-            with suppress(*_BROKEN), _heard():  # a broken link is made anew, with the binding, and take() tells
-                await self._queue.bind(exchange.name, key, timeout=COMMAND_TIMEOUT)
+            # A broken link is made anew, with the binding, and take() tells.
+            await asyncio.shield(self._command(f"bind {key}", self._queue.bind(exchange.name, key)))
 
     async def unbind(self, exchange: Exchange, key: str) -> None:
         self._bindings.discard((exchange.name, key))
         if self._queue is not None:
-            with suppress(*_BROKEN), _heard():
-                await self._queue.unbind(exchange.name, key, timeout=COMMAND_TIMEOUT)
+            await asyncio.shield(self._command(f"unbind {key}", self._queue.unbind(exchange.name, key)))
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:
         self._waiting.append(message.body)

@@ -148,6 +148,26 @@ async def test_a_thread_can_be_bound_while_the_others_are_bound_again(bus: Bus, 
             assert await subscription.take(10) == [b"last"]
 
 
+async def test_whoever_leaves_while_a_thread_is_bound_disturbs_nobody(bus: Bus) -> None:
+    async with bus.subscribe("pusher") as subscription, bus.consume(RECORDER, prefetch=10) as consumer:
+        await bus.publish(topology.accepted(), b"a")
+        held = await consumer.take(10)
+        for steps in range(20):  # wherever the command has got to
+            for change in (subscription.bind, subscription.unbind):
+                changing = asyncio.create_task(change(CHAT_OUT, topology.every_lane("t")))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                done = changing.done()
+                changing.cancel()
+                await asyncio.wait([changing])
+                assert changing.cancelled() or done
+        await subscription.bind(CHAT_OUT, topology.every_lane("t"))
+        await consumer.ack(held)
+        await bus.publish(topology.announced("assistant", "t"), b"news")
+        async with asyncio.timeout(DEADLINE):
+            assert await subscription.take(10) == [b"news"]  # and is not Interrupted
+
+
 async def test_a_publish_waits_for_a_broker_that_returns_soon(bus: Bus, line: Proxy) -> None:
     line.cut()
     await until(lambda: not bus.connected)
