@@ -6,6 +6,7 @@ printed tells of it.
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -19,6 +20,8 @@ from tests.faults.trial import Result, trial
 from tests.support.broker import NoBrokerError
 
 SOAK = "soak"
+#: Seconds that one fault may take, with all that is waited for.
+DEADLINE = 600.0
 
 
 def main() -> None:
@@ -27,6 +30,7 @@ def main() -> None:
     if unheard := [name for name in wanted if name not in {*names, SOAK}]:
         sys.exit(f"No fault is named {', '.join(unheard)}. There are: {', '.join([*names, SOAK])}.")
     plan = Plan(seed=int(os.environ.get("SEED", "1")), rate=float(os.environ.get("RATE", str(Plan.rate))))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then nothing is left running
     try:
         sys.exit(asyncio.run(_run(wanted, plan)))
     except NoBrokerError as error:
@@ -57,7 +61,8 @@ async def _try_all(faults: list[Fault], plan: Plan) -> list[Result]:
             while faults:
                 fault = faults.pop(0)
                 say(f"{fault.name}: {fault.sentence}")
-                result = await trial(room, fault, plan)
+                async with asyncio.timeout(DEADLINE):
+                    result = await trial(room, fault, plan)
                 results.append(result)
                 say(row(result))
                 for violation in result.violations[:20]:

@@ -249,9 +249,10 @@ def _message(body: bytes) -> aio_pika.Message:
 async def three_times(scene: Scene) -> None:
     """Every message on the bus comes two times more, late and in another order."""
     chance = random.Random(scene.load.plan.seed)
+    copied = 0
     async with (
         await aio_pika.connect(scene.broker.url) as connection,
-        connection.channel() as channel,
+        connection.channel(publisher_confirms=False) as channel,
         asyncio.TaskGroup() as copies,
     ):
         exchanges = {
@@ -260,12 +261,12 @@ async def three_times(scene: Scene) -> None:
         echo = await channel.declare_queue(exclusive=True)
         await echo.bind(CHAT_IN.name)
         await echo.bind(CHAT_OUT.name, "#")
-        copied = 0
 
         async def copy(message: AbstractIncomingMessage) -> None:
             await asyncio.sleep(chance.uniform(0, 0.4))
             again = aio_pika.Message(message.body, headers={COPY: 1}, delivery_mode=message.delivery_mode)
-            await exchanges[message.exchange or ""].publish(again, message.routing_key or "", mandatory=False)
+            exchange = exchanges[message.exchange or ""]
+            await exchange.publish(again, message.routing_key or "", mandatory=False, timeout=10)
 
         async def hear(message: AbstractIncomingMessage) -> None:
             nonlocal copied
