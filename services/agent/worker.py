@@ -122,8 +122,11 @@ class _Worker:
         try:
             if message := await self._store.next_pending(thread_id):
                 await self._turns.take(message)
-        finally:
+        except StoreUnavailable:
             await self._locks.release(thread_id)
+            raise
+        # Where we are cancelled the locks end with their session, and no time is lost on a silent database.
+        await self._locks.release(thread_id)
         # Looked for only now: a knock that came before the release found the thread taken.
         return _Thread.WAITING if await self._store.next_pending(thread_id) else _Thread.QUIET
 

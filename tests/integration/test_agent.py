@@ -32,7 +32,7 @@ from m3.events import (
     reply_id,
 )
 from m3.settings import Settings
-from m3.store import Record, Store, open_store
+from m3.store import Record, Store, ThreadLocks, open_store
 from m3.topology import AGENT_USER, CHAT_DEAD, DEAD, Route
 from m3.web import bind
 from services.agent import agent, open_model
@@ -768,6 +768,27 @@ async def test_a_turn_that_does_not_end_within_the_grace_goes_to_another(
         async with agents(bus, willing):
             assert (await visitor.outcome(said)).fate == "answered"
         assert await spoken(store) == ["hi", "heard [user] hi"]
+
+
+async def test_a_stop_waits_no_longer_than_its_grace_for_a_silent_database(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: ThreadLocks, __: str, *___: str) -> bool:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    over = asyncio.Event()
+    async with (
+        scripted_model(lambda _: keeps_silent()) as stuck,
+        visited(memory_bus, store) as visitor,
+        asyncio.TaskGroup() as group,
+    ):
+        leaving = group.create_task(work(agents(memory_bus, stuck, grace=0.1), over))
+        await visitor.say("hi")
+        await until(lambda: len(stuck.asked) == 1)
+        monkeypatch.setattr(ThreadLocks, "_ask", silent)
+        over.set()
+        await asyncio.wait_for(leaving, DEADLINE)
 
 
 async def test_agents_that_are_stopped_again_and_again_hand_their_knocks_on_and_none_counts_as_failed(
