@@ -289,18 +289,19 @@ class RabbitBus:
 
     @asynccontextmanager
     async def _attached(self, attachment: _Attachment) -> AsyncIterator[None]:
-        async with self._attaching:
-            self._attachments.append(attachment)
-            if link := self._link:
-                try:
-                    await attachment.attach(link)
-                except _BROKEN as error:
-                    log.warning("broker lost", reason=str(error) or type(error).__name__)
-                    link.lost.set()  # the next link attaches it
         try:
+            async with self._attaching:
+                self._attachments.append(attachment)
+                if link := self._link:
+                    try:
+                        await attachment.attach(link)
+                    except _BROKEN as error:
+                        log.warning("broker lost", reason=str(error) or type(error).__name__)
+                        link.lost.set()  # the next link attaches it
             yield
         finally:
-            self._attachments.remove(attachment)
+            with suppress(ValueError):  # where it was cancelled before it came in
+                self._attachments.remove(attachment)
             await attachment.detach()
 
     async def _stay_connected(self) -> None:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from m3 import topology
 from m3.bus import Bus, open_bus
-from m3.bus.rabbit import RabbitSubscription
+from m3.bus.rabbit import RabbitBus, RabbitSubscription
 from m3.errors import BusUnavailable, Interrupted
 from m3.topology import AGENT_API, CHAT_OUT, DEAD, RECORDER, Queue, Route
 from tests.support.broker import NoBrokerError, PrivateNode, private_node
@@ -329,6 +329,39 @@ async def test_a_line_that_falls_silent_is_given_up_and_made_anew(url: str, line
         line.stall(stalling=False)
         await until(lambda: bus.connected)
         await bus.publish(topology.accepted(), b"b")
+
+
+async def test_whoever_gives_up_consuming_before_it_began_leaves_nothing_behind(bus: Bus) -> None:
+    async def consume() -> None:
+        async with bus.consume(RECORDER, prefetch=10):
+            await asyncio.Event().wait()
+
+    assert isinstance(bus, RabbitBus)
+    for steps in range(30):  # wherever it has got to
+        consuming = asyncio.create_task(consume())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        consuming.cancel()
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.wait([consuming])
+        assert consuming.cancelled()
+        assert not bus._attachments
+
+
+async def test_a_peer_that_hangs_up_without_a_word_is_tried_again(line: Proxy, url: str) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        writer.close()
+
+    asked = asyncio.Event()
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_bus(str(URL(url).with_port(port)), publish_timeout=0.1) as bus, asyncio.timeout(DEADLINE):
+            for _ in range(2):
+                asked.clear()
+                await asked.wait()
+            with pytest.raises(BusUnavailable):
+                await bus.publish(topology.accepted(), b"a")
 
 
 async def test_a_line_that_falls_silent_while_it_is_made_is_given_up(
