@@ -20,7 +20,7 @@ from services.pusher.outbox import Closed, Outbox
 
 #: Announcements taken from the bus at a time.
 ANNOUNCEMENTS_AT_ONCE = 1_000
-#: Bytes of announcements after which the sockets' writers have their turn.
+#: Bytes pushed until the sockets' writers have their turn.
 TURN = 64 * 1024
 #: Events read from the table at a time.
 PAGE = 50
@@ -113,6 +113,7 @@ class Hub:
         self._threads: dict[str, _Thread] = {}
         self._behind: dict[_Thread, None] = {}
         self._gap = asyncio.Event()
+        self._pushed = 0  # since the writers had their turn
 
     @classmethod
     @asynccontextmanager
@@ -159,19 +160,23 @@ class Hub:
         self._check(thread)
 
     async def _hear_announcements(self) -> None:
-        heard = 0
         while True:
             try:
                 for body in await self._subscription.take(ANNOUNCEMENTS_AT_ONCE):
                     self._hear(body)
-                    heard += len(body)
-                    if heard > TURN:  # or a burst would fill the outboxes of sockets that keep up
-                        heard = 0
-                        await asyncio.sleep(0)
+                    await self._share_time(len(body))
             except Interrupted:
                 for thread in self._threads.values():
                     thread.feed.doubt()
                     self._check(thread)
+
+    async def _share_time(self, pushed: int) -> None:
+        """Let the sockets' writers have their turn now and then, or a burst would fill the outboxes of those that keep
+        up. ``pushed``: bytes or characters."""
+        self._pushed += pushed
+        if self._pushed > TURN:
+            self._pushed = 0
+            await asyncio.sleep(0)
 
     def _hear(self, body: bytes) -> None:
         try:
@@ -206,10 +211,12 @@ class Hub:
     async def fill(self, thread: _Thread) -> None:
         """Push what the table has and was not announced, a page at most."""
         try:
-            passed = thread.feed.fill(await self.store.events_after(thread.thread_id, thread.feed.ask(), PAGE))
-            thread.push(passed)
-            if not passed:
+            page = await self.store.events_after(thread.thread_id, thread.feed.ask(), PAGE)
+            if not page:
                 self._check_head(thread, await self.store.head(thread.thread_id))
+            for event in page:
+                thread.push(thread.feed.fill([event]))
+                await self._share_time(len(event.message.content))
         except StoreUnavailable as error:
             log.warning("gap not filled yet", thread_id=thread.thread_id, reason=str(error))
             thread.feed.doubt()
