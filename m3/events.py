@@ -35,7 +35,8 @@ def _sayable(text: str) -> str:
     return _storable(text)
 
 
-def _digits(value: object) -> object:
+def whole_number(value: object) -> object:
+    """Only digits: pydantic would read ``1_0`` as 10."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
         raise ValueError("must be a whole number")
     return value
@@ -56,8 +57,8 @@ SenderName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x20
 SenderKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 #: Who gives no name; its keys meet those of everybody else who gives none.
 ANYONE = "anyone"
-#: A number of a thread, as a client tells it; only digits, since pydantic would read ``1_0`` as 10.
-Number = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_digits)]
+#: A number of a thread, as a client tells it.
+Number = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(whole_number)]
 
 
 class Message(BaseModel):

@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId
+from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId, whole_number
 
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
@@ -14,7 +14,11 @@ HISTORY_LIMIT = 500
 SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 
 
-Limit = Annotated[Number, Field(ge=1, description=f"So many messages; at most {HISTORY_LIMIT} are returned.")]
+Limit = Annotated[
+    int,
+    Field(ge=1, description=f"So many messages; at most {HISTORY_LIMIT} are returned."),
+    BeforeValidator(whole_number),  # after the bound, which otherwise does not get into the OpenAPI document
+]
 Before = Annotated[Number, Field(description="Only messages whose `seq` is lower; the newest of them.")]
 After = Annotated[Number, Field(description="Only messages whose `seq` is higher; the oldest of them.")]
 

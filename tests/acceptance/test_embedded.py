@@ -76,6 +76,7 @@ async def test_the_predecessors_socket_works_as_it_did(start: Start) -> None:
                     "id": 1,
                     "seq": 1,
                     "message_id": "",
+                    "in_reply_to": [],
                 }
                 assert isinstance(said["timestamp"], float)
                 assert (answered["role"], answered["source"]) == ("assistant", "assistant")

@@ -143,8 +143,6 @@ INVALID = {
     "empty message": {"message": ""},
     "blank message": {"message": " \t\r\n"},
     "blank beyond ASCII": {"message": "\u00a0\u2003\u2028\u3000"},
-    "one byte too long": {"message": "a" * (16 * KIB + 1)},
-    "one byte too long in UTF-8": {"message": "é" * (8 * KIB) + "a"},
     "message with NUL": {"message": "a\0b"},
     "message with half a surrogate pair": {"message": "a\ud800"},
     "no message": {"thread_id": "default"},
@@ -181,6 +179,12 @@ INVALID = {
 async def test_what_cannot_be_said_is_refused(http: httpx2.AsyncClient, said: object) -> None:
     answer = await http.post("/api/chat", content=json.dumps(said).encode(), headers=JSON)
     assert_refused(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("text", ["a" * (16 * KIB + 1), "é" * (8 * KIB) + "a"], ids=["in ASCII", "in UTF-8"])
+async def test_a_message_one_byte_too_long_is_refused(http: httpx2.AsyncClient, text: str) -> None:
+    answer = await http.post("/api/chat", content=json.dumps({"message": text}).encode(), headers=JSON)
+    assert_refused(answer, 422, "message_too_long")
 
 
 BODIES = {
@@ -430,6 +434,11 @@ async def test_a_frame_that_is_no_message_gets_an_error_and_the_socket_stays(
     assert error["message"].endswith(".")
     await ws.send("ping")
     assert json.loads(await ws.recv())["type"] == "pong"
+
+
+async def test_a_message_one_byte_too_long_on_a_socket_gets_an_error(ws: ClientConnection) -> None:
+    await ws.send(json.dumps({"type": "message", "message": "a" * (16 * KIB + 1)}))
+    assert json.loads(await ws.recv())["code"] == "message_too_long"
 
 
 @pytest.mark.parametrize("frames", [1, 4], ids=["in one frame", "in fragments"])
