@@ -9,8 +9,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
+from tests.faults.checker import Violation
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.load import Plan
 from tests.faults.report import Page, row, say
@@ -20,6 +23,8 @@ from tests.faults.trial import Result, trial
 from tests.support.broker import NoBrokerError
 
 SOAK = "soak"
+#: What the time of each fault is multiplied by.
+PACE = float(os.environ.get("PACE", "1"))
 #: Seconds that one fault may take, with all that is waited for.
 DEADLINE = 600.0
 
@@ -39,7 +44,7 @@ def main() -> None:
 
 async def _run(wanted: list[str], plan: Plan) -> int:
     begun = time.monotonic()
-    page = Page(plan)
+    page = Page(plan, PACE)
     chosen = [fault for fault in FAULTS if not wanted or fault.name in wanted]
     for kind in ("cluster", "embedded"):
         page.results += await _try_all([fault for fault in chosen if fault.kind == kind], plan)
@@ -61,8 +66,7 @@ async def _try_all(faults: list[Fault], plan: Plan) -> list[Result]:
             while faults:
                 fault = faults.pop(0)
                 say(f"{fault.name}: {fault.sentence}")
-                async with asyncio.timeout(DEADLINE):
-                    result = await trial(room, fault, plan)
+                result = await _try(room, fault, replace(plan, rate=plan.rate * fault.share))
                 results.append(result)
                 say(row(result))
                 for violation in result.violations[:20]:
@@ -70,6 +74,15 @@ async def _try_all(faults: list[Fault], plan: Plan) -> list[Result]:
                 if result.violations:
                     break
     return results
+
+
+async def _try(room: Room, fault: Fault, plan: Plan) -> Result:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await trial(room, fault, plan, pace=PACE)
+    except Exception as error:  # noqa: BLE001  # the others are still worth their time
+        say("".join(traceback.format_exception(error)))
+        return Result(fault, 0, 0, None, [Violation("broke off", repr(error))], [])
 
 
 async def _soak(plan: Plan) -> Soak:

@@ -31,6 +31,8 @@ BETWEEN_KILLS = 4.0
 WHILE = 15.0
 #: A mark of copies, which are not copied again.
 COPY = "x-copy"
+#: Channels that send copies. Each waits for one to be written before the next.
+MOUTHS = 16
 
 
 @dataclass
@@ -76,6 +78,8 @@ class Fault:
     sentence: str
     act: Callable[[Scene], Awaitable[None]]
     kind: Literal["cluster", "embedded"] = "cluster"
+    #: How much of the load there is, where a fault makes every message dearer.
+    share: float = 1.0
 
 
 async def nothing(scene: Scene) -> None:
@@ -251,13 +255,12 @@ async def three_times(scene: Scene) -> None:
     chance = random.Random(scene.load.plan.seed)
     copied = 0
     async with (
-        await aio_pika.connect(scene.broker.url) as connection,
-        connection.channel(publisher_confirms=False) as channel,
+        await aio_pika.connect(scene.broker.url) as hearing,
+        hearing.channel() as channel,
+        await aio_pika.connect(scene.broker.url) as speaking,
         asyncio.TaskGroup() as copies,
     ):
-        exchanges = {
-            exchange.name: await channel.get_exchange(exchange.name, ensure=False) for exchange in (CHAT_IN, CHAT_OUT)
-        }
+        mouths = [await speaking.channel(publisher_confirms=False) for _ in range(MOUTHS)]
         echo = await channel.declare_queue(exclusive=True)
         await echo.bind(CHAT_IN.name)
         await echo.bind(CHAT_OUT.name, "#")
@@ -265,8 +268,8 @@ async def three_times(scene: Scene) -> None:
         async def copy(message: AbstractIncomingMessage) -> None:
             await asyncio.sleep(chance.uniform(0, 0.4))
             again = aio_pika.Message(message.body, headers={COPY: 1}, delivery_mode=message.delivery_mode)
-            exchange = exchanges[message.exchange or ""]
-            await exchange.publish(again, message.routing_key or "", mandatory=False, timeout=10)
+            exchange = await chance.choice(mouths).get_exchange(message.exchange or "", ensure=False)
+            await exchange.publish(again, message.routing_key or "", mandatory=False)
 
         async def hear(message: AbstractIncomingMessage) -> None:
             nonlocal copied
@@ -383,7 +386,7 @@ FAULTS = [
     Fault("database-delayed", "the database is 100 ms away, each way", partial(delay, server="database")),
     Fault("memory-alarm", "the broker is out of memory for 20 s", memory_alarm),
     Fault("poison", "bodies that nobody understands on every queue", poison),
-    Fault("three-times", "every message comes three times and shuffled", three_times),
+    Fault("three-times", "every message comes three times and shuffled, half the load", three_times, share=0.5),
     Fault("queues-deleted", "every shared queue is deleted while in use", delete_queues),
     Fault("rolling-restart", "SIGTERM of every service, one after the other", roll),
     Fault("not-reading", "100 sockets do not read while their thread is flooded", readers_who_do_not_read),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import cpu
-from tests.faults.load import Plan
+from tests.faults.load import TRIES, Plan
 from tests.faults.soak import Soak
 from tests.faults.trial import Result
 
@@ -19,6 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 @dataclass
 class Page:
     plan: Plan
+    #: What the time of each fault was multiplied by.
+    pace: float
     results: list[Result] = field(default_factory=list)
     soak: Soak | None = None
     minutes: float = 0.0
@@ -58,9 +60,11 @@ connection or a timeout, some without; and by {plan.speakers} sockets with `clie
 fast ones, slow ones, and ones that leave every few seconds; each comes back, at the other pusher, with `after`. Half of
 them ask for `events=all`. The model takes up to 150 ms and fails for one message in 25. The last rows are about `m3 up`.
 
+{"" if self.pace == 1 else f"In this run every time of a fault was multiplied by {self.pace:g}."}
+
 {_table(self.results)}
 
-**Acknowledged**: answered with 200, 202 or 502, or `recorded`. **Unknown**: given up after {10} tries without an
+**Acknowledged**: answered with 200, 202 or 502, or `recorded`. **Unknown**: given up after {TRIES} tries without an
 answer that says; such a message may be recorded, once at most. **Lost**: acknowledged and not in the table. **Doubled**:
 in the table more than once. **Recovery**: seconds from the end of the fault (the last kill; the server's return; the
 thaw) until a message posted at every gateway is answered with its reply and pushed to a socket at every pusher.
