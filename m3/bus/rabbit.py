@@ -202,7 +202,7 @@ class _Attachment:
         if self._commands:
             await asyncio.wait(self._commands)
         if self._link and self._channel and not self._link.lost.is_set():
-            async with self._or_lose_the_link():
+            async with self._or_lose(self._link):
                 await self._link.close_channel(self._channel)
 
     async def _start(self, channel: AbstractChannel) -> None:
@@ -212,8 +212,10 @@ class _Attachment:
         """Carry it out, or lose the link, in a task of its own: aiormq closes the channel, and so ends the link, where
         whoever waits for a command is cancelled."""
 
+        link = self._link  # that the command is meant for; there may be another by the time that it fails
+
         async def carry_out() -> None:
-            async with self._or_lose_the_link():
+            async with self._or_lose(link):
                 await command
 
         task = asyncio.create_task(carry_out(), name=name)
@@ -222,9 +224,8 @@ class _Attachment:
         return task
 
     @asynccontextmanager
-    async def _or_lose_the_link(self) -> AsyncIterator[None]:
+    async def _or_lose(self, link: _Link | None) -> AsyncIterator[None]:
         """Around what must reach the broker: as long as the link lives, what got lost would never be made good."""
-        link = self._link
         sent = False
         try:
             with suppress(*_BROKEN), _heard():
@@ -387,7 +388,7 @@ class RabbitConsumer(_Attachment):
         all_before = set(islice(self._unsettled, len(messages))) == messages.keys()  # no older one stays unsettled
         for tag in messages:
             del self._unsettled[tag]
-        async with self._or_lose_the_link():
+        async with self._or_lose(self._link):
             if all_before:
                 await messages[max(messages)].ack(multiple=True)
             else:
@@ -449,13 +450,16 @@ class RabbitSubscription(_Attachment):
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._interrupted = False
+        self._named = False  # whether the broker may know the name
         self.name = self._new_name()
 
     async def _start(self, channel: AbstractChannel) -> None:
-        missed = self._queue is not None or bool(self._bindings)
-        if self._queue is not None:
+        missed = self._named or bool(self._bindings)
+        if self._named:
             # A new name: the broker may not have noticed yet that the old queue's connection is gone.
             self.name = self._new_name()
+        self._named = True
+        self._queue = None  # what is bound before the new one is there is bound with the others
         limits: dict[str, Any] = {
             "x-max-length": PRIVATE_MAX_LENGTH,
             "x-max-length-bytes": PRIVATE_MAX_BYTES,
