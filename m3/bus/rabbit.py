@@ -58,8 +58,8 @@ async def _in_time(command: Awaitable[T]) -> T:
 
 @contextmanager
 def _heard() -> Iterator[None]:
-    """Around commands to the broker: a connection that fell silent is a broken one, and no cancellation, though
-    aio-pika raises a bare CancelledError for it."""
+    """Around commands to the broker: aio-pika raises a bare CancelledError for a connection that fell silent, and a
+    bare Exception for a channel that closed meanwhile. Both are a broken connection."""
     task = asyncio.current_task()
     assert task is not None
     cancelled = task.cancelling()
@@ -69,6 +69,10 @@ def _heard() -> Iterator[None]:
         if task.cancelling() > cancelled:
             raise
         raise ConnectionError("the connection fell silent") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionError("the channel closed") from error
 
 
 @asynccontextmanager

@@ -21,8 +21,9 @@ from m3.topology import Route
 
 #: Most deliveries written in one transaction.
 BATCH = 500
-#: Longest announcement, in bytes. RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass.
-MAX_BODY = 1024 * 1024
+#: Longest announcement, in bytes. RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass, and a
+#: pusher's socket has a buffer that one announcement must not fill.
+MAX_BODY = 256 * 1024
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
 
