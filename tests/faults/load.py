@@ -38,7 +38,7 @@ REST = 120.0
 class Plan:
     seed: int = 1
     #: Messages a second.
-    rate: float = 40.0
+    rate: float = 25.0
     threads: int = 50
     listeners: int = 100
     #: Sockets that say something, about once a second each.

@@ -58,6 +58,8 @@ async def trial(room: Room, fault: Fault, plan: Plan, *, pace: float = 1.0) -> R
     broken = violations(log)
     broken += [Violation("meanwhile", wrong) for wrong in scene.wrong]
     broken += [Violation("own death", death) for death in room.own_deaths]
+    if not load.acknowledged or not any(sitting.frames for heard in load.heard for sitting in heard.sittings):
+        broken.append(Violation("no load", "nothing was said or nothing was heard"))  # and so nothing was checked
     if recovery is None:
         broken.append(Violation("not recovered", "the room did not become well"))
     unknown = sum(said.verdict == "unknown" for said in load.said)
