@@ -25,9 +25,10 @@ from services.agent.turn import Turns
 
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
-#: Seconds after which a thread that does not fall quiet has to wait for its turn again. RabbitMQ ends the channel of
-#: a consumer that holds a delivery for half an hour.
-MAX_HOLD = 300.0
+#: Seconds after which a thread that does not fall quiet goes to the end of the queue, at the end of its turn: threads
+#: with much to answer would otherwise keep all others waiting. (And RabbitMQ ends the channel of a consumer that holds
+#: a delivery for half an hour.)
+MAX_HOLD = 2.0
 
 log = structlog.get_logger(__name__)
 
