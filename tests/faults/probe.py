@@ -77,6 +77,13 @@ async def _hears(socket: ClientConnection, messages: int) -> None:
         messages -= frame["type"] == "new_message"
 
 
+async def _ping(socket: ClientConnection) -> None:
+    async with asyncio.timeout(5):
+        await socket.send("ping")
+        while json.loads(await socket.recv())["type"] != "pong":
+            pass
+
+
 @asynccontextmanager
 async def _socket(pusher: str, thread: str) -> AsyncIterator[ClientConnection]:
     url = f"{pusher.replace('http', 'ws', 1)}/ws/chat/{thread}?after=0"
@@ -147,12 +154,12 @@ class Outage:
         """A socket at each pusher, opened before, which must outlive the block."""
         async with AsyncExitStack() as stack:
             sockets = [await stack.enter_async_context(_socket(pusher, "probe:stays")) for pusher in self.room.pushers]
+            for socket in sockets:
+                await _ping(socket)
+            await asyncio.sleep(1)  # what is before the first number is read from the table
             yield
             for socket in sockets:
                 try:
-                    async with asyncio.timeout(5):
-                        await socket.send("ping")
-                        while json.loads(await socket.recv())["type"] != "pong":
-                            pass
+                    await _ping(socket)
                 except (TimeoutError, WebSocketException) as error:
                     self.wrong.append(f"a socket did not stay open: {error!r}")
