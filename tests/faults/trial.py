@@ -84,7 +84,7 @@ async def _waiting(broker: PrivateNode) -> dict[str, int]:
 
 async def _take_dead(broker: PrivateNode) -> list[bytes]:
     """Empty the dead-letter queue."""
-    bodies = []
+    bodies: list[bytes] = []
     async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
         queue = await channel.get_queue(DEAD.name, ensure=False)
         while message := await queue.get(no_ack=True, fail=False):
