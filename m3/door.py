@@ -12,7 +12,15 @@ import structlog
 
 from m3 import topology
 from m3.bus import Bus, Subscription
-from m3.errors import Interrupted, KeyReused, MessageTooLong, NotRecorded, StoreUnavailable, UndecodableEvents
+from m3.errors import (
+    BusUnavailable,
+    Interrupted,
+    KeyReused,
+    MessageTooLong,
+    NotRecorded,
+    StoreUnavailable,
+    UndecodableEvents,
+)
 from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
 from m3.store import Store
 from m3.tasks import background
@@ -109,7 +117,7 @@ class Door:
         """Hand in what somebody outside said and see it recorded; what becomes of it can be watched inside the block.
 
         ``limit``: its longest text in bytes of UTF-8; ``within``: seconds until it must be recorded.
-        Raises BusError, MessageTooLong, KeyReused or NotRecorded.
+        Raises MessageTooLong, KeyReused, NotRecorded, or a BusError where nothing was kept.
         """
         if len(said.content.encode()) > limit:
             raise MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
@@ -118,7 +126,7 @@ class Door:
                 async with asyncio.timeout(within):
                     await self.hand_in(said)
                     message = await watch.recorded(within)
-            except TimeoutError as error:
+            except (TimeoutError, BusUnavailable) as error:
                 raise NotRecorded(said.message_id) from error
             if not said.became(message):
                 raise KeyReused("The key was used before, for another message.")

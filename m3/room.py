@@ -24,6 +24,8 @@ from services.gateway import gateway
 from services.pusher import Hub, pusher
 from services.recorder import recorder
 
+#: Seconds that it takes at most to leave a broker and a database that do not answer.
+LEAVING = 4.0
 #: Seconds between attempts to reach the database at the start.
 RETRY_INTERVAL = 1.0
 
@@ -42,7 +44,7 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))  # first, since a port in use should cost no database start
         bus, store = await stack.enter_async_context(_backbone(settings))
         # What stops one after the other shares the grace: first the doors, then the agent and the recorder.
-        share = settings.grace / 3
+        share = _patience(settings) / 3
         await stack.enter_async_context(recorder(bus, store, grace=share))
         await stack.enter_async_context(_agent(bus, store, settings, grace=share))
         sockets = await stack.enter_async_context(_pusher(bus, store, settings))
@@ -61,7 +63,7 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
         app, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
-        serving = serve(app, sock, settings, grace=settings.grace, hurry=hurry)
+        serving = serve(app, sock, settings, grace=_patience(settings), hurry=hurry)
         address = await stack.enter_async_context(serving)
         yield f"The gateway listens on {address}"
 
@@ -72,19 +74,19 @@ async def run_pusher(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings))
         app = await stack.enter_async_context(_pusher(bus, store, settings))
-        address = await stack.enter_async_context(serve(app, sock, settings, grace=settings.grace))
+        address = await stack.enter_async_context(serve(app, sock, settings, grace=_patience(settings)))
         yield f"The pusher listens on {address}"
 
 
 @asynccontextmanager
 async def run_recorder(settings: Settings) -> AsyncIterator[str]:
-    async with _shared_backbone(settings) as (bus, store), recorder(bus, store, grace=settings.grace):
+    async with _shared_backbone(settings) as (bus, store), recorder(bus, store, grace=_patience(settings)):
         yield "The recorder runs"
 
 
 @asynccontextmanager
 async def run_agent(settings: Settings) -> AsyncIterator[str]:
-    grace = settings.turn_timeout + settings.grace  # a turn that runs is finished
+    grace = settings.turn_timeout + _patience(settings)  # a turn that runs is finished
     async with _shared_backbone(settings) as (bus, store), _agent(bus, store, settings, grace=grace):
         yield "The agent runs"
 
@@ -129,6 +131,11 @@ async def _shared_backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store
         raise StartError("A service of its own needs DATABASE_URL=postgresql://…; `m3 up` brings a database along.")
     async with _backbone(settings) as backbone:
         yield backbone
+
+
+def _patience(settings: Settings) -> float:
+    """Seconds of the grace in which work may end; the rest is for leaving servers that do not answer."""
+    return max(settings.grace - LEAVING, settings.grace / 2)
 
 
 def _doorway(settings: Settings) -> socket.socket:

@@ -35,8 +35,12 @@ from m3.topology import (
 
 #: Seconds that connecting, declaring and any other command may take.
 COMMAND_TIMEOUT = 10.0
+#: Seconds that the end of a consumer, a subscription or a connection may take, where the broker does not answer.
+CLOSE_TIMEOUT = 1.0
 #: Seconds between attempts to connect.
 RECONNECT_INTERVAL = 0.5
+#: Seconds after which the topology is declared again.
+REDECLARE_INTERVAL = 30.0
 
 #: The headers of what we dead-letter ourselves.
 REASON = "m3-reason"
@@ -50,9 +54,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-async def _in_time(command: Awaitable[T]) -> T:
+async def _in_time(command: Awaitable[T], timeout: float = COMMAND_TIMEOUT) -> T:  # noqa: ASYNC109  # passed on
     """With a deadline of ours: aiormq's own ``timeout`` swallows a cancellation now and then."""
-    async with asyncio.timeout(COMMAND_TIMEOUT):
+    async with asyncio.timeout(timeout):
         return await command
 
 
@@ -85,7 +89,7 @@ async def _connection(url: str, heartbeat: int) -> AsyncIterator[AbstractConnect
         yield connection
     finally:
         with suppress(*_BROKEN), _heard():
-            await _in_time(connection.close())
+            await _in_time(connection.close(), CLOSE_TIMEOUT)
 
 
 class _Link:
@@ -136,6 +140,16 @@ class _Link:
         if not channel.is_closed:
             channel.close_callbacks.discard(self._lose)
             await channel.close()
+
+    async def last(self) -> None:
+        """Return when the link is lost. The topology is declared again now and then: nobody is told when somebody
+        deletes a queue that nobody consumes, such as the dead letters'."""
+        while not self.lost.is_set():
+            try:
+                async with asyncio.timeout(REDECLARE_INTERVAL):
+                    await self.lost.wait()
+            except TimeoutError:
+                await _in_time(self._declare())
 
     async def publish(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         declared = self._declared
@@ -203,11 +217,13 @@ class _Attachment:
             await self._start(channel)
 
     async def detach(self) -> None:
-        if self._commands:
-            await asyncio.wait(self._commands)
+        if self._commands and self._link:
+            _, late = await asyncio.wait(self._commands, timeout=CLOSE_TIMEOUT)
+            if late:
+                self._link.lost.set()
         if self._link and self._channel and not self._link.lost.is_set():
             async with self._or_lose(self._link):
-                await self._link.close_channel(self._channel)
+                await _in_time(self._link.close_channel(self._channel), CLOSE_TIMEOUT)
 
     async def _start(self, channel: AbstractChannel) -> None:
         raise NotImplementedError
@@ -323,7 +339,7 @@ class RabbitBus:
                         log.info("broker connected")
                         told = ""
                         try:
-                            await link.lost.wait()
+                            await link.last()
                         finally:  # before it is closed, which may take a while
                             self._link = None
                             self._linked.clear()
@@ -492,7 +508,11 @@ class RabbitSubscription(_Attachment):
         self._bindings.add((exchange.name, key))
         if self._queue is not None:
             # A broken link is made anew, with the binding, and take() tells.
-            await asyncio.shield(self._command(f"bind {key}", self._queue.bind(exchange.name, key)))
+            try:
+                await asyncio.shield(self._command(f"bind {key}", self._queue.bind(exchange.name, key)))
+            except Exception:
+                self._bindings.discard((exchange.name, key))  # one that cannot be made would spoil every link
+                raise
 
     async def unbind(self, exchange: Exchange, key: str) -> None:
         self._bindings.discard((exchange.name, key))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT = 10.0
 #: Seconds to wait for a free connection, and for making one, unless a setting says otherwise.
 ACQUIRE_TIMEOUT = 5.0
+#: Seconds that the end of a store may take, where the database does not answer.
+CLOSE_TIMEOUT = 1.0
 #: Seconds that one step of a migration may take; an index on a large table takes a while.
 MIGRATION_TIMEOUT = 600.0
 #: Seconds after which a process that fell silent loses the threads that it has taken.
@@ -106,9 +108,16 @@ def _message(row: asyncpg.Record) -> Message:
 class Store:
     """Reads and writes the dialogue. Every method raises StoreUnavailable while the database is away."""
 
-    def __init__(self, pool: asyncpg.Pool, url: str, acquire_timeout: float = ACQUIRE_TIMEOUT) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        url: str,
+        command_timeout: float = COMMAND_TIMEOUT,
+        acquire_timeout: float = ACQUIRE_TIMEOUT,
+    ) -> None:
         self._pool = pool
         self._url = url
+        self._command_timeout = command_timeout
         self._acquire_timeout = acquire_timeout
 
     async def ping(self) -> None:
@@ -181,7 +190,7 @@ class Store:
 
     @asynccontextmanager
     async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
-        locks = ThreadLocks(self._url)
+        locks = ThreadLocks(self._url, self._command_timeout)
         try:
             async with background("thread locks", locks.keep()):
                 yield locks
@@ -250,8 +259,9 @@ class ThreadLocks:
     nothing for longer than ``LEASE``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, command_timeout: float = COMMAND_TIMEOUT) -> None:
         self._url = url
+        self._command_timeout = command_timeout
         self._session: asyncpg.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
         self._taken: set[str] = set()  # since one session may take its own lock twice
@@ -298,7 +308,7 @@ class ThreadLocks:
     async def _ask(self, name: str, *arguments: str) -> bool:
         async with self._one_at_a_time:
             if self._session is None or self._session.is_closed():
-                self._session = await _connect(self._url, LOCK_SETTINGS)
+                self._session = await _connect(self._url, LOCK_SETTINGS, self._command_timeout)
             try:
                 return bool(await self._session.fetchval(query(name), *arguments))
             except BaseException:
@@ -325,10 +335,10 @@ async def open_store(
         reset=_leave_as_it_is,
     )
     try:
-        yield Store(pool, url, acquire_timeout)
+        yield Store(pool, url, command_timeout, acquire_timeout)
     finally:
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await pool.close()
         except TimeoutError:
             pool.terminate()

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request as Handshake
 from websockets.server import ServerProtocol
@@ -84,6 +85,7 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
     """Answers every handshake that fails, and in the one shape. uvicorn leaves some without an answer."""
 
     _end: asyncio.TimerHandle | None = None
+    _silent = False  # whether a ping was not answered in time
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -92,8 +94,17 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
-        # The app is done with the socket. One that does not read would keep what it was not yet told for ever.
-        self._end = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+        self._end_soon()  # the app is done with the socket
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._silent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1011})  # uvicorn does not tell the app
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """One that does not read would keep what it was not yet told for ever."""
+        self._end = self._end or self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._end is not None:
@@ -108,6 +119,8 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
             _refuse(self.transport, Refusal(response.status_code, "bad_handshake", response.body.decode().strip()))
 
     async def send(self, message: Any) -> None:
+        if self._silent:
+            raise ClientDisconnected  # and not that nothing may follow a close, of which the app does not know yet
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # otherwise uvicorn logs an error for every refusal

@@ -1,7 +1,6 @@
 """A uvicorn server for as long as a block."""
 
 import asyncio
-import math
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -69,7 +68,7 @@ async def serve(
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(grace),
+        timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # it hands it to asyncio.wait_for
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
@@ -89,3 +88,5 @@ async def serve(
     finally:
         for handle in late:
             handle.cancel()
+        for listening in server.servers:  # which a server that was broken off did not close
+            listening.close()

@@ -47,7 +47,7 @@ async def agent(bus: Bus, store: Store, model: Model, settings: Settings, *, gra
         worker = _Worker(bus, store, locks, Turns(store, door, model, settings), {"user": people, "api": programs})
         async with (
             background("agent", worker.run(), stop=worker.stop, grace=grace),
-            background("agent sweep", _sweep(bus, store, settings.sweep_interval)),
+            background("agent sweep", worker.sweep(settings.sweep_interval)),
         ):
             yield
 
@@ -143,18 +143,19 @@ class _Worker:
                 return False
             await asyncio.sleep(RETRY_INTERVAL)
 
+    async def sweep(self, interval: float) -> None:
+        """Knock for what waits with no knock on its way: from before the room was killed, or whose knock was lost.
 
-async def _sweep(bus: Bus, store: Store, interval: float) -> None:
-    """Knock for what waits with no knock on its way: from before the room was killed, or whose knock was lost.
-
-    It only knocks, like everybody, so that whoever works on a thread holds a knock that goes on if it dies.
-    """
-    older_than = 0.0  # at the start whatever waits
-    while True:
-        try:
-            for thread_id in await store.waiting_threads(older_than):
-                await bus.publish(topology.knocked("user", thread_id), encode([]))
-        except (StoreUnavailable, BusError) as error:
-            log.warning("sweep put off", reason=str(error))
-        older_than = interval
-        await asyncio.sleep(interval)
+        It only knocks, like everybody, so that whoever works on a thread holds a knock that goes on if it dies. A busy
+        agent does not: what waits may well have its knock in the queue.
+        """
+        older_than = 0.0  # at the start whatever waits
+        while True:
+            if not self._places.locked():
+                try:
+                    for thread_id in await self._store.waiting_threads(older_than):
+                        await self._bus.publish(topology.knocked("user", thread_id), encode([]))
+                except (StoreUnavailable, BusError) as error:
+                    log.warning("sweep put off", reason=str(error))
+            older_than = interval
+            await asyncio.sleep(interval)

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from m3 import __version__
 from m3.bus import Bus
 from m3.door import Door
+from m3.errors import StoreUnavailable
 from m3.events import ANYONE, Message, MessageAccepted, SenderKey, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
 from m3.store import END, Store
@@ -34,11 +35,13 @@ def gateway(door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
     return app
 
 
-async def _json_only(request: Request) -> None:
-    """Refuse other bodies, which a page of another origin could send without being asked."""
+async def _plain(request: Request) -> None:
+    """Refuse bodies other than JSON, which a page of another origin could send without being asked; and two keys."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, "unsupported_media_type", "The body must be application/json.")
+    if len(request.headers.getlist("idempotency-key")) > 1:
+        raise Refusal(422, "invalid_request", "header.idempotency-key: may be there once only.")
     if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too
         raise not_json()
 
@@ -50,7 +53,7 @@ def _chat(door: Door, settings: Settings) -> APIRouter:
         "/api/chat",
         summary="Say something and get the agent's reply",
         response_model=ChatReply,
-        dependencies=[Depends(_json_only)],
+        dependencies=[Depends(_plain)],
         responses={
             202: {
                 "model": ChatAccepted,
@@ -103,7 +106,10 @@ def _chat(door: Door, settings: Settings) -> APIRouter:
             if "respond-async" not in _preferences(prefer):
                 with suppress(TimeoutError):
                     message = await watch.settled(settings.reply_timeout)
-            return _outcome(message, await watch.reply())
+            reply = None
+            with suppress(StoreUnavailable):  # it is recorded, and that is what must be told
+                reply = await watch.reply()
+            return _outcome(message, reply)
 
     return router
 
@@ -118,7 +124,7 @@ def _outcome(message: Message, reply: Message | None) -> Response | ChatReply:
         raise Refusal(502, "model_failed", message.reason or "", message_id=message.message_id)
     if reply is None:
         accepted = ChatAccepted(
-            thread_id=message.thread_id, message_id=message.message_id, seq=message.seq, fate="pending"
+            thread_id=message.thread_id, message_id=message.message_id, seq=message.seq, fate=message.fate or "pending"
         )
         location = f"/api/messages/{message.message_id}"
         return JSONResponse(accepted.model_dump(mode="json"), 202, {"Location": location})

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from m3 import __version__
 from m3.bus import Bus
 from m3.door import Door
-from m3.errors import M3Error, StoreUnavailable
+from m3.errors import BusError, M3Error, NotRecorded, NotTaken, StoreUnavailable
 from m3.events import ANYONE, MessageAccepted, Number, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
 from m3.store import Store
@@ -25,6 +25,8 @@ from services.pusher.outbox import Closed, Outbox
 
 #: Seconds that telling a socket why it is closed may take.
 CLOSE_TIMEOUT = 5.0
+#: Messages of one socket that may wait to be taken; past it the socket is not read.
+INBOX = 64
 
 
 class Opening(BaseModel):
@@ -51,7 +53,7 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
     @router.websocket("/ws/chat/{thread_id:path}")
     async def chat(websocket: WebSocket, thread_id: str) -> None:
         try:
-            opening = Opening.model_validate({"thread_id": thread_id, **websocket.query_params})
+            opening = Opening.model_validate({**websocket.query_params, "thread_id": thread_id})
         except ValidationError as error:
             sentence = problem_sentence(error.errors(include_input=False))
             await websocket.send_denial_response(Refusal(422, "invalid_request", sentence).response())
@@ -64,13 +66,15 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
         outbox = Outbox(settings.socket_buffer, all_events=opening.events == "all")
         try:
             async with (
-                hub.joined(thread_id, outbox) as seat,
+                hub.joined(opening.thread_id, outbox) as seat,
                 background(f"socket of {thread_id}", outbox.write(websocket.send_text)),
                 asyncio.TaskGroup() as group,
             ):
                 outbox.put(frames.connected(thread_id, seat.connections))
                 group.create_task(seat.listen(opening.after), name=f"catching up in {thread_id}")
-                await _Conversation(websocket, opening, outbox, door, settings).hear()
+                conversation = _Conversation(websocket, opening, outbox, door, settings)
+                group.create_task(conversation.take_all(), name=f"messages of a socket of {thread_id}")
+                await conversation.hear()
         # Reader and writer may both notice that the client went away, and then it is a group.
         except* (_Gone, WebSocketDisconnect):
             pass
@@ -109,6 +113,9 @@ class _Gone(Exception):
     """The client went away."""
 
 
+_NOT_HANDED_IN = Refusal(503, "not_handed_in", "The message before it was not recorded; say both again.")
+
+
 class _Conversation:
     """What one socket says."""
 
@@ -118,12 +125,17 @@ class _Conversation:
         self._outbox = outbox
         self._door = door
         self._settings = settings
+        self._said: asyncio.Queue[frames.SocketMessage] = asyncio.Queue(INBOX)
 
     async def hear(self) -> NoReturn:
-        """One frame after the other, so that a socket's messages are numbered in the order in which it sent them."""
+        """Read on while a message is being recorded: the client's pongs come in between."""
         while True:
             received = await self._websocket.receive()
             if received["type"] == "websocket.disconnect":
+                self._outbox.mute()
+                with suppress(TimeoutError):  # what it said last is still taken
+                    async with asyncio.timeout(self._settings.record_timeout):
+                        await self._said.join()
                 raise _Gone
             text = received.get("text")
             if text is None:
@@ -131,18 +143,37 @@ class _Conversation:
             elif text == "ping":
                 self._outbox.put(frames.pong())
             else:
-                await self._take(text)
+                await self._hear_message(text)
 
-    async def _take(self, text: str) -> None:
+    async def _hear_message(self, text: str) -> None:
         try:
             said = frames.SocketMessage.model_validate_json(text)
         except ValidationError as error:
             sentence = problem_sentence(error.errors(include_input=False))
             self._outbox.put(frames.error("invalid_message", sentence))
-            return
-        key = said.client_id
+        else:
+            await self._said.put(said)
+
+    async def take_all(self) -> NoReturn:
+        """One message after the other, so that a socket's messages are numbered in the order in which it sent them.
+        Where one is not recorded, what waits behind it is refused at once, for the client to say in order again."""
+        while True:
+            said = await self._said.get()
+            try:
+                await self._take(said)
+            except (BusError, NotRecorded) as error:
+                self._refuse(said, error)
+                while not self._said.empty():
+                    self._refuse(self._said.get_nowait(), _NOT_HANDED_IN)
+                    self._said.task_done()
+            except NotTaken as error:
+                self._refuse(said, error)
+            finally:
+                self._said.task_done()
+
+    async def _take(self, said: frames.SocketMessage) -> None:
         accepted = MessageAccepted(
-            message_id=keyed_id(self._opening.client, key) if key else uuid7(),
+            message_id=keyed_id(self._opening.client, said.client_id) if said.client_id else uuid7(),
             thread_id=self._opening.thread_id,
             source=said.source,
             content=said.message,
@@ -150,9 +181,11 @@ class _Conversation:
             origin=self._door.origin,
         )
         limit, within = self._settings.message_limit, self._settings.record_timeout
-        try:
-            async with self._door.taken(accepted, limit=limit, within=within) as (message, _):
-                self._outbox.put(frames.recorded(message, key))
-        except M3Error as error:
-            refusal = refusal_of(error).body
-            self._outbox.put(frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=key))
+        async with self._door.taken(accepted, limit=limit, within=within) as (message, _):
+            self._outbox.put(frames.recorded(message, said.client_id))
+
+    def _refuse(self, said: frames.SocketMessage, error: M3Error) -> None:
+        refusal = refusal_of(error).body
+        self._outbox.put(
+            frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=said.client_id)
+        )

@@ -1,7 +1,7 @@
 """Which sockets listen to which thread, and what each thread's sockets are sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby, islice
 
@@ -49,17 +49,13 @@ class _Thread:
 
     def push(self, events: Sequence[ThreadEvent]) -> None:
         for event in events:
-            _deliver(event, self.outboxes)
-
-
-def _deliver(event: ThreadEvent, outboxes: Collection[Outbox]) -> None:
-    for frame in frames.for_everyone(event):
-        for outbox in outboxes:
-            outbox.put(frame)
-    for frame in frames.for_all_events(event):
-        for outbox in outboxes:
-            if outbox.all_events:
-                outbox.put(frame)
+            for frame in frames.for_everyone(event):
+                for outbox in self.outboxes:
+                    outbox.put(frame)
+            for frame in frames.for_all_events(event):
+                for outbox in self.outboxes:
+                    if outbox.all_events:
+                        outbox.put(frame)
 
 
 class Seat:
@@ -85,20 +81,26 @@ class Seat:
         self._thread.outboxes.add(self._outbox)  # with no await since the last look at what went out
 
     async def _catch_up(self, after: int) -> None:
-        store, thread_id, feed = self._hub.store, self._thread.thread_id, self._thread.feed
-        while after > feed.seen:
-            head = await store.head(thread_id)
-            if head < after:
-                self._outbox.put(frames.reset(thread_id, head))
-                return
-            await self._hub.fill(self._thread)  # this pusher has not heard of it yet
+        hub, thread, feed = self._hub, self._thread, self._thread.feed
+        head = await hub.check_head(thread)
+        if after > head:
+            self._outbox.put(frames.reset(thread.thread_id, head))
+            after = head
+        while head > feed.seen:  # this pusher has not heard of all yet
+            await hub.fill(thread)
         while after < (until := feed.seen):
-            async with self._hub.reading:
-                page = await store.events_after(thread_id, after, PAGE, until=until)
+            async with hub.reading:
+                page = await hub.store.events_after(thread.thread_id, after, PAGE, until=until)
             for event in page:
-                _deliver(event, [self._outbox])
-                await self._outbox.room()
+                await self._tell(event)
             after = page[-1].number if len(page) == PAGE else until
+
+    async def _tell(self, event: ThreadEvent) -> None:
+        """At the pace at which the socket reads: it cannot be too slow for what is long past."""
+        extra = frames.for_all_events(event) if self._outbox.all_events else ()
+        for frame in (*frames.for_everyone(event), *extra):
+            await self._outbox.empty()
+            self._outbox.put(frame)
 
 
 class Hub:
@@ -210,25 +212,37 @@ class Hub:
 
     async def fill(self, thread: _Thread) -> None:
         """Push what the table has and was not announced, a page at most."""
+        feed = thread.feed
         try:
-            page = await self.store.events_after(thread.thread_id, thread.feed.ask(), PAGE)
-            if not page:
-                self._check_head(thread, await self.store.head(thread.thread_id))
+            head = await self.check_head(thread)
+            asked = feed.ask()
+            page = await self.store.events_after(thread.thread_id, asked, PAGE)
             for event in page:
-                thread.push(thread.feed.fill([event]))
+                thread.push(feed.fill([event]))
                 await self._share_time(len(event.message.content))
+            if not page and feed.seen == asked < head:
+                feed.start(head)  # somebody took rows out of the table
         except StoreUnavailable as error:
             log.warning("gap not filled yet", thread_id=thread.thread_id, reason=str(error))
-            thread.feed.doubt()
+            feed.doubt()
             await asyncio.sleep(RETRY_INTERVAL)
+        except asyncio.CancelledError:
+            feed.doubt()  # by a socket that went away; others still wait for the answer
+            raise
+        finally:
+            self._check(thread)
 
-    def _check_head(self, thread: _Thread, head: int) -> None:
-        """A thread that ends before what went out was taken back: its sockets are to read it anew."""
-        if head < thread.feed.seen:
-            log.warning("thread taken back", thread_id=thread.thread_id, seen=thread.feed.seen, head=head)
+    async def check_head(self, thread: _Thread) -> int:
+        """The thread's head in the table. One that ends before what went out was taken back: its sockets are to come
+        again. Raises StoreUnavailable."""
+        seen = thread.feed.seen  # before the table is asked, since more may go out meanwhile
+        head = await self.store.head(thread.thread_id)
+        if head < seen:
+            log.warning("thread taken back", thread_id=thread.thread_id, seen=seen, head=head)
             thread.feed.start(head)
             for outbox in thread.outboxes:
                 outbox.close(TAKEN_BACK)
+        return head
 
     async def _unbind_idle_threads(self) -> None:
         now = asyncio.get_running_loop().time

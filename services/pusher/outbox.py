@@ -27,26 +27,32 @@ class Outbox:
         self._frames: deque[str] = deque()
         self._waiting = 0
         self._why: Close | None = None
+        self._muted = False
         self._filled = asyncio.Event()
         self._written = asyncio.Event()
 
     def put(self, frame: str) -> None:
-        """Never waits: a slow socket costs itself its connection, not the others their latency."""
-        if self._waiting + len(frame) > self._limit:
+        """Never waits: a slow socket costs itself its connection, not the others their latency. One frame
+        alone may always wait, however long."""
+        if self._waiting and self._waiting + len(frame) > self._limit:
             self.close(SLOW)  # the frame is lost
-        else:
+        elif not self._muted:
             self._waiting += len(frame)
             self._frames.append(frame)
             self._filled.set()
+
+    def mute(self) -> None:
+        """Take nothing more: nobody is there to read it."""
+        self._muted = True
 
     def close(self, why: Close) -> None:
         """Have the socket closed. What still waits is not written."""
         self._why = self._why or why
         self._filled.set()
 
-    async def room(self) -> None:
-        """Wait until at least half of the bound is free. The writer's deadline is the deadline of this."""
-        while self._waiting > self._limit // 2:
+    async def empty(self) -> None:
+        """Wait until all was written. The writer's deadline is the deadline of this."""
+        while self._waiting:
             self._written.clear()
             await self._written.wait()
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 
 from m3.bus import Bus, open_bus
 from m3.door import Door
+from m3.errors import StoreUnavailable
+from m3.events import Message
 from m3.settings import Settings
 from m3.store import Store
 from m3.topology import QUEUES, RECORDER
@@ -159,6 +162,29 @@ async def test_what_is_not_recorded_in_time_is_answered_with_503_and_the_id(memo
 
 async def _is_there(http: httpx2.AsyncClient, where: str) -> bool:
     return (await http.get(where)).status_code == 200
+
+
+async def test_two_keys_are_refused(memory: Bus, store: Store) -> None:
+    async with running_gateway(memory, store) as http:
+        headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+        refused = await http.post("/api/chat", json={"message": "a"}, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_retry_whose_reply_cannot_be_read_is_told_its_fate(
+    memory: Bus, store: Store, model: ScriptedModel
+) -> None:
+    class Blind(Store):
+        async def message(self, message_id: UUID) -> Message | None:
+            raise StoreUnavailable("away")
+
+    async with running_room(memory, store, model) as http:
+        first = await http.post("/api/chat", json={"message": "a"}, headers=keyed("k"))
+        assert first.status_code == 200
+        async with running_gateway(memory, Blind(store._pool, store._url)) as blind:
+            again = await blind.post("/api/chat", json={"message": "a"}, headers=keyed("k"))
+            assert (again.status_code, again.json()["fate"]) == (202, "answered")
+            assert again.json()["message_id"] == first.json()["message_id"]
 
 
 async def test_a_message_longer_than_the_setting_is_refused_in_bytes(memory: Bus, store: Store) -> None:

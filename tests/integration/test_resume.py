@@ -162,6 +162,131 @@ async def test_sockets_of_a_table_that_was_taken_back_come_again_and_are_told_to
             assert [frame["content"] for frame in await listener.messages(1)] == ["another three"]
 
 
+async def test_a_pusher_that_was_not_told_of_a_table_taken_back_finds_out_by_who_comes_back(
+    memory: Bus, store: Store, database_url: str
+) -> None:
+    await record(store, "one", "two", "three")
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as early:
+        await early.next("connected")
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("DELETE FROM dialogue WHERE seq > 1; UPDATE threads SET head = 1")
+        await connection.close()
+        async with socket(address, "t", after=3) as listener:
+            await listener.next("connected")
+            assert await listener.next() == {"type": "reset", "thread_id": "t", "head": 1}
+            assert await early.closed() == 4002
+            await announce(memory, *await record(store, "another two"))
+            assert await numbers(listener, 1) == [2]
+
+
+async def test_nothing_that_a_reset_covers_follows_it(memory: Bus, store: Store) -> None:
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as early:
+        await early.next("connected")
+        await record(store, "one", "two")  # with no announcement
+        async with socket(address, "t", after=9) as listener:
+            await listener.next("connected")
+            assert await listener.next() == {"type": "reset", "thread_id": "t", "head": 2}
+            await announce(memory, *await record(store, "three"))
+            assert await numbers(listener, 1) == [3]
+        assert await numbers(early, 3) == [1, 2, 3]
+
+
+async def test_who_comes_back_has_the_whole_gap_filled_for_all(memory: Bus, store: Store) -> None:
+    """Also what is beyond the first page, with no announcement to follow."""
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as early:
+        await early.next("connected")
+        await record(store, *(str(number) for number in range(120)))
+        async with socket(address, "t", after=10) as listener:
+            await listener.next("connected")
+            assert await numbers(listener, 110) == list(range(11, 121))
+            assert await numbers(early, 120) == list(range(1, 121))
+
+
+async def test_rows_that_somebody_took_out_of_the_table_are_not_waited_for(
+    memory: Bus, store: Store, database_url: str
+) -> None:
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as early:
+        await early.next("connected")
+        await record(store, *(str(number) for number in range(10)))
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("DELETE FROM dialogue WHERE seq > 8")
+        await connection.close()
+        async with socket(address, "t", after=10) as listener:
+            await listener.next("connected")
+            await announce(memory, *await record(store, "eleven"))
+            assert await numbers(listener, 1) == [11]
+        assert await numbers(early, 9) == [*range(1, 9), 11]
+
+
+async def test_a_message_longer_than_a_sockets_buffer_is_pushed_live_and_later(memory: Bus, store: Store) -> None:
+    long = '"' * 100_000  # twice as long in JSON
+    async with running_pusher(memory, store, socket_buffer=64 * 1024) as (address, _), socket(address, "t") as live:
+        await live.next("connected")
+        await announce(memory, *await record(store, long))
+        assert await numbers(live, 1) == [1]
+        await record(store, long, "three")
+        async with socket(address, "t", after=0, events="all") as later:
+            await later.next("connected")
+            assert await numbers(later, 3) == [1, 2, 3]
+
+
+async def test_the_query_does_not_name_the_thread(memory: Bus, store: Store) -> None:
+    async with (
+        recorder(memory, store, grace=1),
+        running_pusher(memory, store) as (address, hub),
+        socket(address, "t?thread_id=foreign") as talker,
+    ):
+        assert (await talker.next("connected"))["thread_id"] == "t"
+        await talker.say("hello")
+        assert (await store.head("t"), await store.head("foreign")) == (1, 0)
+        for wrong in ("x" * 300, "%23", "%00"):
+            with pytest.raises(InvalidStatus):
+                async with socket(address, f"{wrong}?thread_id=t"):
+                    pass
+        assert list(hub._threads) == ["t"]
+
+
+async def test_a_socket_that_says_much_while_nobody_records_lives_and_is_refused_in_order(
+    memory: Bus, store: Store
+) -> None:
+    """Its answers to pings come between and behind what it says."""
+    async with (
+        running_pusher(memory, store, ping_interval=1, record_timeout=0.1) as (address, _),
+        socket(address, "t") as talker,
+    ):
+        await talker.next("connected")
+        for number in range(200):
+            await talker.send(json.dumps({"type": "message", "message": str(number), "client_id": str(number)}))
+        errors = [await talker.next("error") for _ in range(200)]
+        assert [error["client_id"] for error in errors] == [str(number) for number in range(200)]
+        assert {error["code"] for error in errors} == {"not_recorded", "not_handed_in"}
+        assert await talker.hears_nothing()
+
+
+async def test_what_a_socket_says_before_it_goes_is_taken(memory: Bus, store: Store) -> None:
+    async with recorder(memory, store, grace=1), running_pusher(memory, store) as (address, _):
+        async with socket(address, "t") as talker:
+            for number in range(20):
+                await talker.send(json.dumps({"type": "message", "message": str(number)}))
+        await until(lambda: _head_is(store, 20))
+
+
+async def _head_is(store: Store, number: int) -> bool:
+    return await store.head("t") == number
+
+
+async def test_a_socket_that_answers_no_ping_gives_up_its_seat(memory: Bus, store: Store) -> None:
+    """Also where it has not read what it was sent."""
+    async with (
+        running_pusher(memory, store, ping_interval=0.2) as (address, hub),
+        socket(address, "t") as silent,
+    ):
+        await silent.next("connected")
+        silent._connection.transport.pause_reading()
+        await announce(memory, *await record(store, *["x" * 16_000] * 10))
+        await until(lambda: not hub._threads["t"].members)
+
+
 async def test_fates_go_to_sockets_that_asked_for_all_events_live_and_later(memory: Bus, store: Store) -> None:
     async with (
         running_pusher(memory, store) as (address, _),

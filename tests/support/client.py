@@ -59,7 +59,8 @@ class Socket:
 @asynccontextmanager
 async def socket(address: str, thread_id: str, **query: str | int) -> AsyncIterator[Socket]:
     """A socket of a thread, from its opening handshake on."""
-    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}?{urlencode(query)}") as connection:
+    path = f"{thread_id}?{urlencode(query)}" if query else thread_id
+    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{path}") as connection:
         yield Socket(connection)
 
 

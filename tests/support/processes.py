@@ -68,7 +68,10 @@ class Process:
 
     def wait(self, within: float = STOP_DEADLINE) -> int:
         """Wait for its end; returns the exit code."""
-        code = self._popen.wait(within)
+        try:
+            code = self._popen.wait(within)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"m3 {self.command} did not end:\n{self.said}") from error
         self._reader.join(within)
         return code
 
@@ -107,5 +110,5 @@ def processes() -> Iterator[list[Process]]:
         for process in running:
             try:
                 process.wait()
-            except subprocess.TimeoutExpired:
+            except AssertionError:
                 process.kill()

@@ -130,13 +130,30 @@ async def test_a_socket_can_be_closed_with_a_reason_whatever_waits() -> None:
     assert socket.got == []
 
 
-async def test_whoever_has_much_to_put_can_wait_for_room() -> None:
+async def test_a_frame_longer_than_the_bound_goes_out_where_nothing_else_waits() -> None:
+    outbox, socket = Outbox(LIMIT), Socket()
+    async with background("writer", outbox.write(socket.send)):
+        for _ in range(3):
+            outbox.put("x" * 100)
+            await asyncio.wait_for(outbox.empty(), DEADLINE)
+    assert socket.got == ["x" * 100] * 3
+
+
+async def test_nothing_more_waits_for_a_socket_that_went_away() -> None:
+    outbox = Outbox(LIMIT)
+    outbox.mute()
+    for _ in range(1000):
+        outbox.put("12345")
+    assert not outbox._frames
+
+
+async def test_whoever_has_much_to_put_can_wait_until_all_is_written() -> None:
     outbox, socket = Outbox(LIMIT), Socket()
 
     async def put_much() -> None:
         for number in range(100):
             outbox.put(f"{number:5}")
-            await outbox.room()
+            await outbox.empty()
 
     async with background("writer", outbox.write(socket.send)):
         await asyncio.wait_for(put_much(), DEADLINE)
