@@ -30,6 +30,13 @@ class Turns:
         self._door = door
         self._model = model
         self._settings = settings
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let turns end, after a while, that only wait for their outcome to be recorded: a recorder may have stopped
+        before us."""
+        self._stopping = True
+        asyncio.get_running_loop().call_later(self._settings.record_timeout, self._door.stop_waiting)
 
     async def take(self, message: Message) -> None:
         """Ask the model for one reply and see it recorded, or the reason why there is none."""
@@ -73,6 +80,8 @@ class Turns:
                 await watch.settled(patience)
                 return True
             except TimeoutError:
+                if self._stopping:  # the broker has it, and that must do
+                    return True
                 log.warning("outcome not recorded yet", thread_id=outcome.thread_id, waited=patience)
                 with suppress(StoreUnavailable):
                     await self._store.ping()

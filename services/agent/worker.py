@@ -76,6 +76,7 @@ class _Worker:
         """Begin no more turns, and have ``run`` end when those that run have ended."""
         log.info("agent stops after the turns that run")
         self._stopping = True
+        self._turns.stop()
         self._places.release()  # one more: whoever waits for a place comes through, one by one, and finds us stopping
         for knocks in self._lanes.values():
             knocks.stop()

@@ -18,6 +18,11 @@ from tests.support.until import until
 
 Start = Callable[..., Process]
 
+#: Seconds that a service has to stop.
+GRACE = 5
+#: Seconds for the interpreter's own end, on a busy machine.
+MARGIN = 3
+
 
 @pytest.fixture
 async def line(broker_url: str) -> AsyncIterator[Proxy]:
@@ -95,6 +100,19 @@ async def test_a_room_stops_in_time_however_many_sockets_never_read(start: Start
         room.signal(signal.SIGTERM)
         assert await asyncio.to_thread(room.wait) == 0, room.said
     assert "Traceback" not in room.said
+
+
+@pytest.mark.parametrize("command", ["gateway", "pusher", "recorder", "agent"])
+async def test_a_service_stops_in_time_also_where_the_broker_is_silent(
+    start: Start, servers: dict[str, str], line: Proxy, command: str
+) -> None:
+    """No heartbeat saves it here."""
+    service = start(command, GRACE=str(GRACE), HEARTBEAT="600", TURN_TIMEOUT="0.1", **servers)
+    service.started()
+    await until(lambda: "broker connected" in service.said)
+    line.stall(stalling=True)
+    service.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(service.wait, GRACE + MARGIN) == 0, service.said
 
 
 async def test_while_the_broker_is_away_posts_are_refused_sockets_stay_and_history_answers(

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from itertools import count
 
 import aio_pika
 import httpx2
@@ -17,7 +18,6 @@ from tests.support.until import DEADLINE, until
 #: What an agent logs at its stop.
 STOPPING = "agent stops"
 THREADS = 10
-ROUNDS = 30
 
 Start = Callable[..., Process]
 
@@ -68,25 +68,51 @@ async def test_a_model_that_never_answers_does_not_keep_an_agent_and_another_has
         assert sorted(willing.prompts) == ["[user] and there", "[user] behind it", "[user] elsewhere"]
 
 
+async def test_an_agent_does_not_wait_for_a_recorder_that_stopped_before_it(
+    start: Start, servers: dict[str, str]
+) -> None:
+    """As where all are stopped at once. Its reply waits in the queue, and is recorded once."""
+    released = asyncio.Event()
+    async with scripted_model(lambda _: holds(released, says("at last"))) as model:
+        gateway, recorder = start("gateway", **servers), start("recorder", **servers)
+        recorder.started()
+        agent = start("agent", **servers, LLM_BASE_URL=model.url, RECORD_TIMEOUT="1", GRACE="1")
+        async with client(gateway.address()) as http:
+            await _say(http, "hello", "one")
+            await until(lambda: len(model.asked) == 1)
+            recorder.kill()
+            agent.signal(signal.SIGTERM)
+            await until(lambda: STOPPING in agent.said)
+            released.set()
+            assert await asyncio.to_thread(agent.wait, DEADLINE) == 0, agent.said
+            start("recorder", **servers)
+            start("agent", **servers, LLM_BASE_URL=model.url)
+            await until(lambda: _all_settled(http, "one"))
+            assert [message["content"] for message in await history(http, "one")] == ["hello", "at last"]
+
+
 async def test_a_recorder_that_is_stopped_under_load_loses_nothing(start: Start, servers: dict[str, str]) -> None:
     gateway, leaver, stayer = start("gateway", **servers), start("recorder", **servers), start("recorder", **servers)
     leaver.started()
     stayer.started()
+    gone = asyncio.Event()
     async with client(gateway.address()) as http, asyncio.TaskGroup() as group:
 
-        async def talk(thread: str) -> None:
-            for number in range(ROUNDS):
+        async def talk(thread: str) -> int:
+            for number in count():
+                if gone.is_set():
+                    return number
                 await _say(http, f"{thread} {number}", thread)
+            raise AssertionError
 
         threads = [f"thread-{number}" for number in range(THREADS)]
         talks = [group.create_task(talk(thread)) for thread in threads]
-        await until(lambda: _head_is(http, threads[0], ROUNDS // 3))
+        await until(lambda: _head_is(http, threads[0], 10))
         assert await asyncio.to_thread(leaver.stop) == 0, leaver.said
-        assert not all(talk.done() for talk in talks)
-        await asyncio.gather(*talks)
-        for thread in threads:
+        gone.set()
+        for thread, said in zip(threads, await asyncio.gather(*talks), strict=True):
             recorded = [(message["seq"], message["content"]) for message in await history(http, thread)]
-            assert recorded == [(number + 1, f"{thread} {number}") for number in range(ROUNDS)]
+            assert recorded == [(number + 1, f"{thread} {number}") for number in range(said)][-500:]
     assert await _waiting(servers["BROKER_URL"], DEAD) == 0
 
 

@@ -354,9 +354,9 @@ def rss(pid: int) -> int:
 
 async def moody_model(scene: Scene) -> None:
     """It is silent past the turn's deadline, refuses, and breaks off in the middle of an answer."""
-    for mood in (Mood.SILENT, Mood.FAILING, Mood.BREAKING_OFF):
+    for mood, seconds in ((Mood.SILENT, 12), (Mood.FAILING, 8), (Mood.BREAKING_OFF, 8)):
         scene.room.model.mood = mood
-        await scene.wait(8)
+        await scene.wait(seconds)
     scene.room.model.mood = Mood.WELL
 
 

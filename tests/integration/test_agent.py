@@ -722,7 +722,7 @@ async def test_what_an_agent_that_stops_does_not_begin_is_answered_by_another_at
     bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it fetched and has no place for, what it never fetched, and what came in its thread meanwhile."""
-    monkeypatch.setattr("services.agent.worker._sweep", lambda *_: asyncio.Event().wait())
+    monkeypatch.setattr("services.agent.worker._Worker.sweep", lambda *_: asyncio.Event().wait())
     over, released = asyncio.Event(), asyncio.Event()
     async with (
         scripted_model(lambda body: holds(released, repeats(body))) as busy,
