@@ -54,7 +54,8 @@ async def _run(wanted: list[str], plan: Plan) -> int:
     print(page.tables())
     if not wanted:
         page.write()
-    return int(any(result.violations for result in page.results))
+    broken = [result.violations for result in page.results] + ([page.soak.violations] if page.soak else [])
+    return int(any(broken))
 
 
 async def _try_all(faults: list[Fault], plan: Plan) -> list[Result]:
