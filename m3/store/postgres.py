@@ -135,7 +135,7 @@ class Store:
         """
         for attempt in range(1, RACE_ATTEMPTS + 1):
             try:
-                async with self._connection() as connection, connection.transaction():
+                async with self._connection() as connection, _transaction(connection):
                     return await _record(connection, accepted, failed)
             except Unstorable as error:
                 # Two recorders that hold the same message for different threads do not wait for each other.
@@ -203,14 +203,31 @@ class Store:
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
                 try:
                     yield connection
-                except _CONFUSED:
-                    connection.terminate()  # the pool would hand it out again
+                except asyncpg.PostgresError:
+                    raise
+                except BaseException:
+                    # It was broken off, by a deadline of ours too, or lost track of itself. The pool would first wait
+                    # for the server to say so, and then hand it out again.
+                    connection.terminate()
                     raise
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(query(name), *arguments)
             return rows
+
+
+@asynccontextmanager
+async def _transaction(connection: "PoolConnectionProxy[asyncpg.Record]") -> AsyncIterator[None]:
+    """Ours, since asyncpg's rolls back whatever happened, and waits for a server that does not answer."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except asyncpg.PostgresError:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 async def _record(

@@ -12,17 +12,15 @@ import pytest
 from pydantic import SecretStr
 
 from m3.bus import Bus, open_bus
-from m3.door import Door
 from m3.errors import StoreUnavailable
 from m3.events import Message
 from m3.settings import Settings
 from m3.store import Store
 from m3.topology import QUEUES, RECORDER
-from m3.web import bind, serve
 from services.agent import agent, open_model
-from services.gateway import gateway
 from services.recorder import recorder
 from tests.support.client import client
+from tests.support.gateway import serving_gateway
 from tests.support.scripted_model import ScriptedModel, answers, prompt, says, scripted_model
 from tests.support.until import until
 
@@ -31,16 +29,6 @@ from tests.support.until import until
 async def running_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[httpx2.AsyncClient]:
     async with serving_gateway(bus, store, **changes) as address, client(address) as http:
         yield http
-
-
-@asynccontextmanager
-async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[str]:
-    settings = Settings().model_copy(update=changes)
-    async with Door.open("gateway", bus, store) as door:
-        app = gateway(door, bus, store, settings)
-        with bind("127.0.0.1", 0) as sock:
-            async with serve(app, sock, settings, grace=settings.grace, hurry=door.stop_waiting) as address:
-                yield address
 
 
 @asynccontextmanager
