@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -112,6 +113,9 @@ async def bus(bus_url: str) -> AsyncIterator[Bus]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts ``m3`` commands, whose settings are given as keywords."""
+    for folder in (tmp_path, *tmp_path.parents):  # for the user that an embedded database runs as, where we are root
+        if os.geteuid() == 0 == folder.stat().st_uid:
+            folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
     with processes() as started:
 
         def start(command: str, **settings: str) -> Process:

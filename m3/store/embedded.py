@@ -4,12 +4,17 @@ import asyncio
 import fcntl
 import os
 import re
+import stat
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import structlog
+
 from m3.errors import StartError
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -25,6 +30,8 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
         )  # here, since only a room with an embedded database should pay for it
 
     with _sole_owner(data_dir):
+        if private := _private_folders(data_dir):
+            log.warning("as root: the database's own user is let through folders that were private", folders=private)
         # It counts the processes that use a folder, and stops the server with the last. We are the only one; whoever
         # else it still counts was killed.
         (data_dir / "postgres" / ".handle_pids.json").unlink(missing_ok=True)
@@ -36,6 +43,12 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
             yield server.get_uri()
         finally:
             await asyncio.to_thread(server.cleanup)
+
+
+def _private_folders(data_dir: Path) -> list[str]:
+    """What the wheel opens to everybody where root runs it, since its server then runs as another user."""
+    above = data_dir.resolve().parents if os.geteuid() == 0 else ()
+    return [str(folder) for folder in above if not folder.stat().st_mode & stat.S_IXOTH]
 
 
 @contextmanager

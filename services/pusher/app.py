@@ -64,10 +64,17 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
             return
         await websocket.accept()
         outbox = Outbox(settings.socket_buffer, all_events=opening.events == "all")
+
+        async def send(frame: str) -> None:
+            try:
+                await websocket.send_text(frame)
+            except WebSocketDisconnect:  # what it said before it went is still to be heard
+                outbox.mute()
+
         try:
             async with (
                 hub.joined(opening.thread_id, outbox) as seat,
-                background(f"socket of {thread_id}", outbox.write(websocket.send_text)),
+                background(f"socket of {thread_id}", outbox.write(send)),
                 asyncio.TaskGroup() as group,
             ):
                 outbox.put(frames.connected(thread_id, seat.connections))
@@ -75,8 +82,7 @@ def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
                 conversation = _Conversation(websocket, opening, outbox, door, settings)
                 group.create_task(conversation.take_all(), name=f"messages of a socket of {thread_id}")
                 await conversation.hear()
-        # Reader and writer may both notice that the client went away, and then it is a group.
-        except* (_Gone, WebSocketDisconnect):
+        except* _Gone:
             pass
         except* StoreUnavailable:
             await _close(websocket, close_codes.TRY_AGAIN_LATER)

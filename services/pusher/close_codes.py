@@ -10,7 +10,8 @@
 | 4001 | the thread has as many sockets as it may have | reconnect later |
 | 4002 | the thread was taken back, as by a restored backup | reconnect; `after` is then answered with `reset` |
 
-Whoever reconnects with `after` and the last number it saw misses nothing. Codes from 4000 to 4499 mean "reconnect";
+A socket that reads nothing at all cannot be told, and is cut off: its client sees 1006, which means the same. Whoever
+reconnects with `after` and the last number it saw misses nothing. Codes from 4000 to 4499 mean "reconnect";
 from 4500 to 4999 they will mean "do not".
 """
 

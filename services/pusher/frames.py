@@ -30,16 +30,17 @@ def for_everyone(event: ThreadEvent) -> Iterator[str]:
 
 
 def for_all_events(event: ThreadEvent) -> Iterator[str]:
-    """What sockets that asked for all events are sent besides: fates. A reply is the fate of what it answers."""
+    """What sockets that asked for all events are sent before it: fates. A reply is the fate of what it answers, and has
+    the number; whoever breaks off between the two is told both again."""
     message = event.message
     if isinstance(event, MessageRecorded):
         for answered in message.in_reply_to:
-            yield _fate(event, answered, fate="answered", reply_id=str(message.message_id), reply_seq=message.seq)
+            yield _fate(message, answered, fate="answered", reply_id=str(message.message_id), reply_seq=message.seq)
     elif message.fate == "answered":  # it had failed, and a late reply mended it
-        reply_id = str(message.reply_id)
-        yield _fate(event, message.message_id, fate="answered", reply_id=reply_id, reply_seq=message.reply_seq)
+        reply = {"reply_id": str(message.reply_id), "reply_seq": message.reply_seq}
+        yield _fate(message, message.message_id, number=event.number, fate="answered", **reply)
     else:
-        yield _fate(event, message.message_id, fate=message.fate, reason=message.reason)
+        yield _fate(message, message.message_id, number=event.number, fate=message.fate, reason=message.reason)
 
 
 def connected(thread_id: str, connections: int) -> str:
@@ -68,9 +69,8 @@ def new_message(message: Message) -> str:
     )
 
 
-def _fate(event: ThreadEvent, message_id: UUID, **what: object) -> str:
-    thread_id = event.message.thread_id
-    return _frame(type="fate", thread_id=thread_id, number=event.number, message_id=str(message_id), **what)
+def _fate(message: Message, message_id: UUID, **what: object) -> str:
+    return _frame(type="fate", thread_id=message.thread_id, message_id=str(message_id), **what)
 
 
 def reset(thread_id: str, head: int) -> str:

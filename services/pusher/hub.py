@@ -49,13 +49,13 @@ class _Thread:
 
     def push(self, events: Sequence[ThreadEvent]) -> None:
         for event in events:
-            for frame in frames.for_everyone(event):
-                for outbox in self.outboxes:
-                    outbox.put(frame)
             for frame in frames.for_all_events(event):
                 for outbox in self.outboxes:
                     if outbox.all_events:
                         outbox.put(frame)
+            for frame in frames.for_everyone(event):
+                for outbox in self.outboxes:
+                    outbox.put(frame)
 
 
 class Seat:
@@ -98,7 +98,7 @@ class Seat:
     async def _tell(self, event: ThreadEvent) -> None:
         """At the pace at which the socket reads: it cannot be too slow for what is long past."""
         extra = frames.for_all_events(event) if self._outbox.all_events else ()
-        for frame in (*frames.for_everyone(event), *extra):
+        for frame in (*extra, *frames.for_everyone(event)):
             await self._outbox.empty()
             self._outbox.put(frame)
 

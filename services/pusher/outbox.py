@@ -42,8 +42,11 @@ class Outbox:
             self._filled.set()
 
     def mute(self) -> None:
-        """Take nothing more: nobody is there to read it."""
+        """Drop what waits and take nothing more: nobody is there to read it."""
         self._muted = True
+        self._frames.clear()
+        self._waiting = 0
+        self._written.set()
 
     def close(self, why: Close) -> None:
         """Have the socket closed. What still waits is not written."""
@@ -68,7 +71,8 @@ class Outbox:
                         await send(frame)
                 except TimeoutError as error:
                     raise Closed(SLOW) from error
-                self._waiting -= len(frame)
+                if not self._muted:
+                    self._waiting -= len(frame)
                 self._written.set()
             if self._why:
                 raise Closed(self._why)

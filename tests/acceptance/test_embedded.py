@@ -1,5 +1,6 @@
 """``m3 up``: the whole room in one process, as a new user runs it."""
 
+import os
 import re
 import signal
 import socket as sockets
@@ -195,6 +196,16 @@ def test_a_stopped_room_leaves_no_process_behind_also_after_one_that_was_killed(
             process.signal(number)  # as make does, when its process group is signalled
         assert process.wait() == 0
         assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the database as another user")
+def test_root_is_told_which_private_folders_are_opened(start: Start, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    process = start("up", DATA_DIR=str(private / "data"))
+    process.started()
+    assert process.stop() == 0
+    assert f'"folders": ["{private}"]' in process.said
 
 
 def test_a_path_that_the_embedded_database_cannot_take_is_one_sentence(start: Start, tmp_path: Path) -> None:

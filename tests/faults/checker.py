@@ -8,6 +8,9 @@ from typing import Literal
 #: What the model of the load puts before what it was told, so that a reply to another message is found out.
 REPLY = "re: "
 
+#: The kind of a frame that tells an answer. It comes right before the reply, whose number it has.
+ANSWERED = "fate:answered"
+
 Verdict = Literal["acknowledged", "refused", "unknown"]
 
 
@@ -45,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a socket was sent and takes a place in its thread. ``kind`` is the frame's type, or fate:answered."""
+    """What a socket was sent and takes a place in its thread. ``kind`` is the frame's type, or ANSWERED."""
 
     kind: str
     number: int
@@ -202,7 +205,7 @@ def _pushed(heard: Heard, rows: Sequence[Row], said: Sequence[Said]) -> Iterator
         yield Violation("reset", f"{name} was told to begin anew")
         return
     happened = _happened(rows, everything=heard.everything)
-    counted = [frame for frame in frames if frame.kind != "fate:answered"]
+    counted = [frame for frame in frames if frame.kind != ANSWERED]
     first = next((sitting for sitting in heard.sittings if sitting.frames), None)
     if first is None:
         start = min((sitting.after for sitting in heard.sittings if sitting.after is not None), default=None)
@@ -244,23 +247,23 @@ def _missed_beginning(
 
 
 def _answers(name: str, heard: Heard, rows: Sequence[Row], start: int) -> Iterator[Violation]:
-    """With events=all an answer is told too: at most once, with the reply's number, and only broken off by a cut."""
-    told = Counter[int]()
+    """With events=all each answer is told too, right before its reply; once more only where a cut came in between."""
+    told = set[int]()
     for sitting in heard.sittings:
         highest = 0
-        for frame in sitting.frames:
+        for place, frame in enumerate(sitting.frames):
             if frame.number < highest:
                 yield Violation("socket", f"{name} heard {frame.number} after {highest}")
             highest = max(highest, frame.number)
-            if frame.kind == "fate:answered":
-                told[frame.number] += 1
-    if doubled := [number for number, times in told.items() if times > 1]:
-        yield Violation("socket", f"{name} heard the answers {_some(doubled)} more than once")
-    if not heard.everything and told:
-        yield Violation("socket", f"{name} was told fates that it did not ask for")
-    cut = {sitting.frames[-1].number for sitting in heard.sittings if sitting.frames}
+            if frame.kind == ANSWERED:
+                if not heard.everything:
+                    yield Violation("socket", f"{name} was told the answer {frame.number}, which it did not ask for")
+                if frame.number in told:
+                    yield Violation("socket", f"{name} heard the answer {frame.number} more than once")
+                if place < len(sitting.frames) - 1:
+                    told.add(frame.number)
     replies = {row.seq for row in rows if row.is_reply and row.seq > start}
-    if heard.everything and (missed := replies - told.keys() - cut):
+    if heard.everything and (missed := replies - told):
         yield Violation("socket", f"{name} was not told the answers {_some(missed)}")
 
 

@@ -16,7 +16,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.faults.checker import Frame, Heard, Log, Row, Said, Sitting, Verdict
+from tests.faults.checker import ANSWERED, Frame, Heard, Log, Row, Said, Sitting, Verdict
 from tests.faults.model import FAILING
 from tests.faults.rig import Room, now
 from tests.support.until import until
@@ -180,7 +180,7 @@ def _is_up_to(heard: Heard, last: dict[str, int], heads: dict[str, int]) -> bool
     if not frames:
         return heard.thread not in heads or all(sitting.after is None for sitting in heard.sittings)
     end = heads[heard.thread] if heard.everything else last[heard.thread]
-    return frames[-1].number >= end
+    return frames[-1].kind != ANSWERED and frames[-1].number >= end
 
 
 class _Poster:
@@ -413,13 +413,14 @@ class _Listener:
             case "new_message":
                 got = Frame("new_message", frame["seq"], thread, frame["message_id"])
             case "fate":
-                # An answer is told with the number of its reply; a failure has one of its own.
-                answered = frame["fate"] == "answered" and frame["number"] == frame.get("reply_seq")
-                got = Frame("fate:answered" if answered else "fate", frame["number"], thread, frame["message_id"])
+                # An answer comes right before its reply, which has the number; a failure has one of its own.
+                kind, number = ("fate", frame["number"]) if "number" in frame else (ANSWERED, frame["reply_seq"])
+                got = Frame(kind, number, thread, frame["message_id"])
             case "reset":
                 got = Frame("reset", 0, thread)
             case _:
                 self._load.odd.append(f"{self.heard.name} was told {frame}")
                 return
         sitting.frames.append(got)
-        self._last = max(self._last or 0, got.number)
+        if got.kind != ANSWERED:
+            self._last = max(self._last or 0, got.number)

@@ -80,7 +80,6 @@ def test_a_reply_is_the_fate_of_what_it_answers_to_those_who_want_all_events() -
     assert json.loads(fate) == {
         "type": "fate",
         "thread_id": "room:1",
-        "number": 4,
         "message_id": str(UUID(int=1)),
         "fate": "answered",
         "reply_id": str(ID),
