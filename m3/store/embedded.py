@@ -31,7 +31,10 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
 
     with _sole_owner(data_dir):
         if private := _private_folders(data_dir):
-            log.warning("as root: private folders are opened to everybody, for the database runs as another user", folders=private)
+            log.warning(
+                "as root: private folders are opened to everybody, for the database runs as another user",
+                folders=private,
+            )
         # It counts the processes that use a folder, and stops the server with the last. We are the only one; whoever
         # else it still counts was killed.
         (data_dir / "postgres" / ".handle_pids.json").unlink(missing_ok=True)
