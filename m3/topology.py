@@ -24,6 +24,11 @@ class Exchange:
     kind: Literal["fanout", "topic", "direct"]
 
 
+#: What cannot be understood is rejected by name; the limit is only for a message that kills its consumer again and
+#: again, and high, since each such death, and each connection that breaks, counts for the whole prefetch.
+DELIVERY_LIMIT = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A durable queue that its consumers share.
@@ -37,7 +42,7 @@ class Queue:
     binding: str
     max_length: int
     max_bytes: int = 256 * MIB
-    delivery_limit: int | None = 5
+    delivery_limit: int | None = DELIVERY_LIMIT
     dead_letters: bool = True
 
 
@@ -56,11 +61,8 @@ CHAT_OUT = Exchange("chat.out", "topic")
 CHAT_DEAD = Exchange("chat.dead", "fanout")
 EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_DEAD)
 
-#: What cannot be recorded is rejected by name; the limit is only for a message that kills its recorder again and again,
-#: and high, since each such death counts for the whole prefetch.
-RECORDER_DELIVERY_LIMIT = 100
 #: Short, since whoever waits for a record gives up after seconds: better refused at once than recorded unheard.
-RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000, delivery_limit=RECORDER_DELIVERY_LIMIT)
+RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
 AGENT_USER = Queue("agent.user", CHAT_OUT, binding="user.*", max_length=100_000)
 AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
 DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)

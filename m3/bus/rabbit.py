@@ -40,7 +40,9 @@ CLOSE_TIMEOUT = 1.0
 #: Seconds between attempts to connect.
 RECONNECT_INTERVAL = 0.5
 #: Seconds after which the topology is declared again.
-REDECLARE_INTERVAL = 30.0
+REDECLARE_INTERVAL = 10.0
+#: Seconds without any confirmation, while publishes are given up, after which a link is.
+STUCK = 8.0
 
 #: The headers of what we dead-letter ourselves.
 REASON = "m3-reason"
@@ -52,6 +54,10 @@ _BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _in_time(command: Awaitable[T], timeout: float = COMMAND_TIMEOUT) -> T:  # noqa: ASYNC109  # passed on
@@ -109,6 +115,8 @@ class _Link:
         self._unblocked = publishing.transport.ready
         self._declaring = asyncio.Lock()
         self._declared = 0
+        self._unconsumed: set[str] = set()  # the queues that nobody consumed when they were declared last
+        self._stuck_since: float | None = None  # the first publish that was given up after the last that was confirmed
         for connection in (publishing, consuming):
             connection.close_callbacks.add(self._lose)
 
@@ -141,15 +149,19 @@ class _Link:
             channel.close_callbacks.discard(self._lose)
             await channel.close()
 
-    async def last(self) -> None:
+    async def last(self, consumed: Callable[[], set[str]]) -> None:
         """Return when the link is lost. The topology is declared again now and then: nobody is told when somebody
-        deletes a queue that nobody consumes, such as the dead letters'."""
+        deletes a queue that nobody consumes, such as the dead letters'. A queue of those that we consume that has no
+        consumer was deleted and made again before the broker could tell us."""
         while not self.lost.is_set():
             try:
                 async with asyncio.timeout(REDECLARE_INTERVAL):
                     await self.lost.wait()
             except TimeoutError:
+                ours = consumed()
                 await _in_time(self._declare())
+                if ours & consumed() & self._unconsumed:
+                    self._lose()
 
     async def publish(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         declared = self._declared
@@ -166,7 +178,14 @@ class _Link:
         mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
         message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode, headers={**headers})
         await self._unblocked()  # what is sent while the broker blocks us is given up here and arrives there, later
-        await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
+        try:
+            await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
+        except asyncio.CancelledError:  # by the publisher's deadline
+            self._stuck_since = self._stuck_since or _now()
+            if _now() - self._stuck_since > STUCK:
+                self._lose()
+            raise
+        self._stuck_since = None
 
     async def _prepare(self) -> None:
         self._topology = await self.channel()
@@ -182,6 +201,10 @@ class _Link:
         for queue in QUEUES:
             declared = await self._topology.declare_queue(queue.name, durable=True, arguments=_arguments(queue))
             await declared.bind(queue.exchange.name, queue.binding)
+            if declared.declaration_result.consumer_count:
+                self._unconsumed.discard(queue.name)
+            else:
+                self._unconsumed.add(queue.name)
         self._declared += 1
 
     def _lose(self, *_: Any) -> None:
@@ -325,6 +348,10 @@ class RabbitBus:
                 self._attachments.remove(attachment)
             await attachment.detach()
 
+    def _consumed(self) -> set[str]:
+        consumers = (each for each in self._attachments if isinstance(each, RabbitConsumer))
+        return {consumer.queue.name for consumer in consumers if consumer.fetching}
+
     async def _stay_connected(self) -> None:
         told = ""
         while True:
@@ -339,7 +366,7 @@ class RabbitBus:
                         log.info("broker connected")
                         told = ""
                         try:
-                            await link.last()
+                            await link.last(self._consumed)
                         finally:  # before it is closed, which may take a while
                             self._link = None
                             self._linked.clear()
@@ -357,7 +384,7 @@ class RabbitConsumer(_Attachment):
         self, queue: Queue, prefetch: int, publish: Callable[[Route, bytes, dict[str, str]], Coroutine[Any, Any, None]]
     ) -> None:
         super().__init__()
-        self._queue = queue
+        self.queue = queue
         self._prefetch = prefetch
         self._publish = publish
         self._fetching: tuple[AbstractQueue, str] | None = None  # and the consumer's tag
@@ -374,13 +401,17 @@ class RabbitConsumer(_Attachment):
             self._fetching = None
             if self._stopping is None:
                 await _in_time(channel.set_qos(self._prefetch))
-                queue = await channel.get_queue(self._queue.name, ensure=False)
+                queue = await channel.get_queue(self.queue.name, ensure=False)
                 tag = await _in_time(queue.consume(partial(self._hear, channel)))
                 self._fetching = queue, tag
 
+    @property
+    def fetching(self) -> bool:
+        return self._fetching is not None and self._stopping is None
+
     def stop(self) -> None:
         if self._stopping is None:
-            self._stopping = self._command(f"stop consuming {self._queue.name}", self._stop())
+            self._stopping = self._command(f"stop consuming {self.queue.name}", self._stop())
             self._arrived.set()
 
     async def _stop(self) -> None:
@@ -419,7 +450,7 @@ class RabbitConsumer(_Attachment):
         if self._known(delivery):
             route = Route(CHAT_DEAD.name, delivery.key, must_arrive=True)
             try:
-                await self._publish(route, delivery.body, {REASON: reason[:MAX_REASON], QUEUE: self._queue.name})
+                await self._publish(route, delivery.body, {REASON: reason[:MAX_REASON], QUEUE: self.queue.name})
             except BusError as error:
                 # Left unsettled it comes again in the end. A basic.reject would keep no reason, and the broker drops
                 # what a full dead-letter queue refuses.

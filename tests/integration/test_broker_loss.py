@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -280,6 +281,61 @@ async def test_a_process_that_only_publishes_makes_a_deleted_queue_again_and_los
         arrived: set[int] = set()
         while arrived != set(range(50)):
             arrived |= {int(delivery.body) for delivery in await consumer.take(100)}
+
+
+async def test_a_queue_that_nobody_consumes_is_made_again(
+    bus: Bus, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.bus.rabbit.REDECLARE_INTERVAL", 0.2)
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        await until(lambda: bus.connected)
+        await channel.queue_delete(DEAD.name)
+
+    async def is_there() -> bool:
+        async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+            try:
+                await channel.declare_queue(DEAD.name, passive=True)
+            except aio_pika.exceptions.ChannelClosed:
+                return False
+            return True
+
+    async with open_bus(broker_url, publish_timeout=4, heartbeat=10):
+        await until(is_there)
+
+
+async def test_a_consumer_that_the_broker_has_forgotten_consumes_again(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its queue was deleted and made again at once."""
+    monkeypatch.setattr("m3.bus.rabbit.REDECLARE_INTERVAL", 0.2)
+    async with open_bus(broker_url, publish_timeout=4, heartbeat=10) as bus:
+        await until(lambda: bus.connected)
+        async with bus.consume(RECORDER, prefetch=10) as consumer, asyncio.timeout(DEADLINE):
+            queue, tag = consumer._fetching  # type: ignore[attr-defined]  # there is no other way to be forgotten
+            await queue.cancel(tag)
+            await bus.publish(topology.accepted(), b"a")
+            assert [delivery.body for delivery in await consumer.take(10)] == [b"a"]
+
+
+async def test_a_broker_that_confirms_nothing_is_given_up(
+    broker_url: str, line: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before a heartbeat tells."""
+    monkeypatch.setattr("m3.bus.rabbit.STUCK", 0.5)
+    url = URL(broker_url).with_host("127.0.0.1").with_port(line.port)
+    async with open_bus(str(url), publish_timeout=0.2, heartbeat=600) as bus:
+        await until(lambda: bus.connected)
+        line.stall(stalling=True)
+
+        async def is_given_up() -> bool:
+            with suppress(BusUnavailable):
+                await bus.publish(topology.accepted(), b"a")
+            return not bus.connected
+
+        await until(is_given_up)
+        line.stall(stalling=False)
+        await until(lambda: bus.connected)
+        await bus.publish(topology.accepted(), b"b")
 
 
 async def test_a_deleted_exchange_is_made_again(bus: Bus, broker_url: str) -> None:
