@@ -40,7 +40,10 @@ CLOSE_TIMEOUT = 1.0
 #: Seconds between attempts to connect.
 RECONNECT_INTERVAL = 0.5
 #: Seconds after which the topology is declared again.
-REDECLARE_INTERVAL = 10.0
+REDECLARE_INTERVAL = 30.0
+#: Seconds before a queue that is gone is made again. Made at once, RabbitMQ 3.10 may not tell its consumers that theirs
+#: was deleted, and gives them what the new one gets without their ever seeing it.
+MOURNING = 1.0
 #: Seconds without any confirmation, while publishes are given up, after which a link is.
 STUCK = 8.0
 
@@ -169,6 +172,7 @@ class _Link:
             await self._send(route, body, headers)
         except PublishError:
             # Somebody deleted the queue. Who consumes from it learns that from the broker, who only publishes, here.
+            await asyncio.sleep(MOURNING)
             async with self._declaring:
                 if self._declared == declared:  # no other publish did it meanwhile
                     await self._declare()
