@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from m3.bus import open_bus
+from m3.bus.memory import MemoryBus
 from m3.errors import StoreUnavailable
 from m3.events import MessageAccepted, encode
 from m3.store import Store, migrate, open_store
@@ -70,13 +71,13 @@ async def test_a_post_is_answered_in_its_time_while_the_database_is_silent(datab
 
 async def test_a_recorder_stops_in_time_while_the_database_is_silent(database: Database, store: Store) -> None:
     said = MessageAccepted(thread_id="default", source="user", content="a", interface="http_api", origin="nobody")
-    async with open_bus("memory://") as bus:
+    async with MemoryBus.open() as bus:
         await store.ping()
         database.freeze(frozen=True)
         begun = time.monotonic()
         async with recorder(bus, store, grace=0.5):
             await bus.publish(accepted(), encode([said]))
-            await asyncio.sleep(0)  # it has taken the message
+            await until(lambda: not bus._mailboxes["recorder"]._items)  # the recorder has taken it
         assert time.monotonic() - begun < SOON
         database.freeze(frozen=False)
         async with recorder(bus, store, grace=1):
