@@ -21,7 +21,7 @@ from m3.errors import (
     StoreUnavailable,
     UndecodableEvents,
 )
-from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode
+from m3.events import Incoming, Message, MessageAccepted, MessageRecorded, MessageSettled, decode, encode
 from m3.store import Store
 from m3.tasks import background
 
@@ -132,7 +132,7 @@ class Door:
                 raise KeyReused("The key was used before, for another message.")
             yield message, watch
 
-    async def hand_in(self, event: MessageAccepted | TurnFailed) -> None:
+    async def hand_in(self, event: Incoming) -> None:
         """Returns when the broker has it; it is not recorded yet. Raises BusError."""
         await self._bus.publish(topology.accepted(), encode([event]))
 

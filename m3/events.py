@@ -47,7 +47,14 @@ Lane = Literal["user", "api", "assistant"]
 #: The sources that anyone may speak as; ``assistant`` is the agent's own.
 OutsideSource = Literal["user", "api"]
 Interface = Literal["http_api", "websocket"]
-Fate = Literal["pending", "answered", "failed"]
+#: What became of a message that somebody said. ``merged``: it said what another did, whose reply is its own too;
+#: ``expired``: too old by the time of its turn; ``shed``: too many waited; ``ignored``: the agent is told not to
+#: answer; ``cancelled``: somebody stopped its turn before the agent said anything; ``failed``: the model did.
+Fate = Literal["pending", "answered", "merged", "expired", "shed", "ignored", "cancelled", "failed"]
+#: The fates that a message gets without a turn of its own that ended by itself.
+PassedOverFate = Literal["merged", "expired", "shed", "ignored", "cancelled"]
+#: How a turn ends. One that was ``interrupted`` leaves its messages pending, for another turn.
+TurnOutcome = Literal["answered", "cancelled", "failed", "interrupted"]
 #: Text that PostgreSQL can keep.
 Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
 #: Text that the room takes from outside; the door bounds its length.
@@ -66,7 +73,8 @@ class Message(BaseModel):
 
     ``seq`` is its number in the thread and ``rev`` the number of its last change, the same as long as there was none.
     Messages and changes are numbered together, from 1 without gaps, in the order of commits. ``fate`` tells what the
-    agent made of a ``user`` or ``api`` message; it is None for the agent's own.
+    agent made of a ``user`` or ``api`` message; it is None for the agent's own, of which ``cancelled`` tells whether
+    somebody stopped it before it was whole.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,10 +91,29 @@ class Message(BaseModel):
     interface: Interface
     author: str | None = None
     in_reply_to: tuple[UUID, ...] = ()
+    cancelled: bool = False
     fate: Fate | None = None
     reply_id: UUID | None = None
     reply_seq: int | None = None
     reason: str | None = None
+
+
+class Turn(BaseModel):
+    """What one turn of the agent took. Times are in seconds from its start, tokens as the model's server counts them,
+    or ``estimated`` where it did not say. ``attempts``: how often the model was asked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    turn_id: UUID
+    lane: OutsideSource
+    model: str
+    started_at: datetime
+    duration: float
+    first_token: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    attempts: int = 1
 
 
 class Event(BaseModel):
@@ -107,6 +134,8 @@ class MessageAccepted(Event):
     origin: str
     author: str | None = None
     in_reply_to: tuple[UUID, ...] = ()
+    cancelled: bool = False
+    turn: Turn | None = None
 
     def became(self, message: Message) -> bool:
         """Whether the recorded message of this id is this one. A key may have been used before, for another."""
@@ -121,6 +150,39 @@ class TurnFailed(Event):
     message_ids: tuple[UUID, ...]
     reason: Text
     origin: str
+    turn: Turn | None = None
+
+
+class MessagesPassedOver(Event):
+    """These messages get no reply of their own. ``reason`` is a sentence for a person; ``reply_id`` is the reply to
+    what ``merged`` messages repeat; ``turn`` the one that was cancelled."""
+
+    type: Literal["messages_passed_over"] = "messages_passed_over"
+    thread_id: ThreadId
+    message_ids: tuple[UUID, ...]
+    fate: PassedOverFate
+    reason: Text
+    origin: str
+    reply_id: UUID | None = None
+    turn: Turn | None = None
+
+
+class RetryAsked(Event):
+    """Somebody asks for another turn for a message whose turn failed or was cancelled."""
+
+    type: Literal["retry_asked"] = "retry_asked"
+    thread_id: ThreadId
+    message_id: UUID
+    origin: str
+
+
+class ThreadSummarised(Event):
+    """What was said in the thread up to the number ``until``, in few words, for the agent."""
+
+    type: Literal["thread_summarised"] = "thread_summarised"
+    thread_id: ThreadId
+    until: int
+    text: Text
 
 
 class MessageRecorded(Event):
@@ -135,10 +197,11 @@ class MessageRecorded(Event):
 
 
 class MessageSettled(Event):
-    """The message got its fate: a recorded reply, or the reason why there will be none.
+    """The message got its fate: a recorded reply, or the reason why there will be none. Or lost it: asked for again,
+    it is ``pending``.
 
     ``reply`` spares the process that accepted the message a look into the table; others are told without it. A thread
-    is told of failures only, which have a number of their own: of an answer the reply itself is the news.
+    is told of what has a number of its own: all fates but an answer, of which the reply itself is the news.
     """
 
     type: Literal["message_settled"] = "message_settled"
@@ -150,7 +213,53 @@ class MessageSettled(Event):
         return self.message.rev
 
 
-AnyEvent = MessageAccepted | TurnFailed | MessageRecorded | MessageSettled
+class TurnStarted(Event):
+    """The agent begins to think about these messages. It may begin anew with the same ``reply_id``, or the same
+    ``turn_id``: what was heard of the reply before is void then."""
+
+    type: Literal["turn_started"] = "turn_started"
+    thread_id: ThreadId
+    turn_id: UUID
+    reply_id: UUID
+    in_reply_to: tuple[UUID, ...]
+
+
+class ReplyGrew(Event):
+    """A piece of the reply, the ``index``-th of its turn from 0. News that is never recorded: the reply will be."""
+
+    type: Literal["reply_grew"] = "reply_grew"
+    thread_id: ThreadId
+    turn_id: UUID
+    reply_id: UUID
+    index: int
+    text: str
+
+
+class TurnEnded(Event):
+    """The turn is over. The reply, or why there is none, was recorded before, but may be told later."""
+
+    type: Literal["turn_ended"] = "turn_ended"
+    thread_id: ThreadId
+    turn_id: UUID
+    reply_id: UUID
+    outcome: TurnOutcome
+    reason: str | None = None
+
+
+class CancelAsked(Event):
+    """Somebody asks whoever is at the thread to stop its turn."""
+
+    type: Literal["cancel_asked"] = "cancel_asked"
+    thread_id: ThreadId
+
+
+#: What the recorder is asked to write.
+Incoming = MessageAccepted | TurnFailed | MessagesPassedOver | RetryAsked | ThreadSummarised
+#: What leaves a message without a reply of its own.
+Unanswered = TurnFailed | MessagesPassedOver
+#: What the agent does just now, for whoever watches; never recorded.
+TurnNews = TurnStarted | ReplyGrew | TurnEnded
+AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked
 #: What happens in a thread and takes its next number.
 ThreadEvent = MessageRecorded | MessageSettled
 

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from m3.errors import StartError
+from m3.threads import Policy
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
@@ -38,8 +39,33 @@ class Settings(BaseSettings):
     llm_model: str = Field("demo", description="name of the model")
     llm_api_key: SecretStr = Field(SecretStr("none"), description="key for the model's server")
     system_prompt: str = Field(DEFAULT_SYSTEM_PROMPT, description="what the agent is told before every turn")
-    context_messages: int = Field(40, ge=0, le=1000, description="earlier messages that the model is shown")
-    turn_timeout: float = Field(60, gt=0, description="seconds that one turn of the model may take in all")
+    context_tokens: int = Field(
+        8000, ge=0, le=10_000_000, description="tokens of what was said before that the model is shown"
+    )
+    context_messages: int = Field(200, ge=0, le=1000, description="most earlier messages that the model is shown")
+    summarise: bool = Field(False, description="have the model sum up what no longer fits, for later turns")
+    turn_timeout: float = Field(60, gt=0, description="seconds that one turn may take in all, retries included")
+    llm_attempts: int = Field(3, ge=1, le=100, description="times that the model is asked before a turn fails")
+    llm_open_end: bool = Field(
+        False, description="take a streamed reply as whole that ends without a finish_reason, as some servers' do"
+    )
+    user_policy: Policy = Field("each", description="what people's messages get: each, coalesce, interrupt or ignore")
+    api_policy: Policy = Field("coalesce", description="what programs' messages get, likewise")
+    user_turns_in_a_row: int = Field(
+        3, ge=1, le=1000, description="turns for people after which programs that wait get one"
+    )
+    api_ttl: float = Field(120, gt=0, description="seconds after which a program's message is too old to be answered")
+    api_cap: int = Field(
+        200, ge=1, le=100_000, description="most messages of programs that wait in a thread; past it the oldest are shed"
+    )
+    api_batch: int = Field(50, ge=1, le=1000, description="most messages of programs that one reply answers")
+    batch_tokens: int = Field(4000, ge=1, description="most tokens of messages that one reply answers")
+    merge_window: float = Field(
+        5, ge=0, description="seconds in which a text that programs repeat is answered once; 0 answers each"
+    )
+    api_bound: int = Field(
+        1000, ge=1, le=100_000, description="messages of programs waiting in a thread past which more get 429"
+    )
     agent_concurrency: int = Field(16, ge=1, le=1000, description="turns that one agent runs side by side")
     sweep_interval: float = Field(
         15, gt=0, description="seconds between an agent's looks for messages that no announcement brought to it"
@@ -64,6 +90,9 @@ class Settings(BaseSettings):
     linger: float = Field(5, ge=0, description="seconds that a pusher keeps hearing a thread without sockets")
     grace: int = Field(10, ge=1, description="seconds that a process may take to stop; an agent has its turn's besides")
 
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port on which an agent or recorder of its own tells its health and metrics"
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
 
     @field_validator("broker_url")

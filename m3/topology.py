@@ -6,7 +6,9 @@ recorder ──announced(lane, thread)──▶ chat.out ─┬▶ agent.user   
                                                 └▶ one private queue a pusher (every lane of its threads)
 recorder ──told(origin)──▶ the private queue of the process that accepted the message
 agent ──knocked(lane, thread)──▶ chat.out, as a message of the lane would: for what waits unheard of
-whoever changed a thread otherwise ──changed(thread)──▶ chat.out ──▶ its pushers
+recorder ──changed(thread)──▶ chat.out ──▶ its pushers: fates
+agent ──thinking(thread)──▶ chat.out ──▶ its pushers, and gateways whose callers read along: turns and their text
+gateway, pusher ──asked_to_cancel(thread)──▶ chat.control ──▶ one private queue an agent
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
 """
 
@@ -58,8 +60,9 @@ class Route:
 
 CHAT_IN = Exchange("chat.in", "fanout")
 CHAT_OUT = Exchange("chat.out", "topic")
+CHAT_CONTROL = Exchange("chat.control", "topic")
 CHAT_DEAD = Exchange("chat.dead", "fanout")
-EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_DEAD)
+EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_CONTROL, CHAT_DEAD)
 
 #: Short, since whoever waits for a record gives up after seconds: better refused at once than recorded unheard.
 RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
@@ -91,6 +94,20 @@ def knocked(lane: OutsideSource, thread_id: ThreadId) -> Route:
 def changed(thread_id: ThreadId) -> Route:
     """News for the thread's pushers alone: no agent is bound to it."""
     return Route(CHAT_OUT.name, f"change.{thread_id}", must_arrive=False)
+
+
+def thinking(thread_id: ThreadId) -> Route:
+    """What the agent does in the thread just now. One lane for all of it, so that it keeps its order."""
+    return Route(CHAT_OUT.name, f"turn.{thread_id}", must_arrive=False)
+
+
+def asked_to_cancel(thread_id: ThreadId) -> Route:
+    """To every agent, since nobody knows which one is at the thread."""
+    return Route(CHAT_CONTROL.name, f"cancel.{thread_id}", must_arrive=False)
+
+
+#: The binding key of an agent that hears of every cancellation.
+EVERY_CANCELLATION = "cancel.*"
 
 
 def told(origin: str) -> Route:

@@ -1,5 +1,5 @@
 """The dialogue table, in PostgreSQL."""
 
-from m3.store.postgres import END, Record, Store, ThreadLocks, migrate, open_store
+from m3.store.postgres import END, Mailbox, Mark, Record, Store, ThreadLocks, Waiting, migrate, open_store
 
-__all__ = ["END", "Record", "Store", "ThreadLocks", "migrate", "open_store"]
+__all__ = ["END", "Mailbox", "Mark", "Record", "Store", "ThreadLocks", "Waiting", "migrate", "open_store"]

@@ -4,7 +4,8 @@ The table is the truth and the bus only carries news of it: whatever was committ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,9 +16,22 @@ import asyncpg
 import structlog
 
 from m3.errors import StartError, StoreUnavailable, Unstorable
-from m3.events import Message, MessageAccepted, MessageRecorded, MessageSettled, ThreadEvent, TurnFailed
+from m3.events import (
+    Incoming,
+    Message,
+    MessageAccepted,
+    MessageRecorded,
+    MessageSettled,
+    MessagesPassedOver,
+    OutsideSource,
+    RetryAsked,
+    ThreadEvent,
+    ThreadSummarised,
+    TurnFailed,
+)
 from m3.store.sql import migrations, query
 from m3.tasks import background
+from m3.threads import ThreadSettings
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -67,10 +81,34 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Record:
     """What came of a batch: its messages as recorded, ordered by thread and number, and the messages whose fate it
-    settled, each with its origin."""
+    changed, each with its origin."""
 
     messages: dict[UUID, Message]
     settled: list[tuple[str, Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits for the agent, for ``age`` seconds now."""
+
+    message: Message
+    age: float
+
+
+#: What tells one state of a mailbox from the next: the last number of what waits, and the thread's settings.
+Mark = tuple[int, ThreadSettings]
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """What waits for the agent in a thread, oldest first, and how the thread wants it dealt with."""
+
+    settings: ThreadSettings
+    waiting: list[Waiting]
+
+    @property
+    def mark(self) -> Mark:
+        return max((one.message.rev for one in self.waiting), default=0), self.settings
 
 
 @contextmanager
@@ -98,6 +136,7 @@ def _message(row: asyncpg.Record) -> Message:
         interface=row["interface"],
         author=row["author"],
         in_reply_to=tuple(row["in_reply_to"]),
+        cancelled=row["cancelled"],
         fate=row["fate"],
         reply_id=row["reply_id"],
         reply_seq=row["reply_seq"],
@@ -125,18 +164,18 @@ class Store:
         async with self._connection() as connection:
             await connection.fetchval("SELECT 1")
 
-    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+    async def record(self, events: Sequence[Incoming]) -> Record:
         """Write a batch in one transaction.
 
         Messages that are there already are left as they are; each other one gets the next number of its thread, in
-        the order given. Replies settle what they answer; a failure takes a number of its own. Doing it again does
-        nothing and returns the same.
+        the order given. Replies settle what they answer; any other change of a fate takes a number of its own. Doing
+        it again does nothing and returns the same.
         Raises Unstorable when the database refuses a value for good; then nothing of the batch was written.
         """
         for attempt in range(1, RACE_ATTEMPTS + 1):
             try:
                 async with self._connection() as connection, _transaction(connection):
-                    return await _record(connection, accepted, failed)
+                    return await _record(connection, events)
             except Unstorable as error:
                 # Two recorders that hold the same message for different threads do not wait for each other.
                 if not isinstance(error.__cause__, asyncpg.UniqueViolationError) or attempt == RACE_ATTEMPTS:
@@ -173,20 +212,56 @@ class Store:
         rows = await self._fetch("head", thread_id)
         return int(rows[0]["head"]) if rows else 0
 
-    async def next_pending(self, thread_id: str) -> Message | None:
-        """The oldest message of the thread that waits for the agent."""
-        rows = await self._fetch("next_pending", thread_id)
-        return _message(rows[0]) if rows else None
+    async def mailbox(self, thread_id: str, limit: int) -> Mailbox:
+        """What waits for the agent in the thread: of each lane the oldest ``limit`` messages."""
+        rows = await self._fetch("mailbox", thread_id, limit)
+        settings = _thread_settings(rows[0]["settings"]) if rows else ThreadSettings()
+        waiting = [Waiting(_message(row), row["age"]) for row in rows if row["message_id"] is not None]
+        return Mailbox(settings, waiting)
 
-    async def context(self, message: Message, limit: int) -> list[Message]:
-        """What was said before the message, each reply after what it answers; ``limit`` does not count replies."""
-        rows = await self._fetch("context", message.thread_id, message.seq, limit)
+    async def mailbox_mark(self, thread_id: str) -> Mark:
+        """The mark that a mailbox without a limit would have now."""
+        rows = await self._fetch("mailbox_mark", thread_id)
+        return (rows[0]["newest"] or 0, _thread_settings(rows[0]["settings"])) if rows else (0, ThreadSettings())
+
+    async def recent_answers(self, thread_id: str, within: float) -> list[Message]:
+        """What programs said in the thread and had answered in the last so many seconds."""
+        return [_message(row) for row in await self._fetch("recent_answers", thread_id, within)]
+
+    async def last_lanes(self, thread_id: str, count: int) -> list[OutsideSource]:
+        """Whose turns the last ones of the thread were, newest first."""
+        return [row["lane"] for row in await self._fetch("last_lanes", thread_id, count)]
+
+    async def context(self, messages: Sequence[Message], limit: int) -> list[Message]:
+        """What the agent dealt with before it answers these messages of one thread, each reply after what it answers,
+        oldest first, as far as there is no summary of it; ``limit`` does not count replies."""
+        ids = [message.message_id for message in messages]
+        rows = await self._fetch("context", messages[0].thread_id, ids, limit)
         return [_message(row) for row in rows]
 
-    async def waiting_threads(self, older_than: float) -> list[str]:
-        """Threads with a message that has waited for the agent for more than so many seconds, longest first."""
+    async def summary(self, thread_id: str) -> str | None:
+        """What the thread was about up to where its context begins."""
+        rows = await self._fetch("summary", thread_id)
+        return rows[0]["summary"] if rows else None
+
+    async def waiting_count(self, thread_id: str, source: OutsideSource, at_most: int) -> int:
+        """How many messages of the source wait for the agent in the thread, counted up to ``at_most``."""
+        rows = await self._fetch("waiting_count", thread_id, source, at_most)
+        return int(rows[0]["waiting"])
+
+    async def waiting_threads(self, older_than: float) -> list[tuple[OutsideSource, str]]:
+        """Threads with a message that has waited for the agent for more than so many seconds, each with the lane that
+        waits: people's first, then longest first."""
         rows = await self._fetch("waiting_threads", timedelta(seconds=older_than))
-        return [row["thread_id"] for row in rows]
+        return [(row["lane"], row["thread_id"]) for row in rows]
+
+    async def thread_settings(self, thread_id: str) -> ThreadSettings:
+        rows = await self._fetch("thread_settings", thread_id)
+        return _thread_settings(rows[0]["settings"]) if rows else ThreadSettings()
+
+    async def change_settings(self, thread_id: str, settings: ThreadSettings) -> None:
+        """Replace the settings of the thread, which comes to be if it was not there."""
+        await self._fetch("change_settings", thread_id, settings.model_dump_json(exclude_none=True))
 
     @asynccontextmanager
     async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
@@ -230,16 +305,22 @@ async def _transaction(connection: "PoolConnectionProxy[asyncpg.Record]") -> Asy
     await transaction.commit()
 
 
-async def _record(
-    connection: "PoolConnectionProxy[asyncpg.Record]", accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]
-) -> Record:
+def _thread_settings(stored: str) -> ThreadSettings:
+    """A newer room may have left settings that this one does not know, which must not stop the thread."""
+    known = {name: value for name, value in json.loads(stored).items() if name in ThreadSettings.model_fields}
+    return ThreadSettings.model_validate(known)
+
+
+async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Sequence[Incoming]) -> Record:
+    accepted = [event for event in events if isinstance(event, MessageAccepted)]
     by_id = {message.message_id: message for message in reversed(accepted)}  # of two with one id the first counts
     messages = [by_id[message_id] for message_id in dict.fromkeys(message.message_id for message in accepted)]
     replies = [message.message_id for message in messages if message.in_reply_to]
-    failures = [(message_id, turn) for turn in failed for message_id in turn.message_ids]
+    changes = [change for event in events for change in _changes(event)]
+    turns = [turn for event in events if (turn := _turn(event))]
+    summaries = [event for event in events if isinstance(event, ThreadSummarised)]
 
-    thread_ids = {m.thread_id for m in messages} | {turn.thread_id for turn in failed}
-    await connection.execute(query("lock_threads"), list(thread_ids))
+    await connection.execute(query("lock_threads"), list({event.thread_id for event in events}))
     recorded: list[asyncpg.Record] = []
     settled: list[asyncpg.Record] = []
     if messages:
@@ -253,27 +334,74 @@ async def _record(
             [m.author for m in messages],
             [m.origin for m in messages],
             ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
+            [m.cancelled for m in messages],
         )
     if replies:
         settled = await connection.fetch(query("settle_answered"), replies)
-    if failures:
-        settled += await connection.fetch(
-            query("settle_failed"),
-            [message_id for message_id, _ in failures],
-            [turn.thread_id for _, turn in failures],
-            [turn.reason for _, turn in failures],
-        )
+    if changes:
+        settled += await connection.fetch(query("change_fates"), *_columns(changes))
+    if turns:
+        await connection.execute(query("insert_turns"), *_columns(turns))
+    if summaries:
+        await connection.execute(query("summarise"), *_columns([(s.thread_id, s.until, s.text) for s in summaries]))
     return Record(
         messages={row["message_id"]: _message(row) for row in recorded},
         settled=[(row["origin"], _message(row)) for row in settled],
     )
 
 
+def _changes(event: Incoming) -> Iterator[tuple[Any, ...]]:
+    """A row of change_fates for each message that the event gives another fate."""
+    if isinstance(event, TurnFailed | MessagesPassedOver):
+        fate, reply_id = ("failed", None) if isinstance(event, TurnFailed) else (event.fate, event.reply_id)
+        turn_id = event.turn.turn_id if event.turn else None
+        for message_id in event.message_ids:
+            yield message_id, event.thread_id, fate, event.reason, reply_id, turn_id
+    elif isinstance(event, RetryAsked):
+        yield event.message_id, event.thread_id, "pending", None, None, None
+
+
+def _turn(event: Incoming) -> tuple[Any, ...] | None:
+    """The row of insert_turns for the turn that came to this."""
+    if not isinstance(event, MessageAccepted | TurnFailed | MessagesPassedOver) or event.turn is None:
+        return None
+    outcome, reply_id, reason = "failed", None, None
+    if isinstance(event, MessageAccepted):
+        outcome, reply_id = "cancelled" if event.cancelled else "answered", event.message_id
+    else:
+        reason = event.reason
+        if isinstance(event, MessagesPassedOver):
+            outcome = "cancelled"
+    turn = event.turn
+    return (
+        turn.turn_id,
+        event.thread_id,
+        turn.lane,
+        outcome,
+        reply_id,
+        turn.model,
+        turn.started_at,
+        turn.duration,
+        turn.first_token,
+        turn.prompt_tokens,
+        turn.completion_tokens,
+        turn.estimated,
+        turn.attempts,
+        reason,
+    )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """The rows turned on their side, as unnest takes them."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 class ThreadLocks:
     """The threads that this process has taken, so that no other works on them.
 
     The locks belong to one database session and die with it: a killed process holds nothing, and one that hangs
-    nothing for longer than ``LEASE``.
+    nothing for longer than ``LEASE``. When the session ends by itself ``on_loss`` is called: the threads may be
+    another's at once. A server that falls silent counts as gone before it would end the session.
     """
 
     def __init__(self, url: str, command_timeout: float = COMMAND_TIMEOUT) -> None:
@@ -282,6 +410,7 @@ class ThreadLocks:
         self._session: asyncpg.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
         self._taken: set[str] = set()  # since one session may take its own lock twice
+        self.on_loss: Callable[[], None] = lambda: None
 
     async def take(self, thread_id: str) -> bool:
         """Whether the thread was free; if so it is ours until ``release``. Raises StoreUnavailable."""
@@ -326,6 +455,7 @@ class ThreadLocks:
         async with self._one_at_a_time:
             if self._session is None or self._session.is_closed():
                 self._session = await _connect(self._url, LOCK_SETTINGS, self._command_timeout)
+                self._session.add_termination_listener(lambda _: self.on_loss())
             try:
                 return bool(await self._session.fetchval(query(name), *arguments))
             except BaseException:

@@ -1,11 +1,13 @@
-"""Whether a process runs, and whether it reaches what it needs."""
+"""Whether a process runs, whether it reaches what it needs, and what it counts."""
 
 import asyncio
 
 from fastapi import APIRouter
+from fastapi.responses import Response
 
 from m3.bus import Bus
 from m3.errors import StoreUnavailable
+from m3.metrics import CONTENT_TYPE_LATEST, exposition
 from m3.store import Store
 from m3.web.errors import Refusal, documented
 
@@ -14,7 +16,8 @@ PING_TIMEOUT = 2.0
 
 
 def health(bus: Bus, store: Store) -> APIRouter:
-    """``/healthz``: the process runs. ``/readyz``: it also reaches what it needs."""
+    """``/healthz``: the process runs. ``/readyz``: it also reaches what it needs. ``/metrics``: its counters, for
+    Prometheus."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="Whether the process runs")
@@ -36,5 +39,9 @@ def health(bus: Bus, store: Store) -> APIRouter:
         if missing:
             raise Refusal(503, "not_ready", f"Missing: {', '.join(missing)}.", retry=True)
         return {"status": "ready"}
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -14,7 +14,18 @@ import structlog
 from m3 import topology
 from m3.bus import Bus, Consumer, Delivery
 from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
-from m3.events import AnyEvent, MessageAccepted, MessageRecorded, MessageSettled, TurnFailed, decode, encode_within
+from m3.events import (
+    AnyEvent,
+    Incoming,
+    MessageAccepted,
+    MessageRecorded,
+    MessageSettled,
+    MessagesPassedOver,
+    RetryAsked,
+    TurnFailed,
+    decode,
+    encode_within,
+)
 from m3.store import Record, Store
 from m3.tasks import background
 from m3.topology import Route
@@ -55,22 +66,19 @@ class _Recorder:
     async def _record(self, deliveries: Sequence[Delivery]) -> None:
         """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
         readable: list[Delivery] = []
-        accepted: list[MessageAccepted] = []
-        failed: list[TurnFailed] = []
+        incoming: list[Incoming] = []
         for delivery in deliveries:
             try:
-                events = _incoming(delivery.body)
+                incoming += _incoming(delivery.body)
             except UndecodableEvents as error:
                 log.error("message refused", reason=str(error))
                 await self._consumer.reject(delivery, str(error))
                 continue
             readable.append(delivery)
-            accepted += [event for event in events if isinstance(event, MessageAccepted)]
-            failed += [event for event in events if isinstance(event, TurnFailed)]
         if not readable:
             return
         try:
-            record = await self._write(accepted, failed)
+            record = await self._write(incoming)
         except Unstorable as error:
             if len(readable) > 1:  # find the one that spoils the batch
                 for delivery in readable:
@@ -79,17 +87,17 @@ class _Recorder:
             log.error("message refused", reason=str(error))
             await self._consumer.reject(readable[0], str(error))
             return
-        announcements = _announcements(accepted, failed, record)
+        announcements = _announcements(incoming, record)
         async with asyncio.TaskGroup() as group:
             for route, news in announcements.items():
                 group.create_task(self._announce(route, news), name=f"announce {route.exchange} {route.key}")
         await self._consumer.ack(readable)
 
-    async def _write(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+    async def _write(self, incoming: Sequence[Incoming]) -> Record:
         """Keep at it while the database is away: handing the batch back would count as a failed delivery."""
         while True:
             try:
-                return await self._store.record(accepted, failed)
+                return await self._store.record(incoming)
             except StoreUnavailable as error:
                 log.warning("database away", reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
@@ -111,37 +119,46 @@ class _Recorder:
                 await asyncio.sleep(RETRY_INTERVAL)
 
 
-def _incoming(body: bytes) -> list[MessageAccepted | TurnFailed]:
-    events = []
+def _incoming(body: bytes) -> list[Incoming]:
+    events: list[Incoming] = []
     for event in decode(body):
-        if not isinstance(event, MessageAccepted | TurnFailed):
+        if not isinstance(event, Incoming):
             raise UndecodableEvents(f"{event.type} does not belong in the recorder's queue")
         events.append(event)
     return events
 
 
-def _announcements(
-    accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed], record: Record
-) -> dict[Route, list[AnyEvent]]:
-    """Who is told what: each thread's listeners of its messages, by lane and in the order of numbers, and of its
-    failures, which have numbers too; and each origin."""
+def _announcements(incoming: Sequence[Incoming], record: Record) -> dict[Route, list[AnyEvent]]:
+    """Who is told what: each thread's listeners of its messages, by lane and in the order of numbers, and of changed
+    fates, which have numbers too; the agents, of what is to have another turn; and each origin."""
     bodies: dict[Route, list[AnyEvent]] = defaultdict(list)
+    accepted = [event for event in incoming if isinstance(event, MessageAccepted)]
     for message in record.messages.values():  # ordered by thread and number
         bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
     for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
         bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))
-    settlers: dict[UUID, set[str]] = defaultdict(set)
-    for event in accepted:
-        for message_id in event.in_reply_to:
-            settlers[message_id].add(event.origin)
-    for turn in failed:
-        for message_id in turn.message_ids:
-            settlers[message_id].add(turn.origin)
+    askers = _askers(incoming)
     for origin, message in record.settled:
         reply = record.messages.get(message.reply_id) if message.reply_id else None
         bodies[topology.told(origin)].append(MessageSettled(message=message, reply=reply))
-        for settler in settlers[message.message_id] - {origin}:
-            bodies[topology.told(settler)].append(MessageSettled(message=message))
-        if message.fate == "failed":
+        for asker in askers[message.message_id] - {origin}:
+            bodies[topology.told(asker)].append(MessageSettled(message=message))
+        if message.fate != "answered":
             bodies[topology.changed(message.thread_id)].append(MessageSettled(message=message))
+        if message.fate == "pending" and message.source != "assistant":
+            bodies[topology.knocked(message.source, message.thread_id)] += ()
     return bodies
+
+
+def _askers(incoming: Sequence[Incoming]) -> dict[UUID, set[str]]:
+    """Who is to hear that a message got the fate that it asked for. Of several messages the first stands for all, since
+    they get it together."""
+    askers: dict[UUID, set[str]] = defaultdict(set)
+    for event in incoming:
+        if isinstance(event, MessageAccepted) and event.in_reply_to:
+            askers[event.in_reply_to[0]].add(event.origin)
+        elif isinstance(event, TurnFailed | MessagesPassedOver):
+            askers[event.message_ids[0]].add(event.origin)
+        elif isinstance(event, RetryAsked):
+            askers[event.message_id].add(event.origin)
+    return askers

@@ -572,7 +572,7 @@ async def test_what_was_recorded_without_a_knock_is_found_at_the_start(
     memory_bus: Bus, store: Store, agents: Agents
 ) -> None:
     waiting = [accepted("one", "a"), accepted("two", "a"), accepted("three", "b", "api")]
-    await store.record(waiting, [])
+    await store.record(waiting)
     async with scripted_model(repeats) as model, recorder(memory_bus, store, grace=DEADLINE), agents(memory_bus, model):
         await until(lambda: _all_answered(store, waiting))
         assert await spoken(store, "a") == ["one", "two", "heard [user] one", "heard [user] two"]
@@ -589,7 +589,7 @@ async def test_what_was_recorded_without_a_knock_is_found_by_a_later_look(
     ):
         await visitor.ask("hi")  # the agent is past its start
         unheard = accepted("unheard", "another")
-        await store.record([unheard], [])
+        await store.record([unheard])
         await until(lambda: _all_answered(store, [unheard]))
         assert await spoken(store, "another") == ["unheard", "heard [user] unheard"]
 
@@ -598,7 +598,7 @@ async def test_a_reply_that_nobody_records_is_handed_in_until_somebody_does_and_
     memory_bus: Bus, store: Store, agents: Agents
 ) -> None:
     waiting = accepted("hi")
-    await store.record([waiting], [])
+    await store.record([waiting])
     async with scripted_model(repeats) as model, memory_bus.consume(topology.RECORDER, prefetch=10) as nobody:
         async with agents(memory_bus, model, record_timeout=0.05):
             for _ in range(3):
@@ -666,7 +666,7 @@ async def test_no_reply_is_given_up_while_the_database_is_away(
 
     monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
     waiting = accepted("hi")
-    await store.record([waiting], [])
+    await store.record([waiting])
     async with scripted_model(repeats) as model, memory_bus.consume(topology.RECORDER, prefetch=10) as nobody:
         with monkeypatch.context() as outage:
             outage.setattr(Store, "ping", away)
@@ -686,7 +686,7 @@ async def test_a_thread_whose_outcome_nobody_records_is_let_go_and_taken_up_agai
 ) -> None:
     monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
     waiting = accepted("hi")
-    await store.record([waiting], [])
+    await store.record([waiting])
     async with (
         scripted_model(repeats) as model,
         memory_bus.consume(topology.RECORDER, prefetch=100) as nobody,
@@ -842,7 +842,7 @@ async def test_a_thread_that_does_not_fall_quiet_lets_others_have_their_turn(
         return behave
 
     busy, quiet = [accepted(f"busy {number}", "busy") for number in range(3)], accepted("quiet", "quiet")
-    await store.record([*busy, quiet], [])
+    await store.record([*busy, quiet])
     async with (
         scripted_model(takes_its_time) as model,
         recorder(bus, store, grace=DEADLINE),

@@ -91,7 +91,7 @@ async def test_a_delivery_handed_in_twice_is_recorded_once_and_announced_again(
 ) -> None:
     """So that a recorder killed between commit and announcement is made up for by the redelivery."""
     event = said("hello")
-    await store.record([event], [])
+    await store.record([event])
     async with recording(bus, store):
         await hand_in(bus, event)
         (announced,) = await recorded(listener, 1)

@@ -39,12 +39,12 @@ async def answer(store: Store, message: Message) -> Message:
         origin="nobody",
         in_reply_to=(message.message_id,),
     )
-    return (await store.record([event], [])).messages[event.message_id]
+    return (await store.record([event])).messages[event.message_id]
 
 
 async def fail(store: Store, message: Message) -> Message:
     turn = TurnFailed(thread_id="t", message_ids=(message.message_id,), reason="No model.", origin="nobody")
-    ((_, failed),) = (await store.record([], [turn])).settled
+    ((_, failed),) = (await store.record([turn])).settled
     return failed
 
 

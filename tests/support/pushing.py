@@ -31,7 +31,7 @@ async def record(store: Store, *contents: str, thread_id: str = "t") -> list[Mes
         MessageAccepted(thread_id=thread_id, source="user", content=content, interface="http_api", origin="nobody")
         for content in contents
     ]
-    messages = (await store.record(events, [])).messages
+    messages = (await store.record(events)).messages
     return [messages[event.message_id] for event in events]
 
 

@@ -1,8 +1,11 @@
--- What the agent has dealt with in the thread $1 before the message numbered $2: the newest $3 messages with their
--- replies, each reply right after what it answers, in the order in which they were said.
+-- What the agent is shown of the thread $1 beside the messages $2 that it is to answer: the newest $3 others that it has
+-- dealt with, after the number up to which there is a summary, and their replies, each right after what it answers, in
+-- the order in which they were said. Neither what was too much to be answered nor what waits for another turn.
 WITH asked AS (
     SELECT * FROM dialogue
-    WHERE thread_id = $1 AND seq < $2 AND source <> 'assistant'
+    WHERE thread_id = $1 AND source <> 'assistant' AND message_id <> ALL ($2::uuid[])
+      AND fate IN ('answered', 'ignored', 'cancelled', 'failed')
+      AND seq > (SELECT summary_until FROM threads WHERE thread_id = $1)
     ORDER BY seq DESC
     LIMIT $3
 ),
