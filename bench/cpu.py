@@ -22,10 +22,34 @@ _TIMES = slice(12, 16)
 
 async def shares(roots: Mapping[str, int], window: float) -> dict[str, float]:
     """What each process and its descendants use during the next ``window`` seconds, in % of one core."""
-    before, begun = _seconds(roots), time.monotonic()
+    before, begun = seconds(roots), time.monotonic()
     await asyncio.sleep(window)
-    after, ended = _seconds(roots), time.monotonic()
+    after, ended = seconds(roots), time.monotonic()
     return {name: 100 * (after[name] - before[name]) / (ended - begun) for name in roots}
+
+
+def seconds(roots: Mapping[str, int]) -> dict[str, float]:
+    """CPU time that each process and its descendants used so far."""
+    stats = _stats()
+
+    def ticks(root: int) -> int:
+        return sum(int(time) for pid in _tree(root, stats) for time in stats[pid][_TIMES])
+
+    return {name: ticks(root) / os.sysconf("SC_CLK_TCK") for name, root in roots.items()}
+
+
+def machine() -> tuple[float, float]:
+    """Seconds of all cores since the machine's start: those in which they worked, and all."""
+    user, nice, system, idle, io_wait, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
+    working = user + nice + system + sum(others)
+    ticks = os.sysconf("SC_CLK_TCK")
+    return working / ticks, (working + idle + io_wait) / ticks
+
+
+def share(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """The part of all cores' time in which they worked, between two looks at the machine."""
+    working, whole = (now - then for now, then in zip(after, before, strict=True))
+    return working / whole
 
 
 def descendant(root: int, name: str) -> int | None:
@@ -40,16 +64,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(": ")[2]
     return platform.processor() or platform.machine()
-
-
-def _seconds(roots: Mapping[str, int]) -> dict[str, float]:
-    """CPU time used so far."""
-    stats = _stats()
-
-    def ticks(root: int) -> int:
-        return sum(int(time) for pid in _tree(root, stats) for time in stats[pid][_TIMES])
-
-    return {name: ticks(root) / os.sysconf("SC_CLK_TCK") for name, root in roots.items()}
 
 
 def _tree(root: int, stats: _Stats) -> list[int]:

@@ -6,6 +6,7 @@ What comes back over the bus is news that may be lost, so whoever waits looks in
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -18,10 +19,24 @@ from m3.errors import (
     KeyReused,
     MessageTooLong,
     NotRecorded,
+    NotRetryable,
     StoreUnavailable,
+    ThreadFlooded,
     UndecodableEvents,
+    UnknownMessage,
 )
-from m3.events import Incoming, Message, MessageAccepted, MessageRecorded, MessageSettled, decode, encode
+from m3.events import (
+    CancelAsked,
+    Incoming,
+    Message,
+    MessageAccepted,
+    MessageRecorded,
+    MessageSettled,
+    RetryAsked,
+    decode,
+    encode,
+)
+from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
 
@@ -42,12 +57,20 @@ class Watch:
         self._news = asyncio.Event()
         self._message: Message | None = None
         self._reply: Message | None = None
+        self._doubted = False
         self._given_up = False
 
     def learn(self, message: Message, reply: Message | None = None) -> None:
-        if self._message is None or self._message.fate == "pending":  # a doubled notice takes nothing back
+        """A doubled notice takes nothing back: only a later change does, and an answer has no number of its own."""
+        known = self._message
+        if known is None or message.rev > known.rev or (message.rev == known.rev and known.fate == "pending"):
             self._message = message
         self._reply = reply or self._reply
+        self._news.set()
+
+    def doubt(self) -> None:
+        """Look into the table now: it has more than was told here."""
+        self._doubted = True
         self._news.set()
 
     def give_up(self) -> None:
@@ -69,6 +92,14 @@ class Watch:
                 await self._look()
             return self._message
 
+    async def changed(self, since: Message, within: float) -> Message:
+        """The message once it is not any more what it was. Raises TimeoutError after so many seconds."""
+        self.learn(since)
+        async with asyncio.timeout(within):
+            while self._message is None or (self._message.rev, self._message.fate) == (since.rev, since.fate):
+                await self._look()
+            return self._message
+
     async def reply(self) -> Message | None:
         """The message's reply, if it has one by now."""
         if self._reply is None and self._message is not None and self._message.reply_id is not None:
@@ -80,13 +111,25 @@ class Watch:
         if self._given_up:
             raise TimeoutError
         self._news.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_INTERVAL):
-                await self._news.wait()
-                return
+        if not self._doubted:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_INTERVAL):
+                    await self._news.wait()
+                    return
+        self._doubted = False
         with suppress(StoreUnavailable):
             if found := await self._store.message(self._message_id):
                 self.learn(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that came through the door. ``before``: how many messages of programs waited for the agent in its
+    thread then; not counted for a person's."""
+
+    message: Message
+    watch: Watch
+    before: int | None = None
 
 
 class Door:
@@ -113,24 +156,61 @@ class Door:
         return self._subscription.name
 
     @asynccontextmanager
-    async def taken(self, said: MessageAccepted, *, limit: int, within: float) -> AsyncIterator[tuple[Message, Watch]]:
+    async def taken(self, said: MessageAccepted, settings: Settings) -> AsyncIterator[Taken]:
         """Hand in what somebody outside said and see it recorded; what becomes of it can be watched inside the block.
 
-        ``limit``: its longest text in bytes of UTF-8; ``within``: seconds until it must be recorded.
-        Raises MessageTooLong, KeyReused, NotRecorded, or a BusError where nothing was kept.
+        Raises MessageTooLong, ThreadFlooded, KeyReused, NotRecorded, StoreUnavailable, or a BusError where nothing was
+        kept.
         """
+        limit, within = settings.message_limit, settings.record_timeout
         if len(said.content.encode()) > limit:
             raise MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
         with self.watch(said.message_id) as watch:
             try:
                 async with asyncio.timeout(within):
+                    before = await self._waiting(said, settings.api_bound)
                     await self.hand_in(said)
                     message = await watch.recorded(within)
             except (TimeoutError, BusUnavailable) as error:
                 raise NotRecorded(said.message_id) from error
-            if not said.became(message):
-                raise KeyReused("The key was used before, for another message.")
-            yield message, watch
+            _check_key(said, message)
+            yield Taken(message, watch, before)
+
+    @asynccontextmanager
+    async def found(self, said: MessageAccepted) -> AsyncIterator[Taken]:
+        """As ``taken``, for who comes back to a message that was recorded before: nothing is handed in.
+
+        Raises UnknownMessage, KeyReused or StoreUnavailable.
+        """
+        with self.watch(said.message_id) as watch:
+            message = await self._recorded(said.message_id)
+            _check_key(said, message)
+            watch.learn(message)
+            yield Taken(message, watch)
+
+    async def retry(self, message_id: UUID, settings: Settings) -> Message:
+        """Ask for another turn for the message; returns it as it is then, or at once where it waits for one anyway.
+
+        Raises UnknownMessage, NotRetryable, NotRecorded, StoreUnavailable, or a BusError where nothing was kept.
+        """
+        with self.watch(message_id) as watch:
+            message = await self._recorded(message_id)
+            if message.fate == "pending":
+                return message
+            if message.fate not in {"failed", "cancelled"}:
+                raise NotRetryable("Only a message that failed or was cancelled can be retried.")
+            within = settings.record_timeout
+            asked = RetryAsked(thread_id=message.thread_id, message_id=message_id, origin=self.origin)
+            try:
+                async with asyncio.timeout(within):
+                    await self.hand_in(asked)
+                    return await watch.changed(message, within)
+            except (TimeoutError, BusUnavailable) as error:
+                raise NotRecorded(message_id) from error
+
+    async def ask_to_cancel(self, thread_id: str) -> None:
+        """Ask whoever is at the thread to stop its turn. Raises BusError."""
+        await self._bus.publish(topology.asked_to_cancel(thread_id), encode([CancelAsked(thread_id=thread_id)]))
 
     async def hand_in(self, event: Incoming) -> None:
         """Returns when the broker has it; it is not recorded yet. Raises BusError."""
@@ -158,6 +238,21 @@ class Door:
             for watch in watches:
                 watch.give_up()
 
+    async def _waiting(self, said: MessageAccepted, bound: int) -> int | None:
+        """How many messages of programs wait before a program's. Raises ThreadFlooded where there is no room for it."""
+        if said.source != "api":
+            return None
+        waiting = await self._store.waiting_count(said.thread_id, said.source, bound)
+        if waiting >= bound:
+            raise ThreadFlooded("Too many messages of programs wait in the thread; try again later.")
+        return waiting
+
+    async def _recorded(self, message_id: UUID) -> Message:
+        message = await self._store.message(message_id)
+        if message is None:
+            raise UnknownMessage("There is no such message.")
+        return message
+
     async def _hear_notices(self) -> None:
         while True:
             with suppress(Interrupted):  # whoever waits looks into the table soon anyway
@@ -175,3 +270,8 @@ class Door:
                 reply = event.reply if isinstance(event, MessageSettled) else None
                 for watch in self._watches.get(event.message.message_id, ()):
                     watch.learn(event.message, reply)
+
+
+def _check_key(said: MessageAccepted, message: Message) -> None:
+    if not said.became(message):
+        raise KeyReused("The key was used before, for another message.")

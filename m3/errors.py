@@ -13,7 +13,10 @@ M3Error
 │   └── Unstorable        the database will never take this; trying again is pointless
 └── NotTaken
     ├── MessageTooLong  longer than the room takes; it was not handed in
+    ├── ThreadFlooded   too many messages of programs wait in its thread; it was not handed in
     ├── KeyReused       its sender gave the same key to another message before; that one stands
+    ├── UnknownMessage  there is no message of the id that was given
+    ├── NotRetryable    it is asked for again, though it neither failed nor was cancelled
     └── NotRecorded     it was not recorded in time; it may be recorded later
 """
 
@@ -72,8 +75,20 @@ class MessageTooLong(NotTaken):
     """The message is longer than the room takes; nothing was handed in."""
 
 
+class ThreadFlooded(NotTaken):
+    """So many messages of programs wait in the thread that no more are taken; nothing was handed in. Retry later."""
+
+
 class KeyReused(NotTaken):
     """The key stands for another message already, which this one is not. Nothing was kept of it."""
+
+
+class UnknownMessage(NotTaken):
+    """There is no such message, or none yet."""
+
+
+class NotRetryable(NotTaken):
+    """The message neither failed nor was cancelled, so there is nothing to try again."""
 
 
 class NotRecorded(NotTaken):

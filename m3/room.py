@@ -20,7 +20,7 @@ from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
 from m3.web import bind, serve
 from services.demo_model import demo_model
-from services.gateway import gateway
+from services.gateway import ReadingAlong, gateway
 from services.pusher import Hub, pusher
 from services.recorder import recorder
 
@@ -156,8 +156,8 @@ async def _migrate_when_up(url: str) -> None:
 @asynccontextmanager
 async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
     """The app, and what lets its waiting requests go."""
-    async with Door.open("gateway", bus, store) as door:
-        yield gateway(door, bus, store, settings), door.stop_waiting
+    async with Door.open("gateway", bus, store) as door, ReadingAlong.open(bus) as reading_along:
+        yield gateway(door, reading_along, bus, store, settings), door.stop_waiting
 
 
 @asynccontextmanager
@@ -182,6 +182,8 @@ async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) ->
                 name=settings.llm_model,
                 api_key=settings.llm_api_key,
                 turn_timeout=settings.turn_timeout,
+                attempts=settings.llm_attempts,
+                open_end=settings.llm_open_end,
             )
         )
         await stack.enter_async_context(agent(bus, store, model, settings, grace=grace))

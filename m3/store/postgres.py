@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from pydantic import ValidationError
 
 from m3.errors import StartError, StoreUnavailable, Unstorable
 from m3.events import (
@@ -81,7 +82,7 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Record:
     """What came of a batch: its messages as recorded, ordered by thread and number, and the messages whose fate it
-    changed, each with its origin."""
+    changed, each with its origin, once for each change."""
 
     messages: dict[UUID, Message]
     settled: list[tuple[str, Message]]
@@ -105,10 +106,7 @@ class Mailbox:
 
     settings: ThreadSettings
     waiting: list[Waiting]
-
-    @property
-    def mark(self) -> Mark:
-        return max((one.message.rev for one in self.waiting), default=0), self.settings
+    mark: Mark
 
 
 @contextmanager
@@ -215,9 +213,11 @@ class Store:
     async def mailbox(self, thread_id: str, limit: int) -> Mailbox:
         """What waits for the agent in the thread: of each lane the oldest ``limit`` messages."""
         rows = await self._fetch("mailbox", thread_id, limit)
-        settings = _thread_settings(rows[0]["settings"]) if rows else ThreadSettings()
+        if not rows:
+            return Mailbox(ThreadSettings(), [], (0, ThreadSettings()))
+        settings = _thread_settings(rows[0]["settings"])
         waiting = [Waiting(_message(row), row["age"]) for row in rows if row["message_id"] is not None]
-        return Mailbox(settings, waiting)
+        return Mailbox(settings, waiting, (rows[0]["newest"] or 0, settings))
 
     async def mailbox_mark(self, thread_id: str) -> Mark:
         """The mark that a mailbox without a limit would have now."""
@@ -307,8 +307,12 @@ async def _transaction(connection: "PoolConnectionProxy[asyncpg.Record]") -> Asy
 
 def _thread_settings(stored: str) -> ThreadSettings:
     """A newer room may have left settings that this one does not know, which must not stop the thread."""
-    known = {name: value for name, value in json.loads(stored).items() if name in ThreadSettings.model_fields}
-    return ThreadSettings.model_validate(known)
+    known = json.loads(stored)
+    try:
+        return ThreadSettings.model_validate(known)
+    except ValidationError as error:
+        strange = {problem["loc"][0] for problem in error.errors()}
+        return ThreadSettings.model_validate({name: value for name, value in known.items() if name not in strange})
 
 
 async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Sequence[Incoming]) -> Record:
@@ -316,8 +320,6 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
     by_id = {message.message_id: message for message in reversed(accepted)}  # of two with one id the first counts
     messages = [by_id[message_id] for message_id in dict.fromkeys(message.message_id for message in accepted)]
     replies = [message.message_id for message in messages if message.in_reply_to]
-    changes = [change for event in events for change in _changes(event)]
-    turns = [turn for event in events if (turn := _turn(event))]
     summaries = [event for event in events if isinstance(event, ThreadSummarised)]
 
     await connection.execute(query("lock_threads"), list({event.thread_id for event in events}))
@@ -338,16 +340,35 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
         )
     if replies:
         settled = await connection.fetch(query("settle_answered"), replies)
-    if changes:
-        settled += await connection.fetch(query("change_fates"), *_columns(changes))
-    if turns:
-        await connection.execute(query("insert_turns"), *_columns(turns))
+    for step in _steps(events):
+        if changes := [change for event in step for change in _changes(event)]:
+            settled += await connection.fetch(query("change_fates"), *_columns(changes))
+        if turns := [turn for event in step if (turn := _turn(event))]:
+            await connection.execute(query("insert_turns"), *_columns(turns))
     if summaries:
         await connection.execute(query("summarise"), *_columns([(s.thread_id, s.until, s.text) for s in summaries]))
     return Record(
         messages={row["message_id"]: _message(row) for row in recorded},
-        settled=[(row["origin"], _message(row)) for row in settled],
+        settled=[
+            (row["origin"], _message(row))
+            for row in {(row["message_id"], row["rev"], row["fate"]): row for row in settled}.values()
+        ],
     )
+
+
+def _steps(events: Sequence[Incoming]) -> list[list[Incoming]]:
+    """The events in order, and one after the other where they change the same message: a failure that comes again must
+    not hide that the message was asked for since."""
+    steps: list[list[Incoming]] = [[]]
+    touched: set[UUID] = set()
+    for event in events:
+        touches = {message_id for message_id, *_ in _changes(event)}
+        if touches & touched:
+            steps.append([])
+            touched = set()
+        touched |= touches
+        steps[-1].append(event)
+    return steps
 
 
 def _changes(event: Incoming) -> Iterator[tuple[Any, ...]]:
@@ -400,41 +421,44 @@ class ThreadLocks:
     """The threads that this process has taken, so that no other works on them.
 
     The locks belong to one database session and die with it: a killed process holds nothing, and one that hangs
-    nothing for longer than ``LEASE``. When the session ends by itself ``on_loss`` is called: the threads may be
-    another's at once. A server that falls silent counts as gone before it would end the session.
+    nothing for longer than ``LEASE``. When the session ends by itself ``on_loss`` is called: its threads may be
+    another's from then on. A server that falls silent counts as gone before it would end the session.
     """
 
     def __init__(self, url: str, command_timeout: float = COMMAND_TIMEOUT) -> None:
+        self.on_loss: Callable[[], None] = lambda: None
         self._url = url
         self._command_timeout = command_timeout
         self._session: asyncpg.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._taken: set[str] = set()  # since one session may take its own lock twice
-        self.on_loss: Callable[[], None] = lambda: None
+        self._taken: dict[str, asyncpg.Connection] = {}  # since one session may take its own lock twice
+
+    def holds(self, thread_id: str) -> bool:
+        """Whether the thread is ours, as far as is known."""
+        return thread_id in self._taken
 
     async def take(self, thread_id: str) -> bool:
         """Whether the thread was free; if so it is ours until ``release``. Raises StoreUnavailable."""
         if thread_id in self._taken:
             return False
-        self._taken.add(thread_id)
-        free = False
-        try:
-            with _translated():
-                free = await self._ask("take_thread", thread_id)
-        finally:
-            if not free:
-                self._taken.discard(thread_id)
-        return free
+        with _translated():
+            async with self._one_at_a_time:
+                if thread_id in self._taken or not await self._ask("take_thread", thread_id):
+                    return False
+                if self._session is None or self._session.is_closed():  # in the moment of the answer
+                    raise StoreUnavailable("The session that held the thread is gone.")
+                self._taken[thread_id] = self._session
+                return True
 
     async def release(self, thread_id: str) -> None:
         """Give the thread back. Does not raise: without the database the lock is gone anyway."""
         try:
             with _translated():
-                await self._ask("release_thread", thread_id)
+                async with self._one_at_a_time:
+                    if self._taken.pop(thread_id, None) is not None:
+                        await self._ask("release_thread", thread_id)
         except StoreUnavailable:
             log.warning("thread released with its session", thread_id=thread_id)
-        finally:
-            self._taken.discard(thread_id)
 
     async def keep(self) -> None:
         """Show that this process lives, for ever."""
@@ -443,7 +467,8 @@ class ThreadLocks:
             if self._session is not None:
                 try:
                     with _translated():
-                        await self._ask("keep_session")
+                        async with self._one_at_a_time:
+                            await self._ask("keep_session")
                 except StoreUnavailable as error:
                     log.warning("threads lost with their session", reason=str(error))
 
@@ -452,15 +477,21 @@ class ThreadLocks:
             self._session.terminate()
 
     async def _ask(self, name: str, *arguments: str) -> bool:
-        async with self._one_at_a_time:
-            if self._session is None or self._session.is_closed():
-                self._session = await _connect(self._url, LOCK_SETTINGS, self._command_timeout)
-                self._session.add_termination_listener(lambda _: self.on_loss())
-            try:
-                return bool(await self._session.fetchval(query(name), *arguments))
-            except BaseException:
-                self._session.terminate()  # what it holds now is unknown; its locks end with it
-                raise
+        if self._session is None or self._session.is_closed():
+            self._session = await _connect(self._url, LOCK_SETTINGS, self._command_timeout)
+            self._session.add_termination_listener(self._lose)
+        try:
+            return bool(await self._session.fetchval(query(name), *arguments))
+        except BaseException:
+            self._session.terminate()  # what it holds now is unknown; its locks end with it
+            raise
+
+    def _lose(self, session: asyncpg.Connection) -> None:
+        lost = [thread_id for thread_id, holder in self._taken.items() if holder is session]
+        for thread_id in lost:
+            del self._taken[thread_id]
+        if lost:
+            self.on_loss()
 
 
 async def _leave_as_it_is(_: asyncpg.Connection) -> None:

@@ -1,5 +1,6 @@
 """The one shape of every error, and what becomes one."""
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,18 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from m3.errors import BusError, BusFull, KeyReused, M3Error, MessageTooLong, NotRecorded, StoreError
+from m3.errors import (
+    BusError,
+    BusFull,
+    KeyReused,
+    M3Error,
+    MessageTooLong,
+    NotRecorded,
+    NotRetryable,
+    StoreError,
+    ThreadFlooded,
+    UnknownMessage,
+)
 
 #: Seconds after which a caller may try again what the room could not take.
 RETRY_AFTER = 2
@@ -48,7 +60,8 @@ class Refusal(M3Error):
         return JSONResponse(content, self.status, self.headers)
 
 
-_AWAY = HTTPStatus.SERVICE_UNAVAILABLE
+#: The statuses that pass.
+_FOR_NOW = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -114,7 +127,10 @@ def not_json() -> Refusal:
 #: What becomes of each error of ours: its status, its code, and its sentence where its own is not for clients.
 _REFUSALS: tuple[tuple[type[M3Error], int, str, str], ...] = (
     (MessageTooLong, 422, "message_too_long", ""),
+    (ThreadFlooded, 429, "thread_flooded", ""),
     (KeyReused, 422, "key_reused", ""),
+    (UnknownMessage, 404, "not_found", ""),
+    (NotRetryable, 409, "not_retryable", ""),
     (NotRecorded, 503, "not_recorded", ""),
     (BusFull, 503, "overloaded", "Too much waits to be recorded; try again later."),
     (BusError, 503, "broker_unavailable", "The message could not be handed on; try again."),
@@ -131,7 +147,7 @@ def refusal_of(error: M3Error) -> Refusal:
             if sentence:
                 log.warning("refused", code=code, reason=str(error))
             message_id = error.message_id if isinstance(error, NotRecorded) else None
-            return Refusal(status, code, sentence or str(error), message_id=message_id, retry=status == _AWAY)
+            return Refusal(status, code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW)
     return _unexpected(error)
 
 
@@ -139,9 +155,13 @@ def _unexpected(_: Exception) -> Refusal:
     return Refusal(500, "internal_error", "Something went wrong here; the server's log says what.")
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
 def problem_sentence(problems: Any) -> str:
-    """The first of pydantic's problems as a sentence. It does not repeat the input, which may be anything."""
+    """The first of pydantic's problems as a sentence. It does not repeat the input, which may be anything; a field that
+    the room does not know is named only where its name is one."""
     problem = problems[0]
-    where = ".".join(str(part) for part in problem["loc"] if part != "body")
+    where = ".".join(part for each in problem["loc"] if _NAME.fullmatch(part := str(each)) and part != "body")
     what = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {what}." if where else f"{what}."

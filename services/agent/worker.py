@@ -1,14 +1,13 @@
 """The table is the agent's mailbox; an announcement is only a knock on the door of its thread.
 
-Any number of agents compete. Whoever takes a thread works on it alone, message by message, until nothing in it is
-pending, and acks its knock only then. An agent that dies gives up its threads with its database session, and its knocks
-go to another. One that stops, or has worked on a thread for long, leaves what is still pending to a new knock.
+Any number of agents compete. Whoever takes a thread works on it alone, turn by turn, until there is nothing to do in
+it, and acks its knock only then. An agent that dies gives up its threads with its database session, and its knocks go
+to another. One that stops, or has worked on a thread for long, leaves what still waits to a new knock.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from enum import Enum, auto
 
 import structlog
 
@@ -18,17 +17,17 @@ from m3.door import Door
 from m3.errors import BusError, StoreUnavailable
 from m3.events import OutsideSource, encode
 from m3.settings import Settings
-from m3.store import Store, ThreadLocks
+from m3.store import Store
 from m3.tasks import background
+from services.agent.ear import Ear
 from services.agent.model import Model
+from services.agent.settling import Settler
+from services.agent.threads import WAITS, Found, Threads
+from services.agent.tokens import counter_of
 from services.agent.turn import Turns
 
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
-#: Seconds after which a thread that does not fall quiet goes to the end of the queue, at the end of its turn: threads
-#: with much to answer would otherwise keep all others waiting. (And RabbitMQ ends the channel of a consumer that holds
-#: a delivery for half an hour.)
-MAX_HOLD = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -38,46 +37,39 @@ async def agent(bus: Bus, store: Store, model: Model, settings: Settings, *, gra
     """Answer while inside the block. Leaving it finishes the turns that run and leaves all else to other agents; turns
     that take longer than ``grace`` seconds are dropped, and their messages stay pending for another."""
     prefetch = settings.agent_concurrency
-    async with (
-        Door.open("agent", bus, store) as door,
-        bus.consume(topology.AGENT_USER, prefetch=prefetch) as people,
-        bus.consume(topology.AGENT_API, prefetch=prefetch) as programs,
-        store.thread_locks() as locks,  # inside, so that a thread is free before its knock goes to another
-    ):
-        worker = _Worker(bus, store, locks, Turns(store, door, model, settings), {"user": people, "api": programs})
+    count = await counter_of(model.name)
+    async with Door.open("agent", bus, store) as door:
+        settler = Settler(store, door, settings)
+        turns = Turns(bus, store, settler, model, count, settings)
         async with (
-            background("agent", worker.run(), stop=worker.stop, grace=grace),
-            background("agent sweep", worker.sweep(settings.sweep_interval)),
+            Ear.open(bus, turns) as ear,
+            bus.consume(topology.AGENT_USER, prefetch=prefetch) as people,
+            bus.consume(topology.AGENT_API, prefetch=prefetch) as programs,
+            store.thread_locks() as locks,  # inside, so that a thread is free before its knock goes to another
         ):
-            yield
-
-
-class _Thread(Enum):
-    """How a knock found a thread, or left it."""
-
-    QUIET = auto()  # nothing in it is pending
-    TAKEN = auto()  # another knock's: that one sees to all that is pending
-    WAITING = auto()  # something in it is pending, or may be
+            threads = Threads(store, locks, ear, turns, settler, count, settings)
+            worker = _Worker(bus, store, threads, {"user": people, "api": programs})
+            async with (
+                background("agent", worker.run(), stop=worker.stop, grace=grace),
+                background("agent sweep", worker.sweep(settings.sweep_interval)),
+            ):
+                yield
 
 
 class _Worker:
-    def __init__(
-        self, bus: Bus, store: Store, locks: ThreadLocks, turns: Turns, lanes: Mapping[OutsideSource, Consumer]
-    ) -> None:
+    """Hears knocks, and has a place for each thread that is worked on."""
+
+    def __init__(self, bus: Bus, store: Store, threads: Threads, lanes: Mapping[OutsideSource, Consumer]) -> None:
         self._bus = bus
         self._store = store
-        self._locks = locks
-        self._turns = turns
+        self._threads = threads
         self._lanes = lanes
-        self._places = asyncio.Semaphore(turns.at_once)
-        self._stopping = False
+        self._prefetch = threads.settings.agent_concurrency
 
     def stop(self) -> None:
         """Begin no more turns, and have ``run`` end when those that run have ended."""
         log.info("agent stops after the turns that run")
-        self._stopping = True
-        self._turns.stop()
-        self._places.release()  # one more: whoever waits for a place comes through, one by one, and finds us stopping
+        self._threads.stop()
         for knocks in self._lanes.values():
             knocks.stop()
 
@@ -88,49 +80,21 @@ class _Worker:
 
     async def _listen(self, lane: OutsideSource, group: asyncio.TaskGroup) -> None:
         """Attend to each thread that knocks, side by side, at most as many as the consumer's prefetch."""
-        while deliveries := await self._lanes[lane].take(self._turns.at_once):
+        while deliveries := await self._lanes[lane].take(self._prefetch):
             for delivery in deliveries:
                 group.create_task(self._answer_knock(lane, delivery), name=f"knock {delivery.key}")
 
     async def _answer_knock(self, lane: OutsideSource, delivery: Delivery) -> None:
         """Work on the thread, leave what still waits in it to a new knock, and ack this one."""
         thread_id = delivery.key.partition(".")[2]
-        thread = await self._work_on(thread_id)
-        if thread is _Thread.TAKEN and delivery.redelivered:
+        found = await self._threads.work_on(thread_id, lane)
+        if found is Found.TAKEN and delivery.redelivered:
             # Whoever held it may have died just now, and the database notice it later than the broker.
             await asyncio.sleep(RETRY_INTERVAL)
-            thread = await self._work_on(thread_id)
-        if thread is not _Thread.WAITING or await self._knock(lane, thread_id):
+            found = await self._threads.work_on(thread_id, lane)
+        waits = next((one for one, waiting in WAITS.items() if found is waiting), None)
+        if waits is None or await self._knock(waits, thread_id):
             await self._lanes[lane].ack([delivery])
-
-    async def _work_on(self, thread_id: str) -> _Thread:
-        """Answer what is pending in the thread, message by message, until it is quiet or we must let it go."""
-        now = asyncio.get_running_loop().time
-        thread = _Thread.WAITING
-        async with self._places:
-            enough = now() + MAX_HOLD
-            while thread is _Thread.WAITING and not self._stopping and now() < enough:
-                try:
-                    thread = await self._answer_next(thread_id)
-                except StoreUnavailable as error:
-                    log.warning("thread put off", thread_id=thread_id, reason=str(error))
-                    await asyncio.sleep(RETRY_INTERVAL)
-        return thread
-
-    async def _answer_next(self, thread_id: str) -> _Thread:
-        """Answer the oldest pending message, unless another is at the thread."""
-        if not await self._locks.take(thread_id):
-            return _Thread.TAKEN
-        try:
-            if message := await self._store.next_pending(thread_id):
-                await self._turns.take(message)
-        except StoreUnavailable:
-            await self._locks.release(thread_id)
-            raise
-        # Where we are cancelled the locks end with their session, and no time is lost on a silent database.
-        await self._locks.release(thread_id)
-        # Looked for only now: a knock that came before the release found the thread taken.
-        return _Thread.WAITING if await self._store.next_pending(thread_id) else _Thread.QUIET
 
     async def _knock(self, lane: OutsideSource, thread_id: str) -> bool:
         """Have the thread looked into again. False if that cannot be while we stop."""
@@ -140,7 +104,7 @@ class _Worker:
                 return True
             except BusError as error:
                 log.warning("thread not handed on", thread_id=thread_id, reason=str(error))
-            if self._stopping:
+            if self._threads.stopping:
                 return False
             await asyncio.sleep(RETRY_INTERVAL)
 
@@ -152,10 +116,10 @@ class _Worker:
         """
         older_than = 0.0  # at the start whatever waits
         while True:
-            if not self._places.locked():
+            if not self._threads.places.full:
                 try:
-                    for thread_id in await self._store.waiting_threads(older_than):
-                        await self._bus.publish(topology.knocked("user", thread_id), encode([]))
+                    for lane, thread_id in await self._store.waiting_threads(older_than):
+                        await self._bus.publish(topology.knocked(lane, thread_id), encode([]))
                 except (StoreUnavailable, BusError) as error:
                     log.warning("sweep put off", reason=str(error))
             older_than = interval

@@ -22,10 +22,15 @@ class ChatMessage(BaseModel):
     content: str | None = None
 
 
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
 class CompletionRequest(BaseModel):
     model: str = NAME
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream: bool = False
+    stream_options: StreamOptions | None = None
 
 
 def demo_model() -> FastAPI:
@@ -40,7 +45,7 @@ def demo_model() -> FastAPI:
     async def complete(request: CompletionRequest) -> Response:
         text = _reply(request.messages)
         if request.stream:
-            return StreamingResponse(_chunks(request.model, text), media_type="text/event-stream")
+            return StreamingResponse(_chunks(request, text), media_type="text/event-stream")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         completion = {"choices": [choice], "usage": _usage(request.messages, text)}
@@ -57,14 +62,17 @@ def _reply(messages: list[ChatMessage]) -> str:
     return f"(demo model, no LLM is connected) I heard: {short}"
 
 
-def _chunks(model: str, text: str) -> Iterator[str]:
-    envelope = _envelope(model, "chat.completion.chunk")
+def _chunks(request: CompletionRequest, text: str) -> Iterator[str]:
+    counted = request.stream_options is not None and request.stream_options.include_usage
+    envelope = _envelope(request.model, "chat.completion.chunk")
     words = text.split(" ")
     deltas: list[dict[str, str]] = [{"role": "assistant"}]
     deltas += [{"content": word if place == 0 else f" {word}"} for place, word in enumerate(words)]
     for delta in deltas:
         yield _line(envelope | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     yield _line(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if counted:
+        yield _line(envelope | {"choices": [], "usage": _usage(request.messages, text)})
     yield "data: [DONE]\n\n"
 
 

@@ -1,11 +1,12 @@
 """The bodies of the HTTP door."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId, whole_number
+from m3.threads import MAX_PROMPT, ThreadSettings
 
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
@@ -37,7 +38,8 @@ class ChatRequest(BaseModel):
 
 
 class ChatReply(BaseModel):
-    """The agent's reply."""
+    """The agent's reply. One that was ``cancelled`` was stopped before it was whole. Messages that shared a turn, or
+    said the same, have the same reply."""
 
     response: str
     thread_id: ThreadId
@@ -45,15 +47,52 @@ class ChatReply(BaseModel):
     seq: int
     reply_id: UUID
     reply_seq: int
+    cancelled: bool = False
 
 
 class ChatAccepted(BaseModel):
-    """The message is recorded and its reply is still to come."""
+    """The message is recorded and its reply is still to come, or there will be none: then ``fate`` and ``reason`` tell
+    why. ``place``: so many messages of programs wait before it."""
 
     thread_id: ThreadId
     message_id: UUID
     seq: int
     fate: Fate
+    reason: str | None = None
+    place: int | None = None
+
+
+#: OpenAPI's account of an answer that is not the reply.
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": ChatAccepted,
+        "description": "Recorded; the reply comes later, by socket and in the history, or its fate is another.",
+        "headers": {"Location": {"description": "Where its fate is told.", "schema": {"type": "string"}}},
+    }
+}
+
+
+class CancelAccepted(BaseModel):
+    """The agents were asked to stop."""
+
+    thread_id: ThreadId
+
+
+class SettingsRequest(ThreadSettings):
+    """What is to be set for a thread; what is null is as the room has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    system_prompt: (
+        Annotated[OutsideText, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": SAYABLE_PATTERN})] | None
+    ) = None
+
+
+class SettingsOfThread(BaseModel):
+    """What is set for a thread; what is null is as the room has it."""
+
+    thread_id: ThreadId
+    settings: ThreadSettings
 
 
 class History(BaseModel):

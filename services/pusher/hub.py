@@ -10,7 +10,7 @@ import structlog
 from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
-from m3.events import MessageRecorded, MessageSettled, ThreadEvent, decode
+from m3.events import MessageRecorded, MessageSettled, ThreadEvent, TurnNews, decode
 from m3.store import Store
 from m3.tasks import background
 from services.pusher import frames
@@ -56,6 +56,13 @@ class _Thread:
             for frame in frames.for_everyone(event):
                 for outbox in self.outboxes:
                     outbox.put(frame)
+
+    def show(self, news: TurnNews) -> None:
+        """At once, and to who listens just now: it has no number, and the table will have what comes of it."""
+        if watching := [outbox for outbox in self.outboxes if outbox.all_events]:
+            frame = frames.of_turn(news)
+            for outbox in watching:
+                outbox.put(frame)
 
 
 class Seat:
@@ -186,6 +193,9 @@ class Hub:
         except UndecodableEvents as error:
             log.warning("announcement not understood", reason=str(error))
             return
+        for event in events:
+            if isinstance(event, TurnNews) and (thread := self._threads.get(event.thread_id)):
+                thread.show(event)
         told = [event for event in events if isinstance(event, MessageRecorded | MessageSettled)]
         for thread_id, of_thread in groupby(told, key=lambda event: event.message.thread_id):
             if thread := self._threads.get(thread_id):

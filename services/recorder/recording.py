@@ -143,7 +143,7 @@ def _announcements(incoming: Sequence[Incoming], record: Record) -> dict[Route, 
         bodies[topology.told(origin)].append(MessageSettled(message=message, reply=reply))
         for asker in askers[message.message_id] - {origin}:
             bodies[topology.told(asker)].append(MessageSettled(message=message))
-        if message.fate != "answered":
+        if message.fate != "answered" and message.rev != message.seq:  # or it has no number to be told with
             bodies[topology.changed(message.thread_id)].append(MessageSettled(message=message))
         if message.fate == "pending" and message.source != "assistant":
             bodies[topology.knocked(message.source, message.thread_id)] += ()
@@ -155,10 +155,14 @@ def _askers(incoming: Sequence[Incoming]) -> dict[UUID, set[str]]:
     they get it together."""
     askers: dict[UUID, set[str]] = defaultdict(set)
     for event in incoming:
-        if isinstance(event, MessageAccepted) and event.in_reply_to:
-            askers[event.in_reply_to[0]].add(event.origin)
+        if isinstance(event, MessageAccepted):
+            asked_for = event.in_reply_to
         elif isinstance(event, TurnFailed | MessagesPassedOver):
-            askers[event.message_ids[0]].add(event.origin)
+            asked_for = event.message_ids
         elif isinstance(event, RetryAsked):
-            askers[event.message_id].add(event.origin)
+            asked_for = (event.message_id,)
+        else:
+            continue
+        for message_id in asked_for[:1]:
+            askers[message_id].add(event.origin)
     return askers

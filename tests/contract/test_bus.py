@@ -11,7 +11,7 @@ from m3 import topology
 from m3.bus import Bus, Consumer, Delivery, open_bus
 from m3.bus.interface import MAX_REASON
 from m3.errors import BusFull, StartError, Unroutable
-from m3.topology import AGENT_API, AGENT_USER, CHAT_OUT, DEAD, QUEUES, RECORDER, Queue, Route
+from m3.topology import AGENT_API, AGENT_USER, CHAT_CONTROL, CHAT_OUT, DEAD, QUEUES, RECORDER, Queue, Route
 from tests.support.until import DEADLINE, until
 
 
@@ -294,6 +294,38 @@ async def test_a_subscription_hears_only_the_threads_that_it_has_bound(bus: Bus)
         for thread in ("other", "left", "mine"):
             await bus.publish(topology.announced("assistant", thread), thread.encode())
         assert await hear(subscription, 1) == [b"mine"]
+
+
+async def test_what_the_agent_does_in_a_thread_reaches_its_pushers_in_order_and_no_agent(bus: Bus) -> None:
+    async with (
+        bus.consume(AGENT_USER, prefetch=10) as people,
+        bus.consume(AGENT_API, prefetch=10) as programs,
+        bus.subscribe("pusher") as pusher,
+    ):
+        await pusher.bind(CHAT_OUT, topology.every_lane("t"))
+        pieces = [str(number).encode() for number in range(100)]
+        for piece in pieces:
+            await bus.publish(topology.thinking("t"), piece)
+        await bus.publish(topology.thinking("another"), b"elsewhere")
+        assert await hear(pusher, 100) == pieces
+        await bus.publish(topology.knocked("user", "t"), b"for people's")
+        await bus.publish(topology.knocked("api", "t"), b"for programs'")
+        assert await bodies(people, 1) == [b"for people's"]
+        assert await bodies(programs, 1) == [b"for programs'"]
+
+
+async def test_every_agent_hears_of_every_cancellation_and_nobody_needs_to(bus: Bus) -> None:
+    await bus.publish(topology.asked_to_cancel("t"), b"unheard")
+    async with bus.subscribe("agent") as one, bus.subscribe("agent") as other, bus.subscribe("pusher") as pusher:
+        for agent in (one, other):
+            await agent.bind(CHAT_CONTROL, topology.EVERY_CANCELLATION)
+        await pusher.bind(CHAT_OUT, topology.every_lane("t"))
+        for thread in ("t", "t:1@x_y-z"):
+            await bus.publish(topology.asked_to_cancel(thread), thread.encode())
+        await bus.publish(topology.changed("t"), b"a change")
+        for agent in (one, other):
+            assert await hear(agent, 2) == [b"t", b"t:1@x_y-z"]
+        assert await hear(pusher, 1) == [b"a change"]
 
 
 async def test_one_process_can_be_told(bus: Bus) -> None:

@@ -5,151 +5,45 @@ later was brought by a knock.
 """
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from m3 import topology
-from m3.bus import Bus, Delivery, open_bus
-from m3.door import Door, Watch
-from m3.errors import BusUnavailable, StartError, StoreUnavailable, Unstorable
+from m3.bus import Bus, Delivery
+from m3.errors import BusUnavailable, StoreUnavailable, Unstorable
 from m3.events import (
-    Lane,
-    Message,
+    Incoming,
     MessageAccepted,
     MessageRecorded,
     OutsideSource,
-    TurnFailed,
     decode,
     encode,
     reply_id,
 )
 from m3.settings import Settings
-from m3.store import Record, Store, ThreadLocks, open_store
+from m3.store import Record, Store, ThreadLocks
 from m3.topology import AGENT_USER, CHAT_DEAD, DEAD, Route
-from m3.web import bind
-from services.agent import agent, open_model
 from services.agent.conversation import THREE_PARTIES
-from services.agent.model import MAX_REPLY, Model, ModelFailed
+from services.agent.model import MAX_REPLY
 from services.recorder import recorder
+from tests.support.answering import KEY, PROMPT, Agents, accepted, repeats, running_agents, spoken, visited, work
 from tests.support.scripted_model import (
     Behaviour,
-    ScriptedModel,
     answers,
-    breaks_off,
-    completes,
-    drips,
-    hangs_up,
     holds,
     keeps_silent,
     prompt,
-    redirects,
     says,
     scripted_model,
 )
 from tests.support.until import DEADLINE, until
 
-KEY = "sk-kept-to-ourselves"
 #: Nobody listens there.
 NO_DATABASE = "postgresql://127.0.0.1:1/room"
 SOURCES: tuple[OutsideSource, ...] = ("user", "api")
-PROMPT = "You are the agent of a test."
-
-
-class Visitor:
-    """Says things as a process that accepts messages does, and hears what becomes of them."""
-
-    def __init__(self, door: Door, watches: AsyncExitStack) -> None:
-        self._door = door
-        self._stack = watches
-        self._watches: dict[UUID, Watch] = {}
-
-    async def say(self, text: str, thread_id: str = "thread", source: Lane = "user") -> UUID:
-        """Have a message recorded; returns its id."""
-        said = accepted(text, thread_id, source, origin=self._door.origin)
-        watch = self._watches[said.message_id] = self._stack.enter_context(self._door.watch(said.message_id))
-        await self._door.hand_in(said)
-        await watch.recorded(DEADLINE)
-        return said.message_id
-
-    async def outcome(self, message_id: UUID) -> Message:
-        return await self._watches[message_id].settled(DEADLINE)
-
-    async def ask(self, text: str, thread_id: str = "thread", source: Lane = "user") -> Message:
-        """Say it and wait for its fate."""
-        return await self.outcome(await self.say(text, thread_id, source))
-
-
-@pytest.fixture
-async def memory_bus() -> AsyncIterator[Bus]:
-    async with open_bus("memory://") as bus:
-        yield bus
-
-
-@asynccontextmanager
-async def visited(bus: Bus, store: Store) -> AsyncIterator[Visitor]:
-    """A room with a recorder, in which nobody answers yet."""
-    async with (
-        recorder(bus, store, grace=DEADLINE),
-        Door.open("gateway", bus, store) as door,
-        AsyncExitStack() as watches,
-    ):
-        yield Visitor(door, watches)
-
-
-Agents = Callable[..., AbstractAsyncContextManager[None]]
-
-
-@pytest.fixture
-def agents(database_url: str) -> Agents:
-    """Makes agents that share nothing but the bus and the database: each has its own sessions and its own client."""
-    return partial(_agents, database_url)
-
-
-@asynccontextmanager
-async def _agents(
-    database_url: str, bus: Bus, model: ScriptedModel, *, count: int = 1, grace: float = DEADLINE, **changed: Any
-) -> AsyncIterator[None]:
-    settings = Settings.model_validate(
-        {"system_prompt": PROMPT, "sweep_interval": 3600, "turn_timeout": DEADLINE} | changed
-    )
-    async with AsyncExitStack() as stack:
-        for _ in range(count):
-            store = await stack.enter_async_context(open_store(database_url, pool_size=3))
-            client = await stack.enter_async_context(client_of(model.url, turn_timeout=settings.turn_timeout))
-            await stack.enter_async_context(agent(bus, store, client, settings, grace=grace))
-        yield
-
-
-async def work(agent: AbstractAsyncContextManager[None], over: asyncio.Event) -> None:
-    """Have the agent work until it is told to stop."""
-    async with agent:
-        await over.wait()
-
-
-def client_of(url: str, turn_timeout: float = DEADLINE) -> AbstractAsyncContextManager[Model]:
-    return open_model(url, name="scripted", api_key=SecretStr(KEY), turn_timeout=turn_timeout)
-
-
-def accepted(text: str, thread_id: str = "thread", source: Lane = "user", origin: str = "nobody") -> MessageAccepted:
-    return MessageAccepted(thread_id=thread_id, source=source, content=text, interface="http_api", origin=origin)
-
-
-def repeats(body: dict[str, Any]) -> Behaviour:
-    """The script of a model that says what it heard."""
-    return says(f"heard {prompt(body)}")
-
-
-async def spoken(store: Store, thread_id: str = "thread") -> list[str]:
-    """What was said in the thread, in the order of its numbers."""
-    return [message.content for message in await store.latest(thread_id, 1000)]
 
 
 # ---- One message and its reply
@@ -214,7 +108,7 @@ async def test_three_agents_answer_one_thread_in_order_and_one_message_at_a_time
         visited(bus, store) as visitor,
         agents(bus, model, count=3),
     ):
-        said = [await visitor.say(text, source="api" if number % 3 else "user") for number, text in enumerate(texts)]
+        said = [await visitor.say(text) for text in texts]
         all_said.set()
         outcomes = [await visitor.outcome(message_id) for message_id in said]
         assert {outcome.fate for outcome in outcomes} == {"answered"}
@@ -337,155 +231,14 @@ async def test_a_failure_is_told_with_its_reason_and_the_thread_goes_on(bus: Bus
     def script(body: dict[str, Any]) -> Behaviour:
         return answers('{"error": {"message": "overloaded"}}', 500) if "bad luck" in prompt(body) else repeats(body)
 
-    async with scripted_model(script) as model, visited(bus, store) as visitor, agents(bus, model):
+    async with scripted_model(script) as model, visited(bus, store) as visitor, agents(bus, model, llm_attempts=2):
         failed, next_one = await visitor.say("bad luck"), await visitor.say("better luck")
         outcome = await visitor.outcome(failed)
         assert (outcome.fate, outcome.reply_id) == ("failed", None)
         assert outcome.reason == "The model's server answered with status 500."
         assert (await visitor.outcome(next_one)).fate == "answered"
-        assert len(model.asked) == 2  # a failed turn is not tried again
+        assert len(model.asked) == 3  # the attempts at the first, and the next one
         assert [text for _, text in model.asked[-1].chat[1:]] == ["[user] bad luck", "[user] better luck"]
-
-
-#: What is no completion with a text in it, however much it looks like one.
-WRONG_ANSWERS: dict[str, tuple[Behaviour, str]] = {
-    "a page of HTML": (answers("<h1>Welcome</h1>", content_type="text/html"), "was not understood"),
-    "HTML called JSON": (answers("<h1>Welcome</h1>"), "was not understood"),
-    "half of a JSON text": (answers('{"id": "scripted", "choi'), "was not understood"),
-    "no body": (answers(""), "was not understood"),
-    "no content": (answers("", 204), "was not understood"),
-    "null": (answers("null"), "was not understood"),
-    "a list": (answers("[]"), "was not understood"),
-    "a number": (answers("7"), "was not understood"),
-    "a text": (answers('"hello"'), "was not understood"),
-    "deeply nested lists": (answers("[" * 20_000 + "]" * 20_000), "was not understood"),
-    "an error with status 200": (answers('{"error": {"message": "no such model"}}'), "was not understood"),
-    "null choices": (completes(choices=None), "was not understood"),
-    "no choices": (completes(choices=[]), "was not understood"),
-    "a number for choices": (completes(choices=7), "was not understood"),
-    "an object for choices": (completes(choices={"message": {"content": "hello"}}), "was not understood"),
-    "a null choice": (completes(choices=[None]), "was not understood"),
-    "a text for a choice": (completes(choices=["hello"]), "was not understood"),
-    "a choice without message": (completes(choices=[{"index": 0}]), "was not understood"),
-    "a null message": (completes(choices=[{"message": None}]), "was not understood"),
-    "a text for a message": (completes(choices=[{"message": "hello"}]), "was not understood"),
-    "a message without content": (completes(choices=[{"message": {"role": "assistant"}}]), "had no text"),
-    "null content": (says(None), "had no text"),
-    "parts for content": (says([{"type": "text", "text": "hello"}]), "had no text"),
-    "empty content": (says(""), "was empty"),
-    "blank content": (says(" \n\t"), "was empty"),
-    "nothing but NUL": (says("\x00\x00"), "was empty"),
-}
-
-
-async def test_no_wrong_answer_keeps_the_agent_from_the_next_message(
-    memory_bus: Bus, store: Store, agents: Agents
-) -> None:
-    script = lambda body: WRONG_ANSWERS.get(prompt(body).removeprefix("[user] "), (repeats(body),))[0]  # noqa: E731
-    async with (
-        scripted_model(script) as model,
-        visited(memory_bus, store) as visitor,
-        agents(memory_bus, model),
-    ):
-        said = [await visitor.say(kind) for kind in (*WRONG_ANSWERS, "after all of them")]
-        *failed, last = [await visitor.outcome(message_id) for message_id in said]
-        reasons = {message.content: message.reason for message in failed if message.fate == "failed"}
-        assert reasons == {kind: f"The model's answer {sentence}." for kind, (_, sentence) in WRONG_ANSWERS.items()}
-        assert last.fate == "answered"
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "sentence"),
-    [
-        pytest.param(answers('{"error": {"message": "sk-kept"}}', 400), "answered with status 400", id="400"),
-        pytest.param(answers('{"error": {"message": "wrong key"}}', 401), "answered with status 401", id="401"),
-        pytest.param(answers("Not Found", 404, "text/plain"), "answered with status 404", id="404"),
-        pytest.param(answers("{", 429, headers={"Retry-After": "1"}), "answered with status 429", id="429"),
-        pytest.param(answers("<h1>Oops</h1>", 500, "text/html"), "answered with status 500", id="500"),
-        pytest.param(answers("", 503), "answered with status 503", id="503"),
-        pytest.param(answers("", 999), "answered with status 999", id="unheard-of-status"),
-        pytest.param(hangs_up(), "cannot be reached", id="hung-up"),
-        pytest.param(breaks_off(), "cannot be reached", id="broken-off"),
-    ],
-)
-async def test_a_refusal_is_told_in_one_sentence_and_asked_for_once(
-    capsys: pytest.CaptureFixture[str], behaviour: Behaviour, sentence: str
-) -> None:
-    async with scripted_model(lambda _: behaviour) as server, client_of(server.url) as model:
-        with pytest.raises(ModelFailed) as failure:
-            await model.reply([{"role": "user", "content": "hi"}])
-        assert str(failure.value) == f"The model's server {sentence}."
-        assert len(server.asked) == 1
-    assert KEY not in "".join(capsys.readouterr())
-
-
-async def test_a_server_that_is_not_there_is_told_in_one_sentence() -> None:
-    with bind("127.0.0.1", 0) as nobody_listens:
-        async with client_of(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/v1") as model:
-            with pytest.raises(ModelFailed, match=r"^The model's server cannot be reached\.$"):
-                await model.reply([{"role": "user", "content": "hi"}])
-
-
-@pytest.mark.parametrize("slow", [keeps_silent(), drips()], ids=["silent", "dripping"])
-async def test_a_slow_server_is_given_up_at_the_turns_deadline(slow: Behaviour) -> None:
-    async with scripted_model(lambda _: slow) as server, client_of(server.url, turn_timeout=0.3) as model:
-        with pytest.raises(ModelFailed, match=r"^The model took longer than 0\.3 seconds\.$"):
-            await model.reply([{"role": "user", "content": "hi"}])
-        assert len(server.asked) == 1
-
-
-async def test_a_server_that_takes_no_connection_is_given_up_at_the_turns_deadline() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as crowded, socket.socket() as in_the_way:
-        in_the_way.connect(crowded.getsockname())
-        async with client_of(f"http://127.0.0.1:{crowded.getsockname()[1]}/v1", turn_timeout=0.3) as model:
-            with pytest.raises(ModelFailed, match=r"^The model took longer than 0\.3 seconds\.$"):
-                await model.reply([{"role": "user", "content": "hi"}])
-
-
-async def test_a_redirect_is_not_followed() -> None:
-    async with (
-        scripted_model(repeats) as elsewhere,
-        scripted_model(lambda _: redirects(f"{elsewhere.url}/chat/completions")) as server,
-        client_of(server.url) as model,
-    ):
-        with pytest.raises(ModelFailed, match=r"^The model's server answered with status 307\.$"):
-            await model.reply([{"role": "user", "content": "a secret"}])
-        assert elsewhere.asked == []
-
-
-async def test_a_log_of_a_wrong_answer_does_not_hold_the_key(capsys: pytest.CaptureFixture[str]) -> None:
-    async with scripted_model(lambda _: answers("{")) as server, client_of(server.url) as model:
-        with pytest.raises(ModelFailed):
-            await model.reply([{"role": "user", "content": "hi"}])
-    logged = "".join(capsys.readouterr())
-    assert "not understood" in logged
-    assert KEY not in logged
-
-
-async def test_a_server_on_this_machine_is_asked_directly_whatever_proxy_is_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with scripted_model(lambda _: answers("a proxy heard it", 500)) as proxy, scripted_model(repeats) as server:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.setenv(name, proxy.url)
-        for address in (server.url, server.url.replace("127.0.0.1", "localhost")):
-            async with client_of(address) as model:
-                assert await model.reply([{"role": "user", "content": "hi"}]) == "heard hi"
-        assert proxy.asked == []
-
-
-@pytest.mark.parametrize("url", ["", "model:8000/v1", "ftp://model/v1", "http://", "http://model:port/v1"])
-async def test_a_base_url_that_is_no_web_address_is_refused_with_a_sentence(url: str) -> None:
-    with pytest.raises(StartError, match=r"^LLM_BASE_URL must "):
-        async with client_of(url):
-            pass
-
-
-@pytest.mark.parametrize("key", ["sk-schlüssel", "sk-two\nlines"])
-async def test_a_key_that_cannot_be_sent_is_refused_with_a_sentence_that_does_not_tell_it(key: str) -> None:
-    with pytest.raises(StartError, match=r"^LLM_API_KEY has a character that cannot be sent\.$"):
-        async with open_model("http://127.0.0.1:1/v1", name="m", api_key=SecretStr(key), turn_timeout=1):
-            pass
 
 
 # ---- What becomes of a reply's text
@@ -609,9 +362,25 @@ async def test_a_reply_that_nobody_records_is_handed_in_until_somebody_does_and_
         assert await spoken(store) == ["hi", "heard [user] hi"]
 
 
-async def test_two_agents_that_both_answered_leave_one_reply(
-    memory_bus: Bus, store: Store, agents: Agents, database_url: str
+async def test_an_agent_that_loses_its_threads_breaks_their_turns_off_for_whoever_takes_them_next(
+    bus: Bus, store: Store, agents: Agents, database_url: str
 ) -> None:
+    def script(_: dict[str, Any]) -> Behaviour:
+        return keeps_silent() if len(model.asked) == 1 else says("hello")
+
+    async with scripted_model(script) as model, visited(bus, store) as visitor, agents(bus, model, count=2):
+        said = await visitor.say("hi")
+        await until(lambda: len(model.asked) == 1)
+        await _end_lock_sessions(database_url)
+        assert (await visitor.outcome(said)).fate == "answered"
+        assert (model.broken_off, len(model.asked), model.most_at_once) == (1, 2, 1)
+        assert await spoken(store) == ["hi", "hello"]
+
+
+async def test_two_agents_that_both_answered_leave_one_reply(
+    memory_bus: Bus, store: Store, agents: Agents, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.threads.Threads._drop_lost", lambda _: None)  # as one that stands still
     released = asyncio.Event()
     async with (
         scripted_model(lambda _: holds(released, says("from the first"))) as first,
@@ -637,16 +406,16 @@ async def test_two_agents_that_both_answered_leave_one_reply(
 class Particular(Store):
     """As a database that refuses one reply for good."""
 
-    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
-        if any(message.content == "heard [user] one" for message in accepted):
+    async def record(self, events: Sequence[Incoming]) -> Record:
+        if any(isinstance(event, MessageAccepted) and event.content == "heard [user] one" for event in events):
             raise Unstorable("not that")
-        return await super().record(accepted, failed)
+        return await super().record(events)
 
 
 async def test_a_reply_that_cannot_be_recorded_fails_its_turn_and_the_thread_goes_on(
     bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 1)
+    monkeypatch.setattr("services.agent.settling.SETTLE_TIMEOUT", 1)
     async with (
         scripted_model(repeats) as model,
         visited(bus, Particular(store._pool, store._url)) as visitor,
@@ -664,7 +433,7 @@ async def test_no_reply_is_given_up_while_the_database_is_away(
     async def away(_: Store) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
+    monkeypatch.setattr("services.agent.settling.SETTLE_TIMEOUT", 0.01)
     waiting = accepted("hi")
     await store.record([waiting])
     async with scripted_model(repeats) as model, memory_bus.consume(topology.RECORDER, prefetch=10) as nobody:
@@ -684,7 +453,7 @@ async def test_no_reply_is_given_up_while_the_database_is_away(
 async def test_a_thread_whose_outcome_nobody_records_is_let_go_and_taken_up_again(
     memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.agent.turn.SETTLE_TIMEOUT", 0.01)
+    monkeypatch.setattr("services.agent.settling.SETTLE_TIMEOUT", 0.01)
     waiting = accepted("hi")
     await store.record([waiting])
     async with (
@@ -795,12 +564,12 @@ async def test_agents_that_are_stopped_again_and_again_hand_their_knocks_on_and_
     bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More often than the delivery limit, each time with a full prefetch; what they lack to begin is a database."""
-    monkeypatch.setattr("services.agent.worker.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr("services.agent.threads.RETRY_INTERVAL", 0.01)
     prefetch = Settings().agent_concurrency
     async with scripted_model(repeats) as model, visited(bus, store) as visitor:
         said = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(prefetch)]
         for _ in range(10):
-            async with _agents(NO_DATABASE, bus, model):
+            async with running_agents(NO_DATABASE, bus, model):
                 await until(lambda: _knocks() == prefetch)
         knocks = await _waiting_knocks(bus, prefetch)
         assert {knock.key for knock in knocks} == {f"user.thread-{number}" for number in range(prefetch)}
@@ -822,7 +591,7 @@ async def test_a_knock_that_cannot_be_handed_on_at_the_stop_comes_again(
     publish = bus.publish
     async with scripted_model(repeats) as model, visited(bus, store) as visitor:
         await visitor.say("hi")
-        async with _agents(NO_DATABASE, bus, model):
+        async with running_agents(NO_DATABASE, bus, model):
             await until(lambda: _knocks() == 1)
             monkeypatch.setattr(bus, "publish", away)
     monkeypatch.setattr(bus, "publish", publish)
@@ -832,7 +601,7 @@ async def test_a_knock_that_cannot_be_handed_on_at_the_stop_comes_again(
 async def test_a_thread_that_does_not_fall_quiet_lets_others_have_their_turn(
     bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.agent.worker.MAX_HOLD", 0.1)
+    monkeypatch.setattr("services.agent.threads.MAX_HOLD", 0.1)
 
     def takes_its_time(body: dict[str, Any]) -> Behaviour:
         async def behave(writer: asyncio.StreamWriter) -> None:

@@ -71,6 +71,27 @@ async def test_what_it_streams_adds_up_to_what_it_says_at_once(client: openai.As
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
+async def test_a_stream_counts_its_tokens_at_its_end_where_it_is_asked_to(client: openai.AsyncOpenAI) -> None:
+    plain = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "one two"}])
+    stream = await client.chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": "one two"}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *said, count = [chunk async for chunk in stream]
+    assert (count.choices, count.usage) == ([], plain.usage)
+    assert all(chunk.choices and chunk.usage is None for chunk in said)
+
+
+async def test_what_it_does_not_know_makes_no_difference(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": "hi"}], stream=True, temperature=0.5, max_tokens=7
+    )
+    chunks = [chunk async for chunk in stream]
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -84,6 +105,7 @@ async def test_what_it_streams_adds_up_to_what_it_says_at_once(client: openai.As
         '{"messages": [{"content": "nobody"}]}',
         '{"messages": [{"role": "user", "content": 7}]}',
         '{"messages": [{"role": "user", "content": "hi"}], "stream": "perhaps"}',
+        '{"messages": [{"role": "user", "content": "hi"}], "stream": true, "stream_options": "usage"}',
         '{"messages": NaN}',
         "[" * 30_000,
     ],

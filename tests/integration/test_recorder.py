@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import get_args
+from uuid import UUID
 
 import pytest
 
@@ -11,16 +13,26 @@ from m3.bus import Bus, Delivery, Subscription
 from m3.errors import BusUnavailable, StoreUnavailable
 from m3.events import (
     AnyEvent,
+    CancelAsked,
+    Incoming,
     Message,
     MessageAccepted,
     MessageRecorded,
     MessageSettled,
+    MessagesPassedOver,
+    PassedOverFate,
+    ReplyGrew,
+    RetryAsked,
+    ThreadSummarised,
+    TurnEnded,
     TurnFailed,
+    TurnStarted,
     decode,
     encode,
+    reply_id,
 )
 from m3.store import Record, Store
-from m3.topology import AGENT_USER, CHAT_OUT, DEAD, Route
+from m3.topology import AGENT_API, AGENT_USER, CHAT_OUT, DEAD, Route
 from services.recorder import recorder
 from tests.support.until import DEADLINE, until
 
@@ -44,6 +56,14 @@ async def recorded(subscription: Subscription, count: int) -> list[Message]:
             for body in await subscription.take(100):
                 messages += [event.message for event in decode(body) if isinstance(event, MessageRecorded)]
     return messages
+
+
+async def told(subscription: Subscription, count: int) -> list[AnyEvent]:
+    events: list[AnyEvent] = []
+    async with asyncio.timeout(DEADLINE):
+        while len(events) < count:
+            events += [event for body in await subscription.take(100) for event in decode(body)]
+    return events
 
 
 @pytest.fixture
@@ -97,6 +117,33 @@ async def test_a_delivery_handed_in_twice_is_recorded_once_and_announced_again(
         (announced,) = await recorded(listener, 1)
         assert announced.seq == 1
         assert await store.head("t") == 1
+
+
+_TURN, _REPLY, _SAID = UUID(int=1), UUID(int=2), said("not recorded yet")
+
+#: What no service hands in.
+STRAY: list[AnyEvent] = [
+    TurnStarted(thread_id="t", turn_id=_TURN, reply_id=_REPLY, in_reply_to=(_SAID.message_id,)),
+    ReplyGrew(thread_id="t", turn_id=_TURN, reply_id=_REPLY, index=0, text="said"),
+    TurnEnded(thread_id="t", turn_id=_TURN, reply_id=_REPLY, outcome="answered"),
+    CancelAsked(thread_id="t"),
+]
+
+
+@pytest.mark.parametrize("stray", STRAY, ids=lambda event: event.type)
+async def test_what_is_not_for_the_table_goes_to_the_dead_letters_with_all_that_came_with_it(
+    bus: Bus, store: Store, stray: AnyEvent
+) -> None:
+    await hand_in(bus, _SAID, stray)
+    await hand_in(bus, said("after"))
+    async with recording(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+        await until(lambda: _head_is(store, 1))
+        refused = await _take_one(dead)
+        assert (refused.body, refused.reason) == (
+            encode([_SAID, stray]),
+            f"{stray.type} does not belong in the recorder's queue",
+        )
+    assert [message.content for message in await store.latest("t", 10)] == ["after"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +211,7 @@ async def test_recorders_that_die_again_and_again_lose_no_message(bus: Bus, stor
     """As with a supervisor that starts them while the database will not let them work."""
 
     class Broken(Store):
-        async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+        async def record(self, events: Sequence[Incoming]) -> Record:
             raise ZeroDivisionError
 
     for number in range(20):
@@ -182,11 +229,11 @@ class _Flaky(Store):
 
     failures = 2
 
-    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+    async def record(self, events: Sequence[Incoming]) -> Record:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("away")
-        return await super().record(accepted, failed)
+        return await super().record(events)
 
 
 async def test_a_batch_waits_for_a_database_that_is_away(
@@ -232,6 +279,116 @@ async def test_a_failure_is_told_to_the_listeners_of_its_thread(bus: Bus, store:
         assert (news.message.fate, news.message.reason) == ("failed", "No model.")
 
 
+@pytest.mark.parametrize("fate", get_args(PassedOverFate))
+async def test_what_is_passed_over_is_told_to_who_said_it_to_the_agent_and_to_the_threads_listeners(
+    bus: Bus, store: Store, listener: Subscription, fate: PassedOverFate
+) -> None:
+    async with recording(bus, store), bus.subscribe("gateway") as gateway, bus.subscribe("agent") as agent:
+        await until(lambda: bus.connected)
+        events = [said(str(number), origin=gateway.name) for number in range(3)]
+        await hand_in(bus, *events)
+        await told(gateway, 3)
+        await told(listener, 3)
+        ids = tuple(event.message_id for event in events)
+        await hand_in(
+            bus, MessagesPassedOver(thread_id="t", message_ids=ids, fate=fate, reason="Why.", origin=agent.name)
+        )
+        news = await told(listener, 3)
+        assert news == await told(gateway, 3)
+        assert news == [MessageSettled(message=message) for message in await store.latest("t", 10)]
+        settled = [event.message for event in news if isinstance(event, MessageSettled)]
+        assert [(message.seq, message.rev, message.fate) for message in settled] == [
+            (1, 4, fate),
+            (2, 5, fate),
+            (3, 6, fate),
+        ]
+        assert await told(agent, 1) == news[:1]  # one stands for all
+
+
+@pytest.mark.parametrize("lane", ["user", "api"])
+async def test_a_message_that_is_asked_for_again_is_told_to_its_thread_and_knocks_for_an_agent_of_its_lane(
+    bus: Bus, store: Store, listener: Subscription, lane: str
+) -> None:
+    event = said("hello").model_copy(update={"source": lane})
+    await store.record([event])
+    await store.record(
+        [TurnFailed(thread_id="t", message_ids=(event.message_id,), reason="No model.", origin="nobody")]
+    )
+    async with (
+        recording(bus, store),
+        bus.subscribe("gateway") as gateway,
+        bus.consume(AGENT_USER if lane == "user" else AGENT_API, prefetch=10) as agents,
+    ):
+        await until(lambda: bus.connected)
+        await hand_in(bus, RetryAsked(thread_id="t", message_id=event.message_id, origin=gateway.name))
+        waiting = await store_has(store, event.message_id, "pending")
+        assert waiting.rev == 3
+        assert await told(listener, 1) == [MessageSettled(message=waiting)]
+        assert await told(gateway, 1) == [MessageSettled(message=waiting)]
+        knock = await _take_one(agents)
+        assert (knock.key, decode(knock.body)) == (f"{lane}.t", [])
+
+
+async def store_has(store: Store, message_id: UUID, fate: str) -> Message:
+    found: list[Message] = []
+
+    async def has() -> bool:
+        message = await store.message(message_id)
+        found[:] = [message] if message is not None and message.fate == fate else []
+        return bool(found)
+
+    await until(has)
+    return found[0]
+
+
+async def test_a_merged_message_is_told_with_the_reply_that_it_shares(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    one, two = said("hello"), said("hello")
+    reply = said("reply").model_copy(
+        update={
+            "source": "assistant",
+            "message_id": reply_id(one.message_id),
+            "in_reply_to": (one.message_id,),
+        }
+    )
+    await store.record([one, two, reply])
+    merging = MessagesPassedOver(
+        thread_id="t",
+        message_ids=(two.message_id,),
+        fate="merged",
+        reason="It was said before.",
+        origin="nobody",
+        reply_id=reply.message_id,
+    )
+    async with recording(bus, store):
+        await hand_in(bus, merging)
+        (news,) = await told(listener, 1)
+    assert isinstance(news, MessageSettled)
+    assert (news.message.fate, news.message.reply_id, news.message.reply_seq, news.number) == (
+        "merged",
+        reply.message_id,
+        3,
+        4,
+    )
+
+
+async def test_a_summary_is_kept_and_told_to_nobody(bus: Bus, store: Store, listener: Subscription) -> None:
+    async with recording(bus, store):
+        await hand_in(bus, said("hello"), ThreadSummarised(thread_id="t", until=1, text="A greeting."))
+        assert [event.type for event in await told(listener, 1)] == ["message_recorded"]
+        assert await store.summary("t") == "A greeting."
+        await hand_in(bus, said("again"))
+        assert [event.type for event in await told(listener, 1)] == ["message_recorded"]
+
+
+async def test_what_names_no_message_stops_no_recorder(bus: Bus, store: Store) -> None:
+    async with recording(bus, store):
+        await hand_in(bus, TurnFailed(thread_id="t", message_ids=(), reason="No model.", origin="nobody"))
+        await hand_in(bus, said("after"))
+        await until(lambda: _head_is(store, 1))
+
+
 # ---- Recorders that come and go
 
 
@@ -243,10 +400,10 @@ class _Slow(Store):
         self.asked = asyncio.Event()
         self.answers = asyncio.Event()
 
-    async def record(self, accepted: Sequence[MessageAccepted], failed: Sequence[TurnFailed]) -> Record:
+    async def record(self, events: Sequence[Incoming]) -> Record:
         self.asked.set()
         await self.answers.wait()
-        return await super().record(accepted, failed)
+        return await super().record(events)
 
 
 async def test_what_was_fetched_before_a_stop_is_announced_and_the_rest_goes_to_another_recorder(

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import stamina
+from pydantic import SecretStr
 
 from m3.room import run_room
 from m3.settings import Settings
 from m3.web import bind
+from services.agent.model import ModelFailed, open_model
+from services.agent.spoken import Spoken
 from tests.support.client import client, history, post
-from tests.support.until import until_blocking
+from tests.support.until import DEADLINE, until_blocking
 
 LITELLM = Path(__file__).parents[2] / ".venv-litellm" / "bin" / "litellm"
 #: Seconds that it may take to start: it imports for long, the first time above all.
@@ -128,12 +132,32 @@ async def test_the_room_answers_with_the_model_of_a_third_partys_server(rooms: R
         assert told == [("user", "who listens?"), ("assistant", REPLY), ("user", "谁在听"), ("assistant", REPLY)]
 
 
+async def test_a_third_partys_server_is_heard_while_it_speaks(third_party: str) -> None:
+    pieces: list[str] = []
+    spoken = Spoken(lambda: pieces.append(spoken.take_new()))
+    async with open_model(third_party, name="moon", api_key=SecretStr(KEY), turn_timeout=DEADLINE) as model:
+        answer = await model.reply([{"role": "user", "content": "who listens?"}], spoken)
+    assert len(pieces) > 1
+    assert "".join(pieces) == spoken.text == REPLY
+    assert answer.attempts == 1
+    assert answer.usage
+    assert answer.usage.prompt_tokens > 0
+    assert answer.usage.completion_tokens > 0
+
+
+async def test_a_third_partys_server_that_is_busy_is_asked_again(third_party: str) -> None:
+    async with open_model(third_party, name="busy", api_key=SecretStr(KEY), turn_timeout=DEADLINE) as model:
+        with stamina.set_testing(True, attempts=2), pytest.raises(ModelFailed, match="status 429") as failure:
+            await model.reply([{"role": "user", "content": "who listens?"}], Spoken(lambda: None))
+    assert (failure.value.kind, failure.value.attempts) == ("rate_limit", 2)
+
+
 @pytest.mark.parametrize(
     ("model", "key", "status"),
     [
-        pytest.param("unheard-of", KEY, "4..", id="a model it does not have"),
+        pytest.param("unheard-of", KEY, "40.", id="a model it does not have"),
         pytest.param("busy", KEY, "429", id="too many requests"),
-        pytest.param("moon", "sk-of-another", "4..", id="a wrong key"),
+        pytest.param("moon", "sk-of-another", "40.", id="a wrong key"),
     ],
 )
 async def test_a_refusal_of_a_third_partys_server_is_told_in_a_sentence(
@@ -144,6 +168,6 @@ async def test_a_refusal_of_a_third_partys_server_is_told_in_a_sentence(
         assert answer.status_code == 502
         refusal = answer.json()
         assert refusal["code"] == "model_failed"
-        assert re.fullmatch(rf"The model's server answered with status {status}\.", refusal["message"])
+        assert re.fullmatch(rf"The model's server answered with status {status}(: [^.]+)?\.", refusal["message"])
         fate = (await http.get(f"/api/messages/{refusal['message_id']}")).json()
         assert (fate["fate"], fate["reason"]) == ("failed", refusal["message"])

@@ -70,6 +70,53 @@ async def client(address: str) -> AsyncIterator[httpx2.AsyncClient]:
         yield http
 
 
+class Stream:
+    """An event stream as it comes in."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+        self._lines = response.aiter_lines()
+
+    async def next(self) -> tuple[str, dict[str, Any]] | None:
+        """The next event's name and data, or None at the end. Comments are passed over."""
+        event = await self.event()
+        return None if event is None else (event["event"], json.loads(event["data"]))
+
+    async def event(self) -> dict[str, str] | None:
+        """The next event's fields."""
+        while (block := await self.block()) is not None:
+            if fields := dict(line.split(": ", 1) for line in block if not line.startswith(":")):
+                return fields
+        return None
+
+    async def block(self) -> list[str] | None:
+        """The lines up to the next empty one."""
+        lines: list[str] = []
+        async with asyncio.timeout(DEADLINE):
+            async for line in self._lines:
+                if not line:
+                    return lines
+                lines.append(line)
+        return None
+
+    async def rest(self) -> list[tuple[str, dict[str, Any]]]:
+        """All events up to the end."""
+        events = []
+        while (event := await self.next()) is not None:
+            events.append(event)
+        return events
+
+
+@asynccontextmanager
+async def streaming(
+    http: httpx2.AsyncClient, message: str, headers: dict[str, str] | None = None, **fields: str
+) -> AsyncIterator[Stream]:
+    """Say something and read the answer event by event."""
+    accept = {"Accept": "text/event-stream"} | (headers or {})
+    async with http.stream("POST", "/api/chat", json={"message": message, **fields}, headers=accept) as response:
+        yield Stream(response)
+
+
 async def post(http: httpx2.AsyncClient, message: str, **fields: str) -> dict[str, Any]:
     """Say something and get the reply's body."""
     response = await http.post("/api/chat", json={"message": message, **fields})

@@ -1,21 +1,87 @@
-"""A gateway on a server, on whatever bus and store."""
+"""A gateway on a server, on whatever bus and store, and an agent's part played by hand."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx2
+
+from m3 import topology
 from m3.bus import Bus
 from m3.door import Door
+from m3.events import (
+    Incoming,
+    Message,
+    MessageAccepted,
+    MessagesPassedOver,
+    PassedOverFate,
+    TurnFailed,
+    encode,
+    reply_id,
+)
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import bind, serve
-from services.gateway import gateway
+from services.gateway import ReadingAlong, gateway
+from tests.support.client import client
+from tests.support.until import until
 
 
 @asynccontextmanager
 async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[str]:
     settings = Settings().model_copy(update=changes)
-    async with Door.open("gateway", bus, store) as door:
-        app = gateway(door, bus, store, settings)
+    async with Door.open("gateway", bus, store) as door, ReadingAlong.open(bus) as reading_along:
+        app = gateway(door, reading_along, bus, store, settings)
         with bind("127.0.0.1", 0) as sock:
             async with serve(app, sock, settings, grace=settings.grace, hurry=door.stop_waiting) as address:
                 yield address
+
+
+@asynccontextmanager
+async def running_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of one."""
+    async with serving_gateway(bus, store, **changes) as address, client(address) as http:
+        yield http
+
+
+async def hand_in(bus: Bus, *events: Incoming) -> None:
+    await bus.publish(topology.accepted(), encode(events))
+
+
+async def next_message(store: Store, thread_id: str = "default", number: int = 1) -> Message:
+    """The message of that number, once it is recorded."""
+
+    async def is_there() -> bool:
+        return await store.head(thread_id) >= number
+
+    await until(is_there)
+    (message,) = await store.following(thread_id, number - 1, 1)
+    return message
+
+
+def reply_to(*messages: Message, content: str = "reply", cancelled: bool = False) -> MessageAccepted:
+    return MessageAccepted(
+        message_id=reply_id(messages[0].message_id),
+        thread_id=messages[0].thread_id,
+        source="assistant",
+        content=content,
+        interface="http_api",
+        origin="nobody",
+        in_reply_to=tuple(message.message_id for message in messages),
+        cancelled=cancelled,
+    )
+
+
+def failure_of(*messages: Message) -> TurnFailed:
+    ids = tuple(message.message_id for message in messages)
+    return TurnFailed(thread_id=messages[0].thread_id, message_ids=ids, reason="No model.", origin="nobody")
+
+
+def passed_over(message: Message, fate: PassedOverFate, repeats: Message | None = None) -> MessagesPassedOver:
+    return MessagesPassedOver(
+        thread_id=message.thread_id,
+        message_ids=(message.message_id,),
+        fate=fate,
+        reason="Why.",
+        origin="nobody",
+        reply_id=reply_id(repeats.message_id) if repeats else None,
+    )

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from m3 import topology
 from m3.bus import Bus
 from m3.door import Door
-from m3.events import Message, MessageAccepted, MessageRecorded, encode
+from m3.events import Message, MessageAccepted, MessageRecorded, TurnNews, encode
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import bind, serve
@@ -38,3 +38,8 @@ async def record(store: Store, *contents: str, thread_id: str = "t") -> list[Mes
 async def announce(bus: Bus, *messages: Message) -> None:
     route = topology.announced("user", messages[0].thread_id)
     await bus.publish(route, encode([MessageRecorded(message=message) for message in messages]))
+
+
+async def think(bus: Bus, *news: TurnNews) -> None:
+    """Tell what an agent does just now."""
+    await bus.publish(topology.thinking(news[0].thread_id), encode(news))

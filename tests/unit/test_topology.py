@@ -6,7 +6,19 @@ import pytest
 
 from m3 import topology
 from m3.events import Lane
-from m3.topology import AGENT_API, AGENT_USER, CHAT_DEAD, CHAT_IN, CHAT_OUT, DEAD, EXCHANGES, QUEUES, Queue, Route
+from m3.topology import (
+    AGENT_API,
+    AGENT_USER,
+    CHAT_CONTROL,
+    CHAT_DEAD,
+    CHAT_IN,
+    CHAT_OUT,
+    DEAD,
+    EXCHANGES,
+    QUEUES,
+    Queue,
+    Route,
+)
 
 every_queue = pytest.mark.parametrize("queue", QUEUES, ids=lambda queue: queue.name)
 
@@ -72,6 +84,18 @@ def test_a_knock_goes_where_an_announcement_of_its_lane_goes(lane: Literal["user
 def test_a_change_is_news_for_pushers_and_for_no_agent() -> None:
     assert topology.changed("t:1@x") == Route(CHAT_OUT.name, "change.t:1@x", must_arrive=False)
     assert not any(queue.binding == "change.*" for queue in QUEUES)
+
+
+def test_what_the_agent_does_is_news_for_whoever_reads_along_and_for_no_agent() -> None:
+    assert topology.thinking("t:1@x") == Route(CHAT_OUT.name, "turn.t:1@x", must_arrive=False)
+    assert not any(queue.binding == "turn.*" for queue in QUEUES)
+
+
+def test_a_cancellation_is_heard_by_every_agent_and_kept_for_none() -> None:
+    assert topology.asked_to_cancel("t:1@x") == Route(CHAT_CONTROL.name, "cancel.t:1@x", must_arrive=False)
+    assert topology.EVERY_CANCELLATION == "cancel.*"
+    assert CHAT_CONTROL in EXCHANGES
+    assert not any(queue.exchange is CHAT_CONTROL for queue in QUEUES)
 
 
 def test_one_process_is_told_in_its_own_queue_if_it_still_lives() -> None:

@@ -7,9 +7,10 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from m3.errors import StartError
+from m3.errors import BusUnavailable, M3Error, NotRetryable, StartError, ThreadFlooded, UnknownMessage
 from m3.events import OutsideText
-from m3.web import bind, problem_sentence
+from m3.threads import ThreadSettings
+from m3.web import bind, problem_sentence, refusal_of
 
 
 class Body(BaseModel):
@@ -39,6 +40,36 @@ def test_a_problem_is_a_sentence_that_says_where_and_does_not_repeat_the_input(b
     assert problem_sentence(problems) == sentence
     from_fastapi = [problem | {"loc": ("body", *problem["loc"])} for problem in problems]
     assert problem_sentence(from_fastapi) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("systm_prompt", "systm_prompt: Extra inputs are not permitted."),
+        ("\x00", "Extra inputs are not permitted."),
+        ("a sentence that somebody confided", "Extra inputs are not permitted."),
+        ("x" * 65, "Extra inputs are not permitted."),
+    ],
+)
+def test_a_field_that_is_not_known_is_named_where_its_name_is_one(name: str, sentence: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ThreadSettings.model_validate({name: "x"})
+    assert problem_sentence(refused.value.errors()) == sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ThreadFlooded("Too many."), 429, "thread_flooded"),
+        (BusUnavailable("away"), 503, "broker_unavailable"),
+        (NotRetryable("No."), 409, "not_retryable"),
+        (UnknownMessage("No."), 404, "not_found"),
+    ],
+)
+def test_what_passes_is_told_with_when_to_come_again(error: M3Error, status: int, code: str) -> None:
+    refusal = refusal_of(error)
+    assert (refusal.status, refusal.body.code) == (status, code)
+    assert ("Retry-After" in refusal.headers) == (status in {429, 503})
 
 
 def test_the_first_of_several_problems_is_told() -> None:

@@ -13,6 +13,11 @@ ALTER TABLE threads ADD COLUMN summary text, ADD COLUMN summary_until bigint NOT
 -- By lane, so that what programs have waiting can be counted from the index alone.
 DROP INDEX dialogue_pending;
 CREATE INDEX dialogue_pending ON dialogue (thread_id, source, seq) WHERE fate = 'pending';
+-- By the last change, so that the newest of what waits is found without reading the others.
+CREATE INDEX dialogue_newest_pending ON dialogue (thread_id, rev) WHERE fate = 'pending';
+-- What the agent may be shown again, found also behind a flood of what was shed.
+CREATE INDEX dialogue_dealt_with ON dialogue (thread_id, seq)
+    WHERE fate IN ('answered', 'ignored', 'cancelled', 'failed');
 
 -- What each turn of the agent took, whatever came of it.
 CREATE TABLE turns (

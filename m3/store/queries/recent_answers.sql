@@ -1,7 +1,11 @@
--- What programs said in the thread $1 and had answered by a turn that ended in the last $2 seconds.
+-- What programs said in the thread $1 and had answered by a turn that ended in the last $2 seconds, oldest first. Two
+-- agents may have had a turn for the same reply.
 SELECT d.*, reply.seq AS reply_seq
-FROM turns
-JOIN dialogue AS d ON d.reply_id = turns.reply_id
+FROM (
+    SELECT DISTINCT reply_id FROM turns
+    WHERE thread_id = $1 AND ended_at > now() - make_interval(secs => $2) AND lane = 'api'
+) AS ended
+JOIN dialogue AS d USING (reply_id)
 JOIN dialogue AS reply ON reply.message_id = d.reply_id
-WHERE turns.thread_id = $1 AND turns.ended_at > clock_timestamp() - make_interval(secs => $2)
-  AND turns.lane = 'api' AND d.source = 'api' AND d.fate = 'answered'
+WHERE d.source = 'api' AND d.fate = 'answered'
+ORDER BY d.seq

@@ -1,0 +1,172 @@
+"""What becomes of what waits in a thread: a mailbox and its rules in, a plan out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from m3.events import Message, OutsideSource, PassedOverFate
+from m3.settings import Settings
+from m3.store import Waiting
+from m3.threads import Pause, Policy, ThreadSettings
+
+_WHO: Mapping[OutsideSource, str] = {"user": "people", "api": "programs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the agent deals with a thread. Times are in seconds; see the settings of the same names."""
+
+    policies: Mapping[OutsideSource, Policy]
+    pause: Pause | None
+    api_ttl: float
+    api_cap: int
+    batch: int
+    batch_tokens: int
+    merge_window: float
+
+    @classmethod
+    def of(cls, room: Settings, thread: ThreadSettings) -> "Rules":
+        """The room's, but for what the thread has of its own."""
+        window = room.merge_window if thread.merge_window is None else thread.merge_window
+        return cls(
+            policies={
+                "user": thread.user_policy or room.user_policy,
+                "api": thread.api_policy or room.api_policy,
+            },
+            pause=thread.pause,
+            api_ttl=thread.api_ttl or room.api_ttl,
+            api_cap=thread.api_cap or room.api_cap,
+            batch=thread.api_batch or room.api_batch,
+            batch_tokens=room.batch_tokens,
+            merge_window=window,
+        )
+
+    @property
+    def merges(self) -> bool:
+        return self.merge_window > 0 and self.policies["api"] in {"coalesce", "interrupt"}
+
+    def interrupting(self, running: OutsideSource) -> set[OutsideSource]:
+        """The lanes whose new messages break off a turn of the lane ``running``. Programs never break off people's."""
+        lanes: set[OutsideSource] = {running, "user"}
+        return {lane for lane in lanes if self.policies[lane] == "interrupt"}
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Messages that get a fate without a turn. ``reply_id``: the reply that they share, where they are merged."""
+
+    fate: PassedOverFate
+    reason: str
+    message_ids: tuple[UUID, ...]
+    reply_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now: first the messages that are passed over, then one turn, if there is one."""
+
+    passed_over: tuple[PassedOver, ...] = ()
+    turn: tuple[Message, ...] = ()
+
+    @property
+    def lane(self) -> OutsideSource:
+        return "api" if self.turn[0].source == "api" else "user"
+
+
+def plan(
+    waiting: Sequence[Waiting],
+    rules: Rules,
+    *,
+    count: Callable[[str], int],
+    answered: Iterable[Message] = (),
+    programs_are_due: bool = False,
+) -> Plan:
+    """``waiting``: oldest first. ``count``: tokens of a text. ``answered``: what programs said and had answered lately.
+    ``programs_are_due``: people had their turns for now."""
+    if rules.pause == "wait":
+        return Plan()
+    if rules.pause == "ignore":
+        return Plan(_passed("ignored", "The agent is paused in this thread.", [one.message for one in waiting]))
+    passed: tuple[PassedOver, ...] = ()
+    lanes: dict[OutsideSource, list[Message]] = {}
+    for lane in _WHO:
+        lanes[lane] = [one.message for one in waiting if one.message.source == lane]
+        if rules.policies[lane] == "ignore":
+            passed += _passed("ignored", f"The agent does not answer {_WHO[lane]} in this thread.", lanes[lane])
+            lanes[lane] = []
+    if lanes["api"]:
+        stale, lanes["api"] = _without_stale([one for one in waiting if one.message.source == "api"], rules)
+        merged, lanes["api"] = _without_repeated(lanes["api"], rules, answered)
+        excess, lanes["api"] = _without_excess(lanes["api"], rules)
+        passed += stale + merged + excess
+    chosen: OutsideSource = "api" if lanes["api"] and (programs_are_due or not lanes["user"]) else "user"
+    return Plan(passed, _turn(lanes[chosen], chosen, rules, count))
+
+
+_Split = tuple[tuple[PassedOver, ...], list[Message]]
+
+
+def _passed(
+    fate: PassedOverFate, reason: str, messages: Sequence[Message], reply_id: UUID | None = None
+) -> tuple[PassedOver, ...]:
+    if not messages:
+        return ()
+    return (PassedOver(fate, reason, tuple(message.message_id for message in messages), reply_id),)
+
+
+def _without_stale(waiting: Sequence[Waiting], rules: Rules) -> _Split:
+    stale = [one.message for one in waiting if one.age > rules.api_ttl]
+    fresh = [one.message for one in waiting if one.age <= rules.api_ttl]
+    return _passed("expired", f"It waited for more than {rules.api_ttl:g} seconds.", stale), fresh
+
+
+def _without_repeated(messages: Sequence[Message], rules: Rules, answered: Iterable[Message]) -> _Split:
+    """What says the same as something that was answered lately shares its reply."""
+    said: dict[str, list[Message]] = {}
+    for earlier in answered if rules.merges else ():
+        said.setdefault(_gist(earlier), []).append(earlier)
+    merged: dict[UUID, list[Message]] = {}
+    others = []
+    for message in messages:
+        twin = next((one for one in said.get(_gist(message), ()) if _repeats(message, one, rules)), None)
+        if twin is not None and twin.reply_id is not None:
+            merged.setdefault(twin.reply_id, []).append(message)
+        else:
+            others.append(message)
+    reason = "It says the same as a message before it, and shares its reply."
+    return tuple(one for reply_id, some in merged.items() for one in _passed("merged", reason, some, reply_id)), others
+
+
+def _without_excess(messages: list[Message], rules: Rules) -> _Split:
+    excess = max(0, len(messages) - rules.api_cap)
+    reason = f"More than {rules.api_cap} messages of programs waited in this thread."
+    return _passed("shed", reason, messages[:excess]), messages[excess:]
+
+
+def _turn(
+    messages: Sequence[Message], lane: OutsideSource, rules: Rules, count: Callable[[str], int]
+) -> tuple[Message, ...]:
+    if not messages or rules.policies[lane] == "each":
+        return tuple(messages[:1])
+    merges = lane == "api" and rules.merges
+    batch: list[Message] = []
+    said: dict[str, Message] = {}
+    tokens = 0
+    for message in messages:
+        twin = said.setdefault(_gist(message), message) if merges else message
+        if twin is not message and _repeats(message, twin, rules):
+            continue  # it stays until its twin is answered, and then shares the reply
+        tokens += count(message.content)
+        if batch and (len(batch) == rules.batch or tokens > rules.batch_tokens):
+            break
+        batch.append(message)
+    return tuple(batch)
+
+
+def _gist(message: Message) -> str:
+    """What two messages have in common that say the same."""
+    return " ".join(message.content.split()).casefold()
+
+
+def _repeats(message: Message, earlier: Message, rules: Rules) -> bool:
+    return (message.timestamp - earlier.timestamp).total_seconds() <= rules.merge_window

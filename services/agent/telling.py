@@ -1,0 +1,93 @@
+"""Tells whoever watches a thread what a turn does, while it does it. News that may be lost: the reply is recorded."""
+
+import asyncio
+from contextlib import suppress
+from uuid import UUID
+
+from m3 import topology
+from m3.bus import Bus
+from m3.errors import BusError
+from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode
+from services.agent.spoken import Spoken
+
+#: Seconds for which text is gathered, once its first piece is out: each piece costs every watcher a frame.
+GATHER = 0.05
+
+
+class Telling:
+    """What is told of one turn, whose text comes in through ``spoken``."""
+
+    def __init__(self, bus: Bus, thread_id: str, turn_id: UUID, reply_id: UUID, in_reply_to: tuple[UUID, ...]) -> None:
+        self.spoken = Spoken(on_growth=self._hear)
+        self.first_text: float | None = None  # by the loop's clock
+        self._bus = bus
+        self._thread_id = thread_id
+        self.turn_id = turn_id
+        self.reply_id = reply_id
+        self.in_reply_to = in_reply_to
+        self._grown = asyncio.Event()
+        self._finished = asyncio.Event()
+
+    async def run(self) -> None:
+        """Tell the start and each piece of text, until ``finish``."""
+        while not await self._tell_attempt():
+            pass
+
+    async def _tell_attempt(self) -> bool:
+        """Tell one attempt of the model at the reply; False if it began anew, which voids what was told."""
+        attempt, index = self.spoken.restarts, 0
+        await self._publish(
+            TurnStarted(
+                thread_id=self._thread_id,
+                turn_id=self.turn_id,
+                reply_id=self.reply_id,
+                in_reply_to=self.in_reply_to,
+            )
+        )
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            last = self._finished.is_set()
+            if self.spoken.restarts != attempt:
+                return False
+            if text := self.spoken.take_new():
+                self.first_text = self.first_text or asyncio.get_running_loop().time()
+                await self._publish(
+                    ReplyGrew(
+                        thread_id=self._thread_id,
+                        turn_id=self.turn_id,
+                        reply_id=self.reply_id,
+                        index=index,
+                        text=text,
+                    )
+                )
+                index += 1
+            if last:
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await self._finished.wait()
+
+    def finish(self) -> None:
+        """Have ``run`` tell what there is and end."""
+        self._finished.set()
+        self._grown.set()
+
+    async def end(self, outcome: TurnOutcome, reason: str | None = None) -> None:
+        """Tell that the turn is over."""
+        await self._publish(
+            TurnEnded(
+                thread_id=self._thread_id,
+                turn_id=self.turn_id,
+                reply_id=self.reply_id,
+                outcome=outcome,
+                reason=reason,
+            )
+        )
+
+    async def _publish(self, news: TurnNews) -> None:
+        with suppress(BusError):
+            await self._bus.publish(topology.thinking(self._thread_id), encode([news]))
+
+    def _hear(self) -> None:
+        self._grown.set()

@@ -1,0 +1,134 @@
+"""``POST /api/chat``: what is said, answered with the reply, with its promise, or with a stream of events."""
+
+import re
+from contextlib import suppress
+from typing import Annotated, NamedTuple
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from uuid_utils.compat import uuid7
+
+from m3.door import Door
+from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
+from m3.settings import Settings
+from m3.store import Store
+from m3.web import documented
+from services.gateway.event_stream import MEDIA_TYPE
+from services.gateway.guards import (
+    INVALID,
+    NO_BROKER,
+    NO_DATABASE,
+    NOT_FOUND,
+    NOT_RECORDED,
+    OVERLOADED,
+    of_a_body,
+    plain,
+)
+from services.gateway.outcomes import is_far_behind, outcome, reply_known
+from services.gateway.reading_along import ReadingAlong
+from services.gateway.schemas import ACCEPTED, ChatReply, ChatRequest
+from services.gateway.streaming import ChatStream
+
+_STREAM = """With `Accept: text/event-stream` a stream of events: `recorded` (whose id is the message's), `turn` and
+`delta` as the agent speaks, and last the recorded reply as `new_message`; or `fate` where there is none, `error` where
+the model failed, `pending` where the reply comes later."""
+
+
+class _Identity(NamedTuple):
+    """Which message the request is about; ``resumed``: one that was recorded before."""
+
+    message_id: UUID
+    resumed: bool
+
+
+async def _identity(
+    idempotency_key: Annotated[
+        SenderKey | None,
+        Header(description="Any text of the sender's own. The same message with the same key is taken once."),
+    ] = None,
+    m3_client: Annotated[
+        SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
+    ] = ANYONE,
+    last_event_id: Annotated[
+        UUID | None,
+        Header(description="The id of the message, recorded before: nothing is taken, its outcome is told."),
+    ] = None,
+) -> _Identity:
+    if last_event_id:
+        return _Identity(last_event_id, resumed=True)
+    return _Identity(keyed_id(m3_client, idempotency_key) if idempotency_key else uuid7(), resumed=False)
+
+
+def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["chat"])
+
+    @router.post(
+        "/api/chat",
+        summary="Say something and get the agent's reply",
+        response_model=ChatReply,
+        dependencies=[Depends(plain)],
+        responses={
+            200: {
+                "description": f"The reply. {_STREAM}",
+                "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            },
+            **ACCEPTED,
+            **documented(
+                NOT_FOUND,
+                *of_a_body(settings),
+                INVALID,
+                (422, "message_too_long", f"message: must be at most {settings.message_limit} bytes of UTF-8."),
+                (422, "key_reused", "The key was used before, for another message."),
+                (429, "thread_flooded", "Too many messages of programs wait in the thread; try again later."),
+                (502, "model_failed", "The model's server cannot be reached."),
+                OVERLOADED,
+                NO_BROKER,
+                NOT_RECORDED,
+                NO_DATABASE,
+            ),
+        },
+    )
+    async def say(
+        said: ChatRequest,
+        request: Request,
+        identity: Annotated[_Identity, Depends(_identity)],
+        prefer: Annotated[
+            str | None, Header(description="`respond-async`: answer as soon as the message is recorded.")
+        ] = None,
+    ) -> Response | ChatReply:
+        """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
+        accepted = MessageAccepted(
+            message_id=identity.message_id,
+            thread_id=said.thread_id,
+            source=said.source,
+            content=said.message,
+            interface="http_api",
+            origin=door.origin,
+        )
+        taking = door.found(accepted) if identity.resumed else door.taken(accepted, settings)
+        if _names_event_stream(request):
+            reading = reading_along.reader(accepted.thread_id, accepted.message_id)
+            return ChatStream(reading, taking, store, settings, resumed=identity.resumed)
+        async with taking as taken:
+            message, place = taken.message, taken.before
+            if "respond-async" not in _preferences(prefer) and not await is_far_behind(taken, store, settings):
+                place = None  # as it was then
+                with suppress(TimeoutError):
+                    message = await taken.watch.settled(settings.reply_timeout)
+            return outcome(message, await reply_known(taken.watch), place)
+
+    return router
+
+
+def _preferences(header: str | None) -> set[str]:
+    """The names in a ``Prefer`` header (RFC 7240), which may have values and parameters."""
+    return {re.split("[=;]", one)[0].strip().lower() for one in (header or "").split(",")}
+
+
+def _names_event_stream(request: Request) -> bool:
+    """Whether the ``Accept`` headers name it. What merely would take it, as ``*/*`` does, gets JSON."""
+    accepted = ",".join(request.headers.getlist("accept")).lower().split(",")
+    return any(
+        kind.strip() == MEDIA_TYPE and not re.search(r"(^|;)\s*q\s*=\s*0(\.0*)?\s*(;|$)", parameters)
+        for kind, _, parameters in (one.partition(";") for one in accepted)
+    )

@@ -1,0 +1,131 @@
+"""What the agent does in threads whose callers read along. News only: what is lost of it is in the reply."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+import structlog
+
+from m3 import topology
+from m3.bus import Bus, Subscription
+from m3.errors import Interrupted, UndecodableEvents
+from m3.events import ReplyGrew, TurnNews, TurnStarted, decode, reply_id
+from m3.tasks import background
+
+#: News taken from the bus at a time.
+NEWS_AT_ONCE = 1_000
+#: News that may wait for one caller.
+WAITING = 1_000
+#: Seconds to wait until the broker brings a thread's news. After them a caller goes on, and may miss the first of it.
+BIND_TIMEOUT = 0.4
+
+log = structlog.get_logger(__name__)
+
+
+class Reader:
+    """The news of one message's turns, for one caller."""
+
+    def __init__(self, message_id: UUID) -> None:
+        self._message_id = message_id
+        self._reply_id = reply_id(message_id)  # unless a turn answers it together with others
+        self._waiting: deque[TurnNews] = deque()
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def hear(self, news: TurnNews) -> None:
+        """Never waits: where the caller does not keep up the oldest pieces of the reply are dropped."""
+        if isinstance(news, TurnStarted) and self._message_id in news.in_reply_to:
+            self._reply_id = news.reply_id
+        elif news.reply_id != self._reply_id or isinstance(news, TurnStarted):
+            return
+        if len(self._waiting) == WAITING:
+            pieces = (place for place, waiting in enumerate(self._waiting) if isinstance(waiting, ReplyGrew))
+            del self._waiting[next(pieces, 0)]
+        self._waiting.append(news)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Have no more after what waits."""
+        self._ended = True
+        self._changed.set()
+
+    async def next(self) -> TurnNews | None:
+        """Wait for news; None at the end."""
+        while not self._waiting:
+            if self._ended:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft()
+
+
+class _Thread:
+    def __init__(self) -> None:
+        self.readers: set[Reader] = set()
+        self.binding = asyncio.Lock()
+        self.bound = False
+
+
+class ReadingAlong:
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._threads: dict[str, _Thread] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, bus: Bus) -> AsyncIterator["ReadingAlong"]:
+        """Hear of turns while inside the block."""
+        async with bus.subscribe("gateway.turns") as subscription:
+            reading = cls(subscription)
+            async with background("gateway turns", reading._hear_turns()):
+                yield reading
+
+    @asynccontextmanager
+    async def reader(self, thread_id: str, message_id: UUID) -> AsyncIterator[Reader]:
+        """Hear of the message's turns while inside the block; to be entered before it is handed in."""
+        thread = self._threads.setdefault(thread_id, _Thread())
+        reader = Reader(message_id)
+        thread.readers.add(reader)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BIND_TIMEOUT):
+                    await self._bind(thread_id, thread)
+            yield reader
+        finally:
+            thread.readers.discard(reader)
+            await self._unbind_unread(thread_id, thread)
+
+    async def _bind(self, thread_id: str, thread: _Thread) -> None:
+        async with thread.binding:
+            if not thread.bound:
+                thread.bound = True
+                await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+
+    async def _unbind_unread(self, thread_id: str, thread: _Thread) -> None:
+        """Whoever comes meanwhile waits for the lock, and binds it anew."""
+        async with thread.binding:
+            if not thread.readers and self._threads.get(thread_id) is thread:
+                if thread.bound:
+                    thread.bound = False
+                    await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+                if not thread.readers:
+                    del self._threads[thread_id]
+
+    async def _hear_turns(self) -> None:
+        while True:
+            with suppress(Interrupted):  # the reply will tell what was missed
+                for body in await self._subscription.take(NEWS_AT_ONCE):
+                    self._hear(body)
+
+    def _hear(self, body: bytes) -> None:
+        try:
+            events = decode(body)
+        except UndecodableEvents as error:
+            log.warning("news of a turn not understood", reason=str(error))
+            return
+        for event in events:
+            if isinstance(event, TurnNews) and (thread := self._threads.get(event.thread_id)):
+                for reader in thread.readers:
+                    reader.hear(event)
