@@ -22,13 +22,13 @@ from m3.topology import accepted
 from tests.support.processes import Process
 from tests.support.until import until
 
-AGENTS = (1, 2, 4, 8)
+#: Agents, and the seconds that the model takes for a reply: in the last run few enough turns a second for the cores.
+RUNS = ((1, 1.0), (2, 1.0), (4, 1.0), (8, 1.0), (8, 4.0))
 #: Turns that each agent runs side by side.
 PLACES = 16
 THREADS = 256
 
-#: Seconds that the model takes for a reply, and its pieces.
-REPLY_SECONDS = 1.0
+#: Of a reply.
 PIECES = 20
 
 #: Seconds before the window, from when every agent has ended its first turns.
@@ -38,8 +38,11 @@ WINDOW = 30.0
 #: Seconds for which there is a backlog, with the ideal number of turns: a start, the warm-up, the window, and more.
 BACKLOG = 90.0
 AIM = 0.95
+#: What takes part in a turn, in the order of the report.
+SERVERS = ("agents", "recorder", "PostgreSQL", "RabbitMQ", "model")
 
 KILLS = 5
+KILL_REPLY_SECONDS = 1.0
 #: Messages when one is killed, each in a thread of its own: more than the one can take.
 MESSAGES = 48
 #: Turns that the agent which is not killed can run: it has room for the other's.
@@ -82,6 +85,7 @@ class Run:
     """So many agents, between two looks."""
 
     agents: int
+    reply_seconds: float
     before: Look
     after: Look
     #: Threads in which a message still waited at the end.
@@ -97,7 +101,7 @@ class Run:
 
     @property
     def ideal(self) -> float:
-        return self.agents * PLACES / REPLY_SECONDS
+        return self.agents * PLACES / self.reply_seconds
 
     @property
     def model_seconds(self) -> float:
@@ -125,13 +129,13 @@ class Kill:
 
 
 async def _measure(folder: Path, broker_url: str) -> str:
-    runs = []
-    for agents in AGENTS:
-        say(f"{agents} agents")
-        async with _backbone(folder / f"agents-{agents}", broker_url) as backbone:
-            runs.append(await _run(agents, backbone))
+    runs: list[Run] = []
+    for agents, reply_seconds in RUNS:
+        say(f"{agents} agents, {reply_seconds:g} s a turn")
+        async with _backbone(folder / f"run-{len(runs)}", broker_url, reply_seconds) as backbone:
+            runs.append(await _run(agents, reply_seconds, backbone))
     kills = []
-    async with _backbone(folder / "kills", broker_url) as backbone:
+    async with _backbone(folder / "kills", broker_url, KILL_REPLY_SECONDS) as backbone:
         for number in range(KILLS):
             say(f"kill {number + 1}")
             kills.append(await _kill(number, backbone, broker_url))
@@ -139,12 +143,12 @@ async def _measure(folder: Path, broker_url: str) -> str:
 
 
 @asynccontextmanager
-async def _backbone(folder: Path, broker_url: str) -> AsyncIterator[Backbone]:
+async def _backbone(folder: Path, broker_url: str, reply_seconds: float) -> AsyncIterator[Backbone]:
     """Everything but agents, with nothing in it."""
     await rooms.empty_broker(broker_url)
     async with embedded_postgres(folder) as database_url:
         with ExitStack() as stack:
-            model = stack.enter_context(model_process(REPLY_SECONDS, PIECES))
+            model = stack.enter_context(model_process(reply_seconds, PIECES))
             settings = {"BROKER_URL": broker_url, "DATABASE_URL": database_url, "LLM_BASE_URL": model.url}
             recorder = stack.enter_context(running("recorder", **settings))
             recorder.started()
@@ -167,8 +171,8 @@ def _agents(places: dict[str, int], backbone: Backbone) -> Iterator[dict[str, Pr
         yield agents
 
 
-async def _run(count: int, backbone: Backbone) -> Run:
-    await _fill(backbone.database_url, 1 + round(BACKLOG * count * PLACES / REPLY_SECONDS / THREADS))
+async def _run(count: int, reply_seconds: float, backbone: Backbone) -> Run:
+    await _fill(backbone.database_url, 1 + round(BACKLOG * count * PLACES / reply_seconds / THREADS))
     with _agents({f"agent-{number}": PLACES for number in range(count)}, backbone) as agents:
 
         async def all_at_work() -> bool:
@@ -181,7 +185,7 @@ async def _run(count: int, backbone: Backbone) -> Run:
         after = await _look(backbone, agents)
         query = "SELECT count(DISTINCT thread_id) FROM dialogue WHERE fate = 'pending'"
         ((busy,),) = await rooms.rows(backbone.database_url, query)
-        return Run(count, before, after, busy)
+        return Run(count, reply_seconds, before, after, busy)
 
 
 async def _fill(database_url: str, each: int) -> None:
@@ -233,7 +237,7 @@ async def _kill(number: int, backbone: Backbone, broker_url: str) -> Kill:
         """,
         threads,
     )
-    delays = [when - killed - REPLY_SECONDS for thread_id, _, when in replies if thread_id in orphans]
+    delays = [when - killed - KILL_REPLY_SECONDS for thread_id, _, when in replies if thread_id in orphans]
     return Kill(delays, [count for _, count, _ in replies])
 
 
@@ -257,19 +261,19 @@ def _report(runs: list[Run], kills: list[Kill]) -> str:
     return f"""\
 ## Turns of agents side by side
 
-| agents | turns a second | ideal | of the ideal | turns of one agent, least and most | model's own time |
-|---:|---:|---:|---:|---:|---:|
+| agents | model | ideal | turns a second | of the ideal | turns of one agent, least and most | model's own time |
+|---:|---:|---:|---:|---:|---:|---:|
 {_turn_rows(runs)}
 
-| agents | CPU a turn: agents | recorder | PostgreSQL | RabbitMQ | model | all cores at work |
-|---:|---:|---:|---:|---:|---:|---:|
+| agents | model | CPU a turn: agents | recorder | PostgreSQL | RabbitMQ | model | all cores at work |
+|---:|---:|---:|---:|---:|---:|---:|---:|
 {_cpu_rows(runs)}
 
 The aim is at least {AIM:.0%} of the ideal until the cores are full. A turn is a reply that was recorded within a window
 of {WINDOW:g} s, which begins {WARM_UP:g} s after the last agent's first reply; each agent runs {PLACES} side by side
-(`AGENT_CONCURRENCY`), and the model takes {REPLY_SECONDS:g} s for a reply, in {PIECES} pieces: that many agents times
-{PLACES} turns would be the ideal. What the model really took is in the last column: where it is more, its own process
-waited for a core. {_busy(runs)}
+(`AGENT_CONCURRENCY`), and the model streams its reply in {PIECES} pieces, so that the ideal is agents times {PLACES}
+by the model's seconds. What the model really took is in the last column: where it is more, its own process waited for a
+core. {_busy(runs)}
 Their messages are recorded before the agents start, straight into the table, and found by the agents' sweep at their
 start. Recorder, RabbitMQ, PostgreSQL and the model, which is a process of its own, share the machine with the agents;
 there is no gateway and no pusher, so nobody reads the pieces that the agents publish. CPU is utime and stime from
@@ -279,7 +283,7 @@ there is no gateway and no pusher, so nobody reads the pieces that the agents pu
 
 | | median | longest | aim |
 |---|---:|---:|---:|
-| from the kill to the recorded reply, less the model's {REPLY_SECONDS:g} s | {statistics.median(delays):.2f} s \
+| from the kill to the recorded reply, less the model's {KILL_REPLY_SECONDS:g} s | {statistics.median(delays):.2f} s \
 | {max(delays):.2f} s | at most {MOST_SECONDS:g} s |
 
 | messages | with one reply | with more | with none |
@@ -294,16 +298,16 @@ message had one."""
 
 def _turn_rows(runs: list[Run]) -> str:
     return "\n".join(
-        f"| {run.agents} | {run.per_second:.1f} | {run.ideal:g} | {run.per_second / run.ideal:.1%} "
-        f"| {min(run.by_agent)} to {max(run.by_agent)} | {run.model_seconds:.3f} s |"
+        f"| {run.agents} | {run.reply_seconds:g} s | {run.ideal:g} | {run.per_second:.1f} "
+        f"| {run.per_second / run.ideal:.1%} | {min(run.by_agent)} to {max(run.by_agent)} | {run.model_seconds:.3f} s |"
         for run in runs
     )
 
 
 def _cpu_rows(runs: list[Run]) -> str:
-    servers = ("agents", "recorder", "PostgreSQL", "RabbitMQ", "model")
     return "\n".join(
-        f"| {run.agents} | {' | '.join(_cpu(run, server) for server in servers)} | {cpu.share(run.before.machine, run.after.machine):.0%} |"
+        f"| {run.agents} | {run.reply_seconds:g} s | {' | '.join(_cpu(run, server) for server in SERVERS)} "
+        f"| {cpu.share(run.before.machine, run.after.machine):.0%} |"
         for run in runs
     )
 

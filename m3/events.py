@@ -167,6 +167,14 @@ class MessagesPassedOver(Event):
     turn: Turn | None = None
 
 
+class TurnInterrupted(Event):
+    """A turn was broken off for another one, which answers its messages too."""
+
+    type: Literal["turn_interrupted"] = "turn_interrupted"
+    thread_id: ThreadId
+    turn: Turn
+
+
 class RetryAsked(Event):
     """Somebody asks for another turn for a message whose turn failed or was cancelled."""
 
@@ -254,7 +262,7 @@ class CancelAsked(Event):
 
 
 #: What the recorder is asked to write.
-Incoming = MessageAccepted | TurnFailed | MessagesPassedOver | RetryAsked | ThreadSummarised
+Incoming = MessageAccepted | TurnFailed | MessagesPassedOver | TurnInterrupted | RetryAsked | ThreadSummarised
 #: What leaves a message without a reply of its own.
 Unanswered = TurnFailed | MessagesPassedOver
 #: What the agent does just now, for whoever watches; never recorded.

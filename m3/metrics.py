@@ -9,7 +9,9 @@ _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 
 TURNS = Counter("m3_turns", "Turns of the agent that ended.", ["lane", "outcome"])
 TURNS_RUNNING = Gauge("m3_turns_running", "Turns of the agent that run just now.")
-TURN_SECONDS = Histogram("m3_turn_duration_seconds", "From a turn's start to its end at the model.", ["lane"], buckets=_WAITS)
+TURN_SECONDS = Histogram(
+    "m3_turn_duration_seconds", "From a turn's start to its end at the model.", ["lane"], buckets=_WAITS
+)
 FIRST_TOKEN_SECONDS = Histogram(
     "m3_turn_first_token_seconds", "From a turn's start to the model's first text.", ["lane"], buckets=_WAITS
 )

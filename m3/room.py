@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3.bus import Bus, open_bus
@@ -18,7 +19,7 @@ from m3.errors import StartError, StoreUnavailable
 from m3.settings import Settings
 from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
-from m3.web import bind, serve
+from m3.web import answer_errors, bind, health, serve
 from services.demo_model import demo_model
 from services.gateway import ReadingAlong, gateway
 from services.pusher import Hub, pusher
@@ -80,15 +81,23 @@ async def run_pusher(settings: Settings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def run_recorder(settings: Settings) -> AsyncIterator[str]:
-    async with _shared_backbone(settings) as (bus, store), recorder(bus, store, grace=_patience(settings)):
-        yield "The recorder runs"
+    async with (
+        _shared_backbone(settings) as (bus, store),
+        _status(bus, store, settings) as where,
+        recorder(bus, store, grace=_patience(settings)),
+    ):
+        yield f"The recorder runs{where}"
 
 
 @asynccontextmanager
 async def run_agent(settings: Settings) -> AsyncIterator[str]:
     grace = settings.turn_timeout + _patience(settings)  # a turn that runs is finished
-    async with _shared_backbone(settings) as (bus, store), _agent(bus, store, settings, grace=grace):
-        yield "The agent runs"
+    async with (
+        _shared_backbone(settings) as (bus, store),
+        _status(bus, store, settings) as where,
+        _agent(bus, store, settings, grace=grace),
+    ):
+        yield f"The agent runs{where}"
 
 
 @asynccontextmanager
@@ -131,6 +140,20 @@ async def _shared_backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store
         raise StartError("A service of its own needs DATABASE_URL=postgresql://…; `m3 up` brings a database along.")
     async with _backbone(settings) as backbone:
         yield backbone
+
+
+@asynccontextmanager
+async def _status(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[str]:
+    """Health and metrics of a service that has no door of its own, where METRICS_PORT is set; yields where."""
+    if settings.metrics_port is None:
+        yield ""
+        return
+    app = FastAPI(title="M3 status", docs_url=None, redoc_url=None, openapi_url=None)
+    answer_errors(app)
+    app.include_router(health(bus, store))
+    with bind(settings.host, settings.metrics_port) as sock:
+        async with serve(app, sock, settings, grace=1) as address:
+            yield f", its metrics at {address}/metrics"
 
 
 def _patience(settings: Settings) -> float:

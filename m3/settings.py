@@ -56,7 +56,10 @@ class Settings(BaseSettings):
     )
     api_ttl: float = Field(120, gt=0, description="seconds after which a program's message is too old to be answered")
     api_cap: int = Field(
-        200, ge=1, le=100_000, description="most messages of programs that wait in a thread; past it the oldest are shed"
+        200,
+        ge=1,
+        le=100_000,
+        description="most messages of programs that wait in a thread; past it the oldest are shed",
     )
     api_batch: int = Field(50, ge=1, le=1000, description="most messages of programs that one reply answers")
     batch_tokens: int = Field(4000, ge=1, description="most tokens of messages that one reply answers")

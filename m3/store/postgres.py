@@ -28,7 +28,9 @@ from m3.events import (
     RetryAsked,
     ThreadEvent,
     ThreadSummarised,
+    Turn,
     TurnFailed,
+    TurnInterrupted,
 )
 from m3.store.sql import migrations, query
 from m3.tasks import background
@@ -384,16 +386,21 @@ def _changes(event: Incoming) -> Iterator[tuple[Any, ...]]:
 
 def _turn(event: Incoming) -> tuple[Any, ...] | None:
     """The row of insert_turns for the turn that came to this."""
-    if not isinstance(event, MessageAccepted | TurnFailed | MessagesPassedOver) or event.turn is None:
+    turn: Turn | None
+    reply_id: UUID | None
+    match event:
+        case MessageAccepted(turn=turn):
+            outcome, reply_id, reason = "cancelled" if event.cancelled else "answered", event.message_id, None
+        case TurnFailed(turn=turn):
+            outcome, reply_id, reason = "failed", None, event.reason
+        case MessagesPassedOver(turn=turn):
+            outcome, reply_id, reason = "cancelled", None, event.reason
+        case TurnInterrupted(turn=turn):
+            outcome, reply_id, reason = "interrupted", None, None
+        case _:
+            return None
+    if turn is None:
         return None
-    outcome, reply_id, reason = "failed", None, None
-    if isinstance(event, MessageAccepted):
-        outcome, reply_id = "cancelled" if event.cancelled else "answered", event.message_id
-    else:
-        reason = event.reason
-        if isinstance(event, MessagesPassedOver):
-            outcome = "cancelled"
-    turn = event.turn
     return (
         turn.turn_id,
         event.thread_id,

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3.errors import (
@@ -62,6 +63,7 @@ class Refusal(M3Error):
 
 #: The statuses that pass.
 _FOR_NOW = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -86,7 +88,7 @@ def answer_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(M3Error, refuse(refusal_of))
     app.add_exception_handler(RequestValidationError, refuse(_invalid))
-    app.add_exception_handler(HTTPException, refuse(_http))
+    app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, refuse(_unexpected))
 
 
@@ -118,6 +120,19 @@ def _http(error: HTTPException) -> Refusal:
     refusal = Refusal(error.status_code, _HTTP_CODES.get(error.status_code, "refused"), f"{error.detail}.")
     refusal.headers.update(error.headers or {})
     return refusal
+
+
+def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    refusal = _http(error)
+    if "Allow" in refusal.headers:  # the router names the methods of the first route of this path alone
+        refusal.headers["Allow"] = ", ".join(method for method in _METHODS if _is_served(request, method))
+    return refusal.response()
+
+
+def _is_served(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def not_json() -> Refusal:

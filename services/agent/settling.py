@@ -7,7 +7,7 @@ import structlog
 
 from m3.door import Door
 from m3.errors import BusError, StoreUnavailable
-from m3.events import MessageAccepted, ThreadSummarised, Unanswered
+from m3.events import MessageAccepted, ThreadSummarised, TurnInterrupted, Unanswered
 from m3.settings import Settings
 from m3.store import Store
 
@@ -69,7 +69,7 @@ class Settler:
                     await asyncio.sleep(RETRY_INTERVAL)
         return False
 
-    async def keep(self, summary: ThreadSummarised) -> None:
-        """Hand a summary in, once: one that is lost is made again."""
+    async def mention(self, fact: ThreadSummarised | TurnInterrupted) -> None:
+        """Hand in, once, what nobody waits for: a summary that is lost is made again."""
         with suppress(BusError):
-            await self._door.hand_in(summary)
+            await self._door.hand_in(fact)

@@ -19,6 +19,7 @@ from m3.events import (
     ThreadSummarised,
     Turn,
     TurnFailed,
+    TurnInterrupted,
     TurnOutcome,
     Unanswered,
     reply_id,
@@ -198,6 +199,7 @@ class Turns:
     async def _settle(self, context: _Context, telling: Telling, end: _End, took: Turn) -> None:
         """See the outcome into the table, and tell that the turn is over."""
         if end.outcome == "interrupted":
+            await self.settler.mention(TurnInterrupted(thread_id=context.messages[0].thread_id, turn=took))
             await telling.end("interrupted")
             return
         outcome = self._outcome(context, telling, end, took)
@@ -257,4 +259,4 @@ class Turns:
         except (ModelFailed, TimeoutError) as error:
             log.warning("thread not summed up", thread_id=thread_id, reason=str(error))
             return
-        await self.settler.keep(ThreadSummarised(thread_id=thread_id, until=until, text=text))
+        await self.settler.mention(ThreadSummarised(thread_id=thread_id, until=until, text=text))

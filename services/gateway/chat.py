@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
 from m3.door import Door
@@ -50,7 +51,7 @@ async def _identity(
         SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
     ] = ANYONE,
     last_event_id: Annotated[
-        UUID | None,
+        UUID | SkipJsonSchema[None],
         Header(description="The id of the message, recorded before: nothing is taken, its outcome is told."),
     ] = None,
 ) -> _Identity:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId, whole_number
 from m3.threads import MAX_PROMPT, ThreadSettings
@@ -86,6 +86,17 @@ class SettingsRequest(ThreadSettings):
     system_prompt: (
         Annotated[OutsideText, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": SAYABLE_PATTERN})] | None
     ) = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, wanted: object) -> object:
+        """In JSON 12.0 is an integer as well."""
+        if not isinstance(wanted, dict):
+            return wanted
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in wanted.items()
+        }
 
 
 class SettingsOfThread(BaseModel):

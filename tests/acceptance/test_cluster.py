@@ -78,14 +78,18 @@ async def _all_answered(http: httpx2.AsyncClient, thread: str) -> bool:
 
 
 def _check_thread(messages: list[dict[str, Any]]) -> None:
+    """People's messages (by HTTP) have a reply each, programs' (by sockets) share replies, all in order."""
     said = [message for message in messages if message["source"] != "assistant"]
     replies = [message for message in messages if message["source"] == "assistant"]
-    assert [message["seq"] for message in messages] == list(range(1, 4 * ROUNDS + 1))
+    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
     assert Counter(message["content"] for message in said) == Counter(
         f"{door} {number}" for door in ("http", "socket") for number in range(ROUNDS)
     )
-    answered = [message_id for reply in replies for message_id in reply["in_reply_to"]]
-    assert answered == [message["message_id"] for message in said]  # each once, in the order in which it was said
+    for source in ("user", "api"):
+        of_lane = [message["message_id"] for message in said if message["source"] == source]
+        answered = [one for reply in replies for one in reply["in_reply_to"] if one in of_lane]
+        assert answered == of_lane  # each once, in the order in which it was said
+    assert all(len(reply["in_reply_to"]) == 1 for reply in replies if reply["interface"] == "http_api")
     assert {message["interface"] for message in said if message["content"].startswith("socket")} == {"websocket"}
 
 
@@ -117,6 +121,21 @@ async def test_an_agent_that_joins_late_answers_what_waits(start: Start, servers
 async def _has_fate(http: httpx2.AsyncClient, where: str, fate: str) -> bool:
     answer: dict[str, Any] = (await http.get(where)).json()
     return bool(answer["fate"] == fate)
+
+
+async def test_an_agent_and_a_recorder_tell_their_health_and_metrics_where_they_are_told_to(
+    start: Start, servers: dict[str, str]
+) -> None:
+    services = [start(command, **servers, METRICS_PORT="0") for command in ("agent", "recorder")]
+    gateway = start("gateway", **servers)
+    async with client(gateway.address()) as http:
+        await post(http, "count me")
+    for service in services:
+        async with client(service.address()) as http:
+            assert (await http.get("/readyz")).json() == {"status": "ready"}
+            metrics = (await http.get("/metrics")).text
+            turns = 'm3_turns_total{lane="user",outcome="answered"} 1.0' in metrics
+            assert turns == (service.command == "agent")
 
 
 @pytest.mark.parametrize("command", ["gateway", "pusher", "recorder", "agent"])

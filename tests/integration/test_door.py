@@ -88,6 +88,32 @@ async def test_a_doubled_notice_takes_nothing_back(memory: Bus, store: Store) ->
             assert await watch.recorded(DEADLINE) == settled
 
 
+async def test_only_a_later_change_takes_a_fate_back(memory: Bus, store: Store) -> None:
+    event = said("nobody")
+    recorded = (await store.record([event])).messages[event.message_id]
+    failed = recorded.model_copy(update={"rev": 2, "fate": "failed"})
+    retried = recorded.model_copy(update={"rev": 3})
+    async with Door.open("gateway", memory, store) as door:
+        with door.watch(event.message_id) as watch:
+            for news, known in ((failed, failed), (recorded, failed), (retried, retried), (failed, retried)):
+                watch.learn(news)
+                assert await watch.recorded(DEADLINE) == known
+
+
+async def test_who_doubts_looks_into_the_table_at_once(
+    memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3.door.LOOK_INTERVAL", 1000)
+    event = said("nobody")
+    async with Door.open("gateway", memory, store) as door:
+        with door.watch(event.message_id) as watch:
+            recorded = asyncio.create_task(watch.recorded(DEADLINE))
+            await asyncio.sleep(0)
+            await store.record([event])
+            watch.doubt()
+            assert (await recorded).seq == 1
+
+
 async def test_waiting_ends_at_the_deadline(memory: Bus, store: Store) -> None:
     async with Door.open("gateway", memory, store) as door:  # and no recorder
         event = said(door.origin)

@@ -13,22 +13,23 @@ from pydantic import SecretStr
 
 from m3.bus import Bus, open_bus
 from m3.errors import StoreUnavailable
-from m3.events import Message
+from m3.events import Message, PassedOverFate
 from m3.settings import Settings
 from m3.store import Store
 from m3.topology import QUEUES, RECORDER
 from services.agent import agent, open_model
 from services.recorder import recorder
 from tests.support.client import client
-from tests.support.gateway import serving_gateway
+from tests.support.gateway import (
+    hand_in,
+    next_message,
+    passed_over,
+    reply_to,
+    running_gateway,
+    serving_gateway,
+)
 from tests.support.scripted_model import ScriptedModel, answers, prompt, says, scripted_model
 from tests.support.until import until
-
-
-@asynccontextmanager
-async def running_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[httpx2.AsyncClient]:
-    async with serving_gateway(bus, store, **changes) as address, client(address) as http:
-        yield http
 
 
 @asynccontextmanager
@@ -88,10 +89,12 @@ async def test_a_retry_of_what_failed_is_told_that_it_failed(memory: Bus, store:
         scripted_model(lambda _: answers("no", status=500)) as model,
         running_room(memory, store, model) as http,
     ):
-        first, second = [await http.post("/api/chat", json={"message": "once"}, headers=keyed("k")) for _ in range(2)]
+        first = await http.post("/api/chat", json={"message": "once"}, headers=keyed("k"))
         assert (first.status_code, first.json()["code"]) == (502, "model_failed")
+        asked = len(model.asked)
+        second = await http.post("/api/chat", json={"message": "once"}, headers=keyed("k"))
         assert second.json() == first.json()
-        assert len(model.asked) == 1
+        assert len(model.asked) == asked
 
 
 @pytest.mark.parametrize("other", [{"message": "b"}, {"thread_id": "elsewhere"}, {"source": "api"}])
@@ -207,6 +210,40 @@ async def test_who_still_waits_when_the_gateway_stops_is_told_where_the_reply_wi
 
 async def _head_is(store: Store, number: int) -> bool:
     return await store.head("default") == number
+
+
+@pytest.mark.parametrize("fate", ["expired", "shed", "ignored", "cancelled"])
+async def test_who_waits_for_what_gets_no_reply_is_told_why(memory: Bus, store: Store, fate: PassedOverFate) -> None:
+    """Nobody answers here, nor in what follows."""
+    async with recorder(memory, store, grace=1), running_gateway(memory, store) as http:
+        posting = asyncio.create_task(http.post("/api/chat", json={"message": "a"}))
+        message = await next_message(store)
+        await hand_in(memory, passed_over(message, fate))
+        answer = await posting
+        assert answer.status_code == 202
+        assert answer.json() == {
+            "thread_id": "default",
+            "message_id": str(message.message_id),
+            "seq": 1,
+            "fate": fate,
+            "reason": "Why.",
+            "place": None,
+        }
+
+
+async def test_all_who_wait_for_one_reply_get_it_and_who_said_the_same_too(bus: Bus, store: Store) -> None:
+    async with recorder(bus, store, grace=1), running_gateway(bus, store) as http:
+        posting = [asyncio.create_task(http.post("/api/chat", json={"message": "a", "source": "api"})) for _ in "123"]
+        one, two, three = [await next_message(store, number=number) for number in (1, 2, 3)]
+        await hand_in(bus, reply_to(one, two, content="so f", cancelled=True))
+        await next_message(store, number=4)
+        await hand_in(bus, passed_over(three, "merged", repeats=one))
+        answers = await asyncio.gather(*posting)
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.json()["message_id"] for answer in answers} == {str(m.message_id) for m in (one, two, three)}
+        for answer in answers:
+            assert (answer.json()["response"], answer.json()["reply_seq"]) == ("so f", 4)
+            assert answer.json()["cancelled"] is True
 
 
 async def test_history_is_read_backwards_and_forwards_in_pages(memory: Bus, store: Store) -> None:

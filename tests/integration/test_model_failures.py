@@ -171,7 +171,7 @@ async def test_a_server_sees_at_once_that_nobody_waits(behaviour: Behaviour) -> 
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        await until(lambda: server.broken_off == 1, within=1)
+        await until(lambda: server.broken_off == 1)
         assert len(server.asked) == 1
 
 
@@ -181,7 +181,7 @@ async def test_a_server_that_is_too_slow_is_given_up_at_its_askers_deadline(slow
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await model.reply(HI, silently())
-        await until(lambda: server.broken_off == 1, within=1)
+        await until(lambda: server.broken_off == 1)
         assert len(server.asked) == 1
 
 
@@ -416,7 +416,7 @@ async def test_a_reply_is_cut_where_it_is_as_long_as_may_be(behaviour: Behaviour
 async def test_what_would_be_cut_is_not_read() -> None:
     async with asking(streams_until(asyncio.Event(), "a" * (MAX_REPLY + 1))) as (server, model):
         assert await reply(model) == ("a" * MAX_REPLY, Answer(None, 1))
-        await until(lambda: server.broken_off == 1, within=1)
+        await until(lambda: server.broken_off == 1)
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
@@ -425,7 +425,7 @@ async def test_an_answer_without_a_bound_is_given_up(content_type: str) -> None:
         async with asking(streams_without_end(piece, content_type)) as (server, model):
             with pytest.raises(ModelFailed, match=r"^The model's answer was too long\.$"):
                 await model.reply(HI, silently())
-            await until(lambda: server.broken_off == 1, within=1)
+            await until(lambda: server.broken_off == 1)
             assert len(server.asked) == 1
 
 
@@ -453,7 +453,7 @@ async def test_a_reply_is_whole_though_its_connection_is_cut_after_it() -> None:
 async def test_nobody_waits_long_for_what_comes_after_the_reply() -> None:
     async with asking(streams_and_lingers("Hello.")) as (server, model):
         assert await reply(model) == ("Hello.", Answer(None, 1))
-        await until(lambda: server.broken_off == 1, within=1)
+        await until(lambda: server.broken_off == 1)
 
 
 async def test_what_stamina_would_count_by_itself_is_not_among_our_counts() -> None:

@@ -100,7 +100,12 @@ def test_every_error_is_documented_with_the_one_shape_and_examples(document: Any
 
 def test_every_refusal_of_a_message_is_documented(document: Any) -> None:
     statuses = {status for operation, status, _ in answers(document) if operation == "POST /api/chat"}
-    assert statuses == {200, 202, 400, 408, 413, 415, 422, 431, 502, 503}
+    assert statuses == {200, 202, 400, 404, 408, 413, 415, 422, 429, 431, 502, 503}
+
+
+def test_the_event_stream_is_documented(document: Any) -> None:
+    content = document["paths"]["/api/chat"]["post"]["responses"]["200"]["content"]
+    assert set(content) == {"application/json", "text/event-stream"}
 
 
 def test_the_documented_example_of_a_message_gets_a_reply(http: httpx2.Client, document: Any) -> None:

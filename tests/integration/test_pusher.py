@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from uuid import UUID
 
 import pytest
 from websockets.asyncio.client import connect
@@ -11,13 +12,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from m3.bus import Bus, open_bus
 from m3.errors import Unroutable
-from m3.events import encode
+from m3.events import ReplyGrew, TurnEnded, TurnStarted, decode, encode
 from m3.store import Store, open_store
-from m3.topology import Route
+from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, Route
 from services.recorder import recorder
 from tests.support.client import Socket, socket
-from tests.support.pushing import announce, record, running_pusher
-from tests.support.until import until
+from tests.support.pushing import announce, record, running_pusher, think
+from tests.support.until import DEADLINE, until
 
 
 @pytest.fixture
@@ -156,6 +157,56 @@ async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothin
             async for _ in stuck:  # what was written before it was given up
                 pass
         assert stuck.close_code in {4000, 1006}  # it may be too stuck to be told
+
+
+async def test_a_turn_is_shown_as_it_goes_to_who_asked_for_all_events(bus: Bus, store: Store) -> None:
+    turn = {"thread_id": "t", "turn_id": UUID(int=1), "reply_id": UUID(int=2)}
+    known = {"thread_id": "t", "turn_id": str(UUID(int=1)), "reply_id": str(UUID(int=2))}
+    async with (
+        running_pusher(bus, store) as (address, _),
+        socket(address, "t", events="all") as watcher,
+        socket(address, "t") as plain,
+        socket(address, "foreign", events="all") as foreign,
+    ):
+        for listener in (watcher, plain, foreign):
+            await listener.next("connected")
+        assert await watcher.hears_nothing()  # it listens by now
+        await think(bus, TurnStarted.model_validate(turn | {"in_reply_to": (UUID(int=3),)}))
+        await think(bus, ReplyGrew.model_validate(turn | {"index": 0, "text": "hel"}))
+        await think(bus, ReplyGrew.model_validate(turn | {"index": 1, "text": "lo"}))
+        await think(bus, TurnEnded.model_validate(turn | {"outcome": "cancelled", "reason": "Somebody asked."}))
+        assert [await watcher.next() for _ in range(4)] == [
+            {"type": "turn", "state": "started", **known, "in_reply_to": [str(UUID(int=3))]},
+            {"type": "delta", **known, "index": 0, "content": "hel"},
+            {"type": "delta", **known, "index": 1, "content": "lo"},
+            {"type": "turn", "state": "ended", **known, "outcome": "cancelled", "reason": "Somebody asked."},
+        ]
+        assert await plain.hears_nothing()
+        assert await foreign.hears_nothing()
+
+
+async def test_a_cancellation_does_not_wait_for_messages_that_are_being_recorded(memory: Bus, store: Store) -> None:
+    """Nobody records here."""
+    async with (
+        memory.subscribe("agent") as agent,
+        running_pusher(memory, store, record_timeout=1000) as (address, _),
+        socket(address, "t") as talker,
+    ):
+        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION)
+        await talker.next("connected")
+        await talker.send(json.dumps({"type": "message", "message": "hello"}))
+        await talker.send(json.dumps({"type": "cancel"}))
+        assert (await talker.next())["type"] == "cancelling"
+        assert [event.type for body in await agent.take(1) for event in decode(body)] == ["cancel_asked"]
+
+
+async def test_a_cancellation_by_who_leaves_at_once_is_passed_on(memory: Bus, store: Store) -> None:
+    async with memory.subscribe("agent") as agent, running_pusher(memory, store) as (address, _):
+        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION)
+        async with socket(address, "t") as talker:
+            await talker.send(json.dumps({"type": "cancel"}))
+        async with asyncio.timeout(DEADLINE):
+            assert len(await agent.take(1)) == 1
 
 
 async def test_a_thread_that_cannot_be_opened_says_to_come_back(memory: Bus) -> None:

@@ -31,7 +31,7 @@ from m3.events import (
 from m3.store import Store, ThreadLocks, migrate, open_store
 from m3.store.sql import Migration, migrations
 from m3.threads import ThreadSettings
-from tests.support.until import until
+from tests.support.until import DEADLINE, until
 
 every_passing_over = pytest.mark.parametrize("fate", get_args(PassedOverFate))
 
@@ -748,7 +748,7 @@ async def test_who_loses_its_threads_with_their_session_is_told_and_can_take_the
         locks.on_loss = lost.set
         assert await locks.take("t")
         await end_session_that_holds_locks(database_url)
-        await asyncio.wait_for(lost.wait(), 20)
+        await asyncio.wait_for(lost.wait(), DEADLINE)
         await locks.release("t")  # as whoever held it will; it does no harm
         assert await locks.take("t")
         assert not await other.take("t")
@@ -770,7 +770,7 @@ async def test_who_gives_up_a_session_that_does_not_answer_is_told_that_its_thre
                 patch.setattr("m3.store.postgres.query", lambda _: "SELECT pg_advisory_lock(hashtextextended($1, 0))")
                 with pytest.raises(StoreUnavailable):
                     await locks.take("sleep")
-        await asyncio.wait_for(lost.wait(), 20)
+        await asyncio.wait_for(lost.wait(), DEADLINE)
         await locks.release("t")
         await until(lambda: locks.take("t"))
     finally:

@@ -492,6 +492,22 @@ async def test_every_turn_leaves_what_it_took(memory_bus: Bus, store: Store, age
         assert {turn["model"] for turn in turns} == {"scripted"}
 
 
+async def test_a_turn_that_was_interrupted_leaves_what_it_took_too(
+    memory_bus: Bus, store: Store, agents: Agents, database_url: str
+) -> None:
+    async with (
+        scripted_model(in_turn(keeps_silent(), says("both"))) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, user_policy="interrupt"),
+    ):
+        first = await visitor.say("first")
+        await until(lambda: len(model.asked) == 1)
+        await visitor.ask("second")
+        assert (await visitor.outcome(first)).fate == "answered"
+        assert [turn["outcome"] for turn in await _turns(database_url)] == ["interrupted", "answered"]
+        assert await store.last_lanes("thread", 5) == ["user"]
+
+
 async def test_what_no_longer_fits_is_summed_up_for_later_turns(memory_bus: Bus, store: Store, agents: Agents) -> None:
     def script(body: dict[str, Any]) -> Behaviour:
         return (

@@ -20,4 +20,4 @@ def test_the_readmes_defaults_are_the_defaults() -> None:
     for name, field in Settings.model_fields.items():
         if told := rows.get(name.upper()):
             default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-            assert told == str(default)
+            assert told == (str(default).lower() if isinstance(default, bool) else str(default))

@@ -24,7 +24,7 @@ CREATE TABLE turns (
     turn_id           uuid             PRIMARY KEY,
     thread_id         text             NOT NULL REFERENCES threads,
     lane              text             NOT NULL CHECK (lane IN ('user', 'api')),
-    outcome           text             NOT NULL CHECK (outcome IN ('answered', 'cancelled', 'failed')),
+    outcome           text             NOT NULL CHECK (outcome IN ('answered', 'cancelled', 'failed', 'interrupted')),
     reply_id          uuid,                                -- the message_id of the reply, if there is one
     model             text             NOT NULL,
     started_at        timestamptz      NOT NULL,           -- by the agent's clock
