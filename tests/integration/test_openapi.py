@@ -45,7 +45,8 @@ def answers(document: Any) -> Iterator[tuple[str, int, Any]]:
                 yield f"{method.upper()} {path}", int(status), answer["content"]["application/json"]
 
 
-#: A key stands for one message, so each of its messages gets a key of its own.
+#: A key stands for one message, so each of its messages gets a key of its own. And a thread that was told to wait
+#: keeps those who speak in it waiting, so what it sets is set for threads of their own.
 HOOKS = """
 import re
 from itertools import count
@@ -60,6 +61,9 @@ def before_call(context, case, kwargs):
     key = case.headers.get("idempotency-key") if case.headers else None
     if isinstance(key, str) and re.fullmatch("[ -~]{1,255}", key):
         case.headers["idempotency-key"] = f"{next(numbers):08}{key[8:]}"
+    thread_id = (case.path_parameters or {}).get("thread_id")
+    if case.method == "PUT" and isinstance(thread_id, str) and re.fullmatch("[A-Za-z0-9_:@-]{1,128}", thread_id):
+        case.path_parameters["thread_id"] = f"set:{thread_id}"[:128]
 """
 
 
