@@ -117,6 +117,12 @@ class Run:
     def cpu_per_turn(self, server: str) -> float:
         return (self.after.cpu[server] - self.before.cpu[server]) / self.turns
 
+    @property
+    def own_share(self) -> float:
+        """The part of all cores' time that what takes part in a turn used."""
+        used = sum(self.after.cpu[server] - self.before.cpu[server] for server in SERVERS if server in self.after.cpu)
+        return used / (self.after.machine[1] - self.before.machine[1])
+
 
 @dataclass
 class Kill:
@@ -265,8 +271,8 @@ def _report(runs: list[Run], kills: list[Kill]) -> str:
 |---:|---:|---:|---:|---:|---:|---:|
 {_turn_rows(runs)}
 
-| agents | model | CPU a turn: agents | recorder | PostgreSQL | RabbitMQ | model | all cores at work |
-|---:|---:|---:|---:|---:|---:|---:|---:|
+| agents | model | CPU a turn: agents | recorder | PostgreSQL | RabbitMQ | model | all cores at work | with these |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {_cpu_rows(runs)}
 
 The aim is at least {AIM:.0%} of the ideal until the cores are full. A turn is a reply that was recorded within a window
@@ -277,7 +283,8 @@ core. {_busy(runs)}
 Their messages are recorded before the agents start, straight into the table, and found by the agents' sweep at their
 start. Recorder, RabbitMQ, PostgreSQL and the model, which is a process of its own, share the machine with the agents;
 there is no gateway and no pusher, so nobody reads the pieces that the agents publish. CPU is utime and stime from
-`/proc`; all cores at work is the machine's, with whatever else it did in that time and what its host took from it.
+`/proc`. The cores' work is the machine's, with whatever else it did meanwhile and what its host took from it; "with
+these" is what agents and servers had of it.
 
 ## An agent killed in the middle of its turns
 
@@ -307,7 +314,7 @@ def _turn_rows(runs: list[Run]) -> str:
 def _cpu_rows(runs: list[Run]) -> str:
     return "\n".join(
         f"| {run.agents} | {run.reply_seconds:g} s | {' | '.join(_cpu(run, server) for server in SERVERS)} "
-        f"| {cpu.share(run.before.machine, run.after.machine):.0%} |"
+        f"| {cpu.share(run.before.machine, run.after.machine):.0%} | {run.own_share:.0%} |"
         for run in runs
     )
 

@@ -78,14 +78,18 @@ class CancelAccepted(BaseModel):
     thread_id: ThreadId
 
 
+def _say_of_prompt(schema: dict[str, Any]) -> None:
+    """The length in words: whoever makes up texts by the schema takes minutes for a pattern with a length."""
+    del schema["maxLength"]
+    schema |= {"pattern": SAYABLE_PATTERN, "description": f"At most {MAX_PROMPT} characters."}
+
+
 class SettingsRequest(ThreadSettings):
     """What is to be set for a thread; what is null is as the room has it."""
 
     model_config = ConfigDict(strict=True)
 
-    system_prompt: (
-        Annotated[OutsideText, Field(max_length=MAX_PROMPT, json_schema_extra={"pattern": SAYABLE_PATTERN})] | None
-    ) = None
+    system_prompt: Annotated[OutsideText, Field(max_length=MAX_PROMPT, json_schema_extra=_say_of_prompt)] | None = None
 
     @model_validator(mode="before")
     @classmethod
