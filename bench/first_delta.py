@@ -48,6 +48,8 @@ class Guest:
     sockets: list[ClientConnection]
     #: Seconds to the first piece of each reply without the model's, by the way that it was read.
     times: dict[Way, list[float]] = field(default_factory=lambda: {BY_POST: [], BY_SOCKET: []})
+    #: Seconds of each GET /healthz.
+    checks: list[float] = field(default_factory=list)
 
     async def say_something(self, way: Way, number: int, model: Model) -> float:
         """Seconds to the first piece of the reply."""
@@ -94,7 +96,9 @@ async def _measure(folder: Path, broker_url: str) -> str:
             for way in (BY_POST, BY_SOCKET):
                 for guest in guests:
                     times = [await guest.say_something(way, number, model) for number in range(MESSAGES)]
-                    guest.times[way] += times if counts else []
+                    if counts:
+                        guest.times[way] += times
+                        guest.checks += await rooms.checks(guest.http, MESSAGES)
     return _report(guests)
 
 
@@ -113,20 +117,22 @@ async def _guest(room: rooms.Room) -> AsyncIterator[Guest]:
 
 def _report(guests: list[Guest]) -> str:
     rows = "\n".join(
-        f"| {guest.room.name} | {way} | {ms(statistics.median(times))} | {ms(rooms.p90(times))} | at most {ms(AIM)} |"
+        f"| {guest.room.name} | {way} | {ms(statistics.median(times))} | {ms(rooms.p90(times))} | at most {ms(AIM)} "
+        f"| {ms(statistics.median(guest.checks))} |"
         for guest in guests
         for way, times in guest.times.items()
     )
     return f"""\
-| | read by | median | p90 | aim for the median |
-|---|---|---:|---:|---:|
+| | read by | median | p90 | aim for the median | `GET /healthz`, median |
+|---|---|---:|---:|---:|---:|
 {rows}
 
 From sending the message to having the first `delta`, less the model's own time from having the request to having
-written its first piece. The reply has {PIECES} pieces, the first at once and the last after {ms(REPLY_SECONDS)}; the
-client reads it to its end before it says the next thing. {MESSAGES} messages to each room in turn each way, {ROUNDS}
-times, so {ROUNDS * MESSAGES} in each row, after {MESSAGES} that do not count. They go to {THREADS} threads in turn,
-others by POST than by socket. A message's way in is part of the time: it is recorded before the agent sees it."""
+written its first piece. A message's way in is part of it: the agent sees what is recorded. The reply has {PIECES} pieces,
+the first at once and the last after {1000 * REPLY_SECONDS:g} ms; the client reads it to its end before it says the next
+thing. {MESSAGES} messages to each room in turn each way, {ROUNDS} times, so {ROUNDS * MESSAGES} in each row, after
+{MESSAGES} that do not count. They go to {THREADS} threads in turn, others by POST than by socket. `GET /healthz` shows
+what the least of requests costs on this machine meanwhile."""
 
 
 if __name__ == "__main__":

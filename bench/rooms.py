@@ -7,6 +7,7 @@ import re
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import aio_pika
 import asyncpg
+import httpx2
 import uvloop
 
 from bench import cpu
@@ -164,6 +166,16 @@ async def empty_broker(broker_url: str) -> None:
             await channel.queue_delete(queue.name)
         for exchange in EXCHANGES:
             await channel.exchange_delete(exchange.name)
+
+
+async def checks(http: httpx2.AsyncClient, count: int) -> list[float]:
+    """Seconds of each of the least requests that there are."""
+    seconds = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        await http.get("/healthz")
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 async def rows(database_url: str, query: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -81,18 +81,8 @@ async def _take_turns(measured: list[Measured], model: Model) -> None:
             await _post(http, model)  # nobody's first messages count: connections and caches are made then
         for _ in range(ROUNDS):
             for one, http in zip(measured, clients, strict=True):
-                one.checks += await _check(http)
+                one.checks += await rooms.checks(http, POSTS)
                 one.rounds.append(await _post(http, model))
-
-
-async def _check(http: httpx2.AsyncClient) -> list[float]:
-    """Seconds of each of the least requests that there are."""
-    seconds = []
-    for _ in range(POSTS):
-        begun = time.perf_counter()
-        await http.get("/healthz")
-        seconds.append(time.perf_counter() - begun)
-    return seconds
 
 
 async def _post(http: httpx2.AsyncClient, model: Model) -> list[float]:

@@ -88,6 +88,7 @@ class Record:
 
     messages: dict[UUID, Message]
     settled: list[tuple[str, Message]]
+    known: frozenset[UUID] = frozenset()  # its messages that were there before
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +356,7 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
             (row["origin"], _message(row))
             for row in {(row["message_id"], row["rev"], row["fate"]): row for row in settled}.values()
         ],
+        known=frozenset(row["message_id"] for row in recorded if not row["fresh"]),
     )
 
 

@@ -56,9 +56,11 @@ async def event_stream(receive: Receive, send: Send, ping_interval: float) -> As
 
     headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    with suppress(_Gone):
+    try:
         async with background("pings of an event stream", ping()), background("client of an event stream", leave()):
             yield tell
+    except* _Gone:  # also where several noticed
+        pass
     with suppress(TimeoutError):
         async with asyncio.timeout(WRITE_TIMEOUT):
             await send({"type": "http.response.body", "body": b""})

@@ -72,6 +72,7 @@ class ReadingAlong:
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
         self._threads: dict[str, _Thread] = {}
+        self._left: asyncio.Queue[str] = asyncio.Queue()  # threads that somebody read along
 
     @classmethod
     @asynccontextmanager
@@ -79,7 +80,10 @@ class ReadingAlong:
         """Hear of turns while inside the block."""
         async with bus.subscribe("gateway.turns") as subscription:
             reading = cls(subscription)
-            async with background("gateway turns", reading._hear_turns()):
+            async with (
+                background("gateway turns", reading._hear_turns()),
+                background("gateway unbinding", reading._unbind_unread()),
+            ):
                 yield reading
 
     @asynccontextmanager
@@ -95,7 +99,7 @@ class ReadingAlong:
             yield reader
         finally:
             thread.readers.discard(reader)
-            await self._unbind_unread(thread_id, thread)
+            self._left.put_nowait(thread_id)  # nobody should wait for the broker to be told
 
     async def _bind(self, thread_id: str, thread: _Thread) -> None:
         async with thread.binding:
@@ -103,13 +107,15 @@ class ReadingAlong:
                 thread.bound = True
                 await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
 
-    async def _unbind_unread(self, thread_id: str, thread: _Thread) -> None:
-        """Whoever comes meanwhile waits for the lock, and binds it anew."""
-        async with thread.binding:
-            if not thread.readers and self._threads.get(thread_id) is thread:
-                if thread.bound:
-                    thread.bound = False
-                    await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+    async def _unbind_unread(self) -> None:
+        while True:
+            thread_id = await self._left.get()
+            thread = self._threads.get(thread_id)
+            if thread is not None and not thread.readers:
+                async with thread.binding:  # whoever comes now waits, and binds it anew
+                    if not thread.readers and thread.bound:
+                        thread.bound = False
+                        await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
                 if not thread.readers:
                     del self._threads[thread_id]
 

@@ -5,7 +5,7 @@ While one transaction runs, the next batch gathers: batches grow with the load a
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -67,18 +67,22 @@ class _Recorder:
         """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
         readable: list[Delivery] = []
         incoming: list[Incoming] = []
+        unannounced: set[UUID] = set()
         for delivery in deliveries:
             try:
-                incoming += _incoming(delivery.body)
+                events = _incoming(delivery.body)
             except UndecodableEvents as error:
                 log.error("message refused", reason=str(error))
                 await self._consumer.reject(delivery, str(error))
                 continue
             readable.append(delivery)
+            incoming += events
+            if delivery.redelivered:  # by a recorder that may have died before it announced them
+                unannounced |= {event.message_id for event in events if isinstance(event, MessageAccepted)}
         if not readable:
             return
         try:
-            record = await self._write(incoming)
+            record, doubtful = await self._write(incoming)
         except Unstorable as error:
             if len(readable) > 1:  # find the one that spoils the batch
                 for delivery in readable:
@@ -87,19 +91,24 @@ class _Recorder:
             log.error("message refused", reason=str(error))
             await self._consumer.reject(readable[0], str(error))
             return
-        announcements = _announcements(incoming, record)
+        # Whoever says the same message again is told, and nobody else: it was announced when it was recorded.
+        announced = frozenset() if doubtful else record.known - unannounced
+        announcements = _announcements(incoming, record, announced)
         async with asyncio.TaskGroup() as group:
             for route, news in announcements.items():
                 group.create_task(self._announce(route, news), name=f"announce {route.exchange} {route.key}")
         await self._consumer.ack(readable)
 
-    async def _write(self, incoming: Sequence[Incoming]) -> Record:
-        """Keep at it while the database is away: handing the batch back would count as a failed delivery."""
+    async def _write(self, incoming: Sequence[Incoming]) -> tuple[Record, bool]:
+        """Keep at it while the database is away: handing the batch back would count as a failed delivery. Also tells
+        whether a try before may have been carried out."""
+        doubtful = False
         while True:
             try:
-                return await self._store.record(incoming)
+                return await self._store.record(incoming), doubtful
             except StoreUnavailable as error:
                 log.warning("database away", reason=str(error))
+                doubtful = True
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def _announce(self, route: Route, events: Sequence[AnyEvent]) -> None:
@@ -128,12 +137,17 @@ def _incoming(body: bytes) -> list[Incoming]:
     return events
 
 
-def _announcements(incoming: Sequence[Incoming], record: Record) -> dict[Route, list[AnyEvent]]:
-    """Who is told what: each thread's listeners of its messages, by lane and in the order of numbers, and of changed
-    fates, which have numbers too; the agents, of what is to have another turn; and each origin."""
+def _announcements(
+    incoming: Sequence[Incoming], record: Record, announced: Collection[UUID] = ()
+) -> dict[Route, list[AnyEvent]]:
+    """Who is told what: each thread's listeners of its messages, by lane and in the order of numbers, but for those
+    ``announced`` before, and of changed fates, which have numbers too; the agents, of what is to have another turn; and
+    each origin."""
     bodies: dict[Route, list[AnyEvent]] = defaultdict(list)
     accepted = [event for event in incoming if isinstance(event, MessageAccepted)]
     for message in record.messages.values():  # ordered by thread and number
+        if message.message_id in announced:
+            continue
         bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
     for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
         bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))

@@ -106,17 +106,49 @@ async def test_what_piles_up_is_one_announcement_a_thread_and_lane(
     assert contents == [str(number) for number in range(50)]
 
 
-async def test_a_delivery_handed_in_twice_is_recorded_once_and_announced_again(
+async def test_what_a_recorder_that_died_had_recorded_is_announced_by_the_next(
     bus: Bus, store: Store, listener: Subscription
 ) -> None:
-    """So that a recorder killed between commit and announcement is made up for by the redelivery."""
     event = said("hello")
-    await store.record([event])
+    await hand_in(bus, event)
+    async with bus.consume(topology.RECORDER, prefetch=1) as dying:
+        await dying.take(1)
+        await store.record([event])
     async with recording(bus, store):
-        await hand_in(bus, event)
         (announced,) = await recorded(listener, 1)
         assert announced.seq == 1
         assert await store.head("t") == 1
+
+
+async def test_a_message_that_is_said_again_is_told_to_who_says_it_and_not_announced_again(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    event = said("hello")
+    await store.record([event])
+    async with recording(bus, store), bus.subscribe("gateway") as mine:
+        await until(lambda: bus.connected)
+        await hand_in(bus, event.model_copy(update={"origin": mine.name}))
+        assert [message.seq for message in await recorded(mine, 1)] == [1]
+        await hand_in(bus, said("the next"))
+        assert [message.seq for message in await recorded(listener, 1)] == [2]
+
+
+async def test_what_may_have_been_recorded_when_the_database_went_away_is_announced(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    class Unsure(Store):
+        tries = 0
+
+        async def record(self, events: Sequence[Incoming]) -> Record:
+            record = await super().record(events)
+            self.tries += 1
+            if self.tries == 1:
+                raise StoreUnavailable("gone in the moment of the commit")
+            return record
+
+    async with recording(bus, Unsure(store._pool, store._url)):
+        await hand_in(bus, said("hello"))
+        assert [message.seq for message in await recorded(listener, 1)] == [1]
 
 
 _TURN, _REPLY, _SAID = UUID(int=1), UUID(int=2), said("not recorded yet")

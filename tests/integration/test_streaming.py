@@ -281,6 +281,25 @@ async def test_a_client_that_goes_away_ends_its_reading_and_not_the_turn(bus: Bu
         assert second.fate == "pending"
 
 
+async def test_a_client_that_does_not_read_is_given_up(
+    memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.gateway.event_stream.WRITE_TIMEOUT", 0.1)
+    async with recorder(memory, store, grace=1), serving_gateway(memory, store) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        body = b'{"message": "hello"}'
+        writer.write(
+            b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        await reader.readuntil(b"recorded")
+        turn = Turn(await next_message(store))
+        await think(memory, turn.started, *(turn.grew(index, "x" * 100_000) for index in range(200)))
+        await until(lambda: _nobody_hears(memory))
+        writer.transport.abort()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def _nobody_hears(bus: Bus) -> bool:
     return not await anyone_hears(bus)
 

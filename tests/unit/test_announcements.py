@@ -77,6 +77,13 @@ def told(announcements: dict[Route, list[AnyEvent]]) -> dict[str, list[AnyEvent]
     return {route.key: events for route, events in announcements.items() if not route.exchange}
 
 
+def test_what_was_announced_before_is_told_to_whoever_says_it_again_and_to_nobody_else() -> None:
+    again = accepted(1, origin="door.2")
+    recorded = row(again, 1)
+    announcements = _announcements([again], record([recorded]), {again.message_id})
+    assert announcements == {topology.told("door.2"): news(recorded)}
+
+
 def test_a_lane_of_a_thread_gets_one_announcement_in_the_order_of_numbers() -> None:
     b, a, c = (accepted(number) for number in (1, 2, 3))
     rows = [row(a, 1), row(b, 2), row(c, 3)]

@@ -1,5 +1,5 @@
 -- Inserts the messages that are not there yet, each with the next number of its thread, in the order given, and
--- returns them all, those that were there too.
+-- returns them all, those that were there too, and which are fresh.
 -- Needs the locks of lock_threads, so that what another recorder has just committed is seen here.
 -- $1 message ids, $2 threads, $3 sources, $4 contents, $5 interfaces, $6 authors, $7 origins,
 -- $8 what they reply to: uuid arrays written as text, since SQL has no ragged arrays; $9 whether they were cancelled
@@ -34,8 +34,8 @@ inserted AS (
     ORDER BY place
     RETURNING *
 )
-SELECT inserted.*, NULL::bigint AS reply_seq FROM inserted
+SELECT inserted.*, NULL::bigint AS reply_seq, true AS fresh FROM inserted
 UNION ALL
-SELECT d.*, reply.seq
+SELECT d.*, reply.seq, false
 FROM incoming JOIN dialogue AS d USING (message_id) LEFT JOIN dialogue AS reply ON reply.message_id = d.reply_id
 ORDER BY thread_id, seq
