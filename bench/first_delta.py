@@ -128,11 +128,11 @@ def _report(guests: list[Guest]) -> str:
 {rows}
 
 From sending the message to having the first `delta`, less the model's own time from having the request to having
-written its first piece. A message's way in is part of it: the agent sees what is recorded. The reply has {PIECES} pieces,
-the first at once and the last after {1000 * REPLY_SECONDS:g} ms; the client reads it to its end before it says the next
-thing. {MESSAGES} messages to each room in turn each way, {ROUNDS} times, so {ROUNDS * MESSAGES} in each row, after
-{MESSAGES} that do not count. They go to {THREADS} threads in turn, others by POST than by socket. `GET /healthz` shows
-what the least of requests costs on this machine meanwhile."""
+written its first piece. A message's way in is part of it: the agent sees what is recorded. The reply has {PIECES}
+pieces, the first at once and the last after {1000 * REPLY_SECONDS:g} ms; the client reads it to its end before it says
+the next thing. {MESSAGES} messages to each room in turn each way, {ROUNDS} times, so {ROUNDS * MESSAGES} in each row,
+after {MESSAGES} that do not count. They go to {THREADS} threads in turn, others by POST than by socket. `GET /healthz`
+shows what the least of requests costs on this machine meanwhile."""
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ _UNKNOWN = "?"
 class Spoken:
     """``on_growth`` is called whenever something was said, or became void.
 
-    ``restarts`` counts how often something that was said became void, so that whoever told it must begin anew.
+    ``attempts`` counts how often the model was asked for it, and ``restarts`` how often something that was said became
+    void, so that whoever told it must begin anew.
     """
 
     def __init__(self, on_growth: Callable[[], None]) -> None:
         self._on_growth = on_growth
+        self.attempts = 1
         self.restarts = 0
         self._begin()
 
@@ -31,6 +33,7 @@ class Spoken:
     def restart(self) -> None:
         """The model is asked anew: what it said is void."""
         said = bool(self._pieces)
+        self.attempts += 1
         self._begin()
         if said:
             self.restarts += 1

@@ -51,7 +51,6 @@ class Telling:
             if self.spoken.restarts != attempt:
                 return False
             if text := self.spoken.take_new():
-                self.first_text = self.first_text or asyncio.get_running_loop().time()
                 await self._publish(
                     ReplyGrew(
                         thread_id=self._thread_id,
@@ -90,4 +89,5 @@ class Telling:
             await self._bus.publish(topology.thinking(self._thread_id), encode([news]))
 
     def _hear(self) -> None:
+        self.first_text = self.first_text or asyncio.get_running_loop().time()
         self._grown.set()

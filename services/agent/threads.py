@@ -179,5 +179,6 @@ class Threads:
         oldest = next(one.age for one in mailbox.waiting if one.message == next_step.turn[0])
         lanes = rules.interrupting(next_step.lane) if oldest < MAX_INTERRUPTED else set()
         newest = max(one.message.seq for one in mailbox.waiting)
-        with self.ear.interrupting(next_step.turn[0].thread_id, lanes, after=newest):
-            await self.turns.take(next_step, mailbox.settings)
+        thread_id = next_step.turn[0].thread_id
+        with self.ear.interrupting(thread_id, lanes, after=newest):
+            await self.turns.take(next_step, mailbox.settings, lambda: self.locks.holds(thread_id))

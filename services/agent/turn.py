@@ -1,7 +1,7 @@
 """One turn: the model is asked for one reply to some messages, and may be stopped while it speaks."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -75,7 +75,6 @@ class _End:
     outcome: TurnOutcome
     reason: str | None = None
     answer: Answer | None = None
-    attempts: int = 1
 
 
 @dataclass(slots=True)
@@ -97,8 +96,9 @@ class Turns:
             log.info("turn stopped", thread_id=thread_id, why=why)
             thinking.stop(why)
 
-    async def take(self, plan: Plan, settings: ThreadSettings) -> TurnOutcome:
-        """Ask the model for one reply and see it recorded, or the reason why there is none.
+    async def take(self, plan: Plan, settings: ThreadSettings, is_ours: Callable[[], bool]) -> None:
+        """Ask the model for one reply and see it recorded, or the reason why there is none; nothing of that unless the
+        thread ``is_ours`` when all is read.
 
         Raises StoreUnavailable where the thread could not be read; then nothing was asked.
         """
@@ -114,15 +114,16 @@ class Turns:
             self.bus, thread_id, uuid7(), reply_id(plan.turn[0].message_id), tuple(m.message_id for m in plan.turn)
         )
         started_at, begun = datetime.now(UTC), asyncio.get_running_loop().time()
+        if not is_ours():  # with no await from here until it can be stopped
+            return
         told = background(f"telling of {thread_id}", telling.run(), stop=telling.finish, grace=TELL_TIMEOUT)
         with metrics.TURNS_RUNNING.track_inprogress():
             async with told:
                 end = await self._ask(thread_id, context, telling.spoken)
-        took = self._took(context, telling, end, started_at, begun)
+                took = self._took(context, telling, end, started_at, begun)
         await self._settle(context, telling, end, took)
         if self.settings.summarise and end.outcome == "answered":
             await self._sum_up(thread_id, context)
-        return end.outcome
 
     async def _ask(self, thread_id: str, context: _Context, spoken: Spoken) -> _End:
         """Have the model speak until it is done, fails, takes too long or is stopped."""
@@ -133,17 +134,17 @@ class Turns:
         try:
             async with asyncio.timeout(self.settings.turn_timeout):
                 answer = await asking
-            return _End("answered", answer=answer, attempts=answer.attempts)
+            return _End("answered", answer=answer)
         except ModelFailed as error:
-            return _End("failed", str(error), attempts=error.attempts)
+            return _End("failed", str(error))
         except TimeoutError:
             metrics.MODEL_ERRORS.labels("timeout").inc()
             reason = f"The model took longer than {self.settings.turn_timeout:g} seconds."
-            return _End("failed", reason, attempts=spoken.restarts + 1)
+            return _End("failed", reason)
         except asyncio.CancelledError:
             if thinking.stopped is None or task.cancelling():
                 raise
-            return _End(thinking.stopped, attempts=spoken.restarts + 1)
+            return _End(thinking.stopped)
         finally:
             del self._thinking[thread_id]
 
@@ -183,7 +184,7 @@ class Turns:
             prompt_tokens=usage.prompt_tokens if usage else self._estimated_prompt(context),
             completion_tokens=usage.completion_tokens if usage else self.count(telling.spoken.text),
             estimated=usage is None,
-            attempts=end.attempts,
+            attempts=telling.spoken.attempts,
         )
         metrics.TURNS.labels(turn.lane, end.outcome).inc()
         metrics.TURN_SECONDS.labels(turn.lane).observe(turn.duration)

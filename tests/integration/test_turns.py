@@ -492,6 +492,19 @@ async def test_every_turn_leaves_what_it_took(memory_bus: Bus, store: Store, age
         assert {turn["model"] for turn in turns} == {"scripted"}
 
 
+async def test_every_attempt_of_a_turn_is_counted_whatever_comes_of_it(
+    memory_bus: Bus, store: Store, agents: Agents, database_url: str
+) -> None:
+    script = in_turn(answers("", 500), streams_and_breaks_off("Once upon"), keeps_silent())
+    async with (
+        scripted_model(script) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, turn_timeout=3),
+    ):
+        assert (await visitor.ask("hi")).reason == "The model took longer than 3 seconds."
+        assert [turn["attempts"] for turn in await _turns(database_url)] == [3]
+
+
 async def test_a_turn_that_was_interrupted_leaves_what_it_took_too(
     memory_bus: Bus, store: Store, agents: Agents, database_url: str
 ) -> None:
