@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from m3.errors import StartError
-from m3.threads import Policy
+from m3.threads import DAY, Policy
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     user_turns_in_a_row: int = Field(
         3, ge=1, le=1000, description="turns for people after which programs that wait get one"
     )
-    api_ttl: float = Field(120, gt=0, description="seconds after which a program's message is too old to be answered")
+    api_ttl: float = Field(
+        120, ge=0.001, le=DAY, description="seconds after which a program's message is too old to be answered"
+    )
     api_cap: int = Field(
         200,
         ge=1,
@@ -64,7 +66,7 @@ class Settings(BaseSettings):
     api_batch: int = Field(50, ge=1, le=1000, description="most messages of programs that one reply answers")
     batch_tokens: int = Field(4000, ge=1, description="most tokens of messages that one reply answers")
     merge_window: float = Field(
-        5, ge=0, description="seconds in which a text that programs repeat is answered once; 0 answers each"
+        5, ge=0, le=DAY, description="seconds in which a text that programs repeat is answered once; 0 answers each"
     )
     api_bound: int = Field(
         1000, ge=1, le=100_000, description="messages of programs waiting in a thread past which more get 429"

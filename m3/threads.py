@@ -12,6 +12,8 @@ Policy = Literal["each", "coalesce", "interrupt", "ignore"]
 #: What becomes of messages while the agent is paused.
 Pause = Literal["wait", "ignore"]
 
+#: Longest times that can be set, in seconds.
+DAY = 24 * 3600
 #: Longest system prompt of a thread, in characters.
 MAX_PROMPT = 16 * 1024
 
@@ -30,11 +32,11 @@ class ThreadSettings(BaseModel):
     """The same for programs' messages."""
     pause: Pause | None = None
     """Someone else speaks for the agent: messages `wait` for its return, or it is to `ignore` them."""
-    api_ttl: Annotated[float, Field(gt=0)] | None = None
+    api_ttl: Annotated[float, Field(ge=0.001, le=DAY)] | None = None
     """Seconds after which a program's message is too old to be answered."""
     api_cap: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Most messages of programs that wait; past it the oldest get no reply."""
     api_batch: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Most messages of programs that one reply answers."""
-    merge_window: Annotated[float, Field(ge=0)] | None = None
+    merge_window: Annotated[float, Field(ge=0, le=DAY)] | None = None
     """Seconds in which a text that programs repeat is answered once."""

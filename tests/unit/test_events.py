@@ -27,6 +27,7 @@ from m3.events import (
     Turn,
     TurnEnded,
     TurnFailed,
+    TurnInterrupted,
     TurnNews,
     TurnStarted,
     decode,
@@ -101,6 +102,7 @@ EVENTS: list[AnyEvent] = [
     MessagesPassedOver(
         thread_id="t", message_ids=(ONE,), fate="merged", reason="Why.", origin="o.1", reply_id=OTHER, turn=TURN
     ),
+    TurnInterrupted(thread_id="t", turn=TURN),
     RetryAsked(thread_id="t", message_id=ONE, origin="o.1"),
     ThreadSummarised(thread_id="t", until=2**63 - 1, text="你好 was said."),
     MessageRecorded(message=ASKED),
