@@ -2,8 +2,9 @@
 policies, bears floods, and can be paused."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -335,6 +336,42 @@ async def test_a_thread_has_settings_of_its_own(memory_bus: Bus, store: Store, a
         assert (await visitor.ask("person", "quiet")).fate == "answered"
         await visitor.ask("person", "polite")
         assert model.asked[-1].chat[0][1].startswith("Be polite.")
+
+
+async def test_no_thread_has_two_turns_at_once_while_agents_come_and_go(bus: Bus, store: Store, agents: Agents) -> None:
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+
+    def script(body: dict[str, Any]) -> Behaviour:
+        async def behave(writer: asyncio.StreamWriter) -> None:
+            thread = prompt(body).split()[-1]
+            running[thread] += 1
+            most[thread] = max(most[thread], running[thread])
+            try:
+                await asyncio.sleep(0.02)
+                await repeats(body)(writer)
+            finally:
+                running[thread] -= 1
+
+        return behave
+
+    async def come_and_go(number: int) -> None:
+        while not done.is_set():
+            async with agents(bus, model, agent_concurrency=4):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), 0.2 + 0.1 * number)
+
+    done = asyncio.Event()
+    threads = [f"t{number}" for number in range(6)]
+    async with scripted_model(script) as model, visited(bus, store) as visitor, asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(come_and_go(number), name=f"agent {number}")
+        said = [await visitor.say(f"{number} {thread}", thread) for number in range(15) for thread in threads]
+        outcomes = [await visitor.outcome(message_id) for message_id in said]
+        done.set()
+    assert {outcome.fate for outcome in outcomes} == {"answered"}
+    assert most == dict.fromkeys(threads, 1)
+    assert len(model.asked) == len(said)
 
 
 # ---- Floods
