@@ -179,7 +179,10 @@ async def _migrate_when_up(url: str) -> None:
 @asynccontextmanager
 async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
     """The app, and what lets its waiting requests go."""
-    async with Door.open("gateway", bus, store) as door, ReadingAlong.open(bus) as reading_along:
+    async with (
+        Door.open("gateway", bus, store) as door,
+        ReadingAlong.open(bus, linger=settings.linger) as reading_along,
+    ):
         yield gateway(door, reading_along, bus, store, settings), door.stop_waiting
 
 

@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     sockets_per_thread: int | None = Field(
         None, ge=1, description="most sockets that one thread may have on one pusher; unset is unlimited"
     )
-    linger: float = Field(5, ge=0, description="seconds that a pusher keeps hearing a thread without sockets")
+    linger: float = Field(
+        5, ge=0, description="seconds for which a thread is still heard that no socket or event stream listens to"
+    )
     grace: int = Field(10, ge=1, description="seconds that a process may take to stop; an agent has its turn's besides")
 
     metrics_port: int | None = Field(

@@ -51,11 +51,13 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a publish goes. One that ``must_arrive`` is stored durably and refused when no queue takes it; any other
-    is news, which may be lost."""
+    is news, which may be lost. What comes too often to be ``confirmed`` is published without knowing more than that it
+    was sent."""
 
     exchange: str
     key: str
     must_arrive: bool
+    confirmed: bool = True
 
 
 CHAT_IN = Exchange("chat.in", "fanout")
@@ -98,7 +100,7 @@ def changed(thread_id: ThreadId) -> Route:
 
 def thinking(thread_id: ThreadId) -> Route:
     """What the agent does in the thread just now. One lane for all of it, so that it keeps its order."""
-    return Route(CHAT_OUT.name, f"turn.{thread_id}", must_arrive=False)
+    return Route(CHAT_OUT.name, f"turn.{thread_id}", must_arrive=False, confirmed=False)
 
 
 def asked_to_cancel(thread_id: ThreadId) -> Route:

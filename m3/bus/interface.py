@@ -95,7 +95,8 @@ class Bus(Protocol):
         """Whether a publish can be tried just now."""
 
     async def publish(self, route: Route, body: bytes) -> None:
-        """Returns when the broker has taken the body.
+        """Returns when the broker has taken the body, or where the route is not confirmed, when it was sent. Routes of
+        one process that are confirmed keep their order, and so do those that are not.
 
         Raises BusFull or Unroutable, and then nothing was kept by the queue that refused, or BusUnavailable, and then
         it may or may not have arrived.

@@ -113,7 +113,7 @@ class _Link:
         self._publishing = publishing
         self._consuming = consuming
         self._channels: list[AbstractChannel] = []  # aio-pika itself keeps only weak references
-        self._exchanges: dict[str, AbstractExchange] = {}
+        self._exchanges: dict[tuple[str, bool], AbstractExchange] = {}  # by name, and whether publishes are confirmed
         assert publishing.transport is not None  # it is, from being connected to being closed
         self._unblocked = publishing.transport.ready
         self._declaring = asyncio.Lock()
@@ -182,22 +182,26 @@ class _Link:
         mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
         message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode, headers={**headers})
         await self._unblocked()  # what is sent while the broker blocks us is given up here and arrives there, later
+        exchange = self._exchanges[route.exchange, route.confirmed]
         try:
-            await self._exchanges[route.exchange].publish(message, route.key, mandatory=route.must_arrive)
+            await exchange.publish(message, route.key, mandatory=route.must_arrive)
         except asyncio.CancelledError:  # by the publisher's deadline
             self._stuck_since = self._stuck_since or _now()
             if _now() - self._stuck_since > STUCK:
                 self._lose()
             raise
-        self._stuck_since = None
+        if route.confirmed:
+            self._stuck_since = None
 
     async def _prepare(self) -> None:
         self._topology = await self.channel()
         await self._declare()
-        publishing = await self._new_channel(self._publishing.channel(publisher_confirms=True, on_return_raises=True))
-        self._exchanges[""] = publishing.default_exchange
-        for exchange in EXCHANGES:
-            self._exchanges[exchange.name] = await publishing.get_exchange(exchange.name, ensure=False)
+        for confirmed in (True, False):
+            channel = self._publishing.channel(publisher_confirms=confirmed, on_return_raises=confirmed)
+            await self._new_channel(channel)
+            self._exchanges["", confirmed] = channel.default_exchange
+            for exchange in EXCHANGES:
+                self._exchanges[exchange.name, confirmed] = await channel.get_exchange(exchange.name, ensure=False)
 
     async def _declare(self) -> None:
         for exchange in EXCHANGES:

@@ -18,6 +18,8 @@ from m3.tasks import background
 NEWS_AT_ONCE = 1_000
 #: News that may wait for one caller.
 WAITING = 1_000
+#: Shortest time between looks for threads to unbind, in seconds.
+MIN_LINGER = 0.1
 #: Seconds to wait until the broker brings a thread's news. After them a caller goes on, and may miss the first of it.
 BIND_TIMEOUT = 0.4
 
@@ -66,20 +68,22 @@ class _Thread:
         self.readers: set[Reader] = set()
         self.binding = asyncio.Lock()
         self.bound = False
+        self.idle_since = 0.0
 
 
 class ReadingAlong:
-    def __init__(self, subscription: Subscription) -> None:
+    def __init__(self, subscription: Subscription, linger: float) -> None:
         self._subscription = subscription
+        self._linger = linger
         self._threads: dict[str, _Thread] = {}
-        self._left: asyncio.Queue[str] = asyncio.Queue()  # threads that somebody read along
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bus: Bus) -> AsyncIterator["ReadingAlong"]:
-        """Hear of turns while inside the block."""
+    async def open(cls, bus: Bus, *, linger: float) -> AsyncIterator["ReadingAlong"]:
+        """Hear of turns while inside the block. ``linger``: seconds that a thread stays bound that nobody reads along,
+        since whoever does will do so again."""
         async with bus.subscribe("gateway.turns") as subscription:
-            reading = cls(subscription)
+            reading = cls(subscription, linger)
             async with (
                 background("gateway turns", reading._hear_turns()),
                 background("gateway unbinding", reading._unbind_unread()),
@@ -99,7 +103,7 @@ class ReadingAlong:
             yield reader
         finally:
             thread.readers.discard(reader)
-            self._left.put_nowait(thread_id)  # nobody should wait for the broker to be told
+            thread.idle_since = asyncio.get_running_loop().time()
 
     async def _bind(self, thread_id: str, thread: _Thread) -> None:
         async with thread.binding:
@@ -108,16 +112,20 @@ class ReadingAlong:
                 await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
 
     async def _unbind_unread(self) -> None:
+        now = asyncio.get_running_loop().time
         while True:
-            thread_id = await self._left.get()
-            thread = self._threads.get(thread_id)
-            if thread is not None and not thread.readers:
-                async with thread.binding:  # whoever comes now waits, and binds it anew
-                    if not thread.readers and thread.bound:
-                        thread.bound = False
-                        await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
-                if not thread.readers:
-                    del self._threads[thread_id]
+            await asyncio.sleep(max(self._linger, MIN_LINGER))
+            for thread_id, thread in list(self._threads.items()):
+                if not thread.readers and now() - thread.idle_since >= self._linger:
+                    await self._unbind(thread_id, thread)
+
+    async def _unbind(self, thread_id: str, thread: _Thread) -> None:
+        async with thread.binding:  # whoever comes now waits, and binds it anew
+            if not thread.readers and thread.bound:
+                thread.bound = False
+                await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+        if not thread.readers:
+            del self._threads[thread_id]
 
     async def _hear_turns(self) -> None:
         while True:

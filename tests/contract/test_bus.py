@@ -70,6 +70,15 @@ async def test_messages_come_in_the_order_in_which_they_were_published(bus: Bus)
         assert await bodies(consumer, 200) == sent
 
 
+async def test_what_is_not_confirmed_arrives_in_order_too(bus: Bus) -> None:
+    sent = [str(number).encode() for number in range(200)]
+    async with bus.subscribe("reader") as subscription:
+        await subscription.bind(topology.CHAT_OUT, "turn.t")
+        for body in sent:
+            await bus.publish(topology.thinking("t"), body)
+        assert await hear(subscription, 200) == sent
+
+
 async def test_take_returns_what_has_piled_up_and_no_more_than_asked(bus: Bus) -> None:
     for number in range(5):
         await bus.publish(topology.accepted(), str(number).encode())

@@ -230,7 +230,7 @@ async def test_what_is_refused_before_it_is_recorded_is_an_ordinary_answer(memor
             async with streaming(http, message) as stream:
                 await stream.response.aread()
                 assert (stream.response.status_code, stream.response.json()["code"]) == (status, code)
-        assert not await anyone_hears(memory)
+        await until(lambda: _nobody_hears(memory))
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,11 @@ from tests.support.until import until
 
 @asynccontextmanager
 async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[str]:
-    settings = Settings().model_copy(update=changes)
-    async with Door.open("gateway", bus, store) as door, ReadingAlong.open(bus) as reading_along:
+    settings = Settings().model_copy(update={"linger": 0} | changes)
+    async with (
+        Door.open("gateway", bus, store) as door,
+        ReadingAlong.open(bus, linger=settings.linger) as reading_along,
+    ):
         app = gateway(door, reading_along, bus, store, settings)
         with bind("127.0.0.1", 0) as sock:
             async with serve(app, sock, settings, grace=settings.grace, hurry=door.stop_waiting) as address:

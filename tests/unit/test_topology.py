@@ -87,7 +87,7 @@ def test_a_change_is_news_for_pushers_and_for_no_agent() -> None:
 
 
 def test_what_the_agent_does_is_news_for_whoever_reads_along_and_for_no_agent() -> None:
-    assert topology.thinking("t:1@x") == Route(CHAT_OUT.name, "turn.t:1@x", must_arrive=False)
+    assert topology.thinking("t:1@x") == Route(CHAT_OUT.name, "turn.t:1@x", must_arrive=False, confirmed=False)
     assert not any(queue.binding == "turn.*" for queue in QUEUES)
 
 
