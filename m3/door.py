@@ -158,23 +158,22 @@ class Door:
     @asynccontextmanager
     async def taken(self, said: MessageAccepted, settings: Settings) -> AsyncIterator[Taken]:
         """Hand in what somebody outside said and see it recorded; what becomes of it can be watched inside the block.
+        In a flooded thread what was recorded before is found all the same.
 
         Raises MessageTooLong, ThreadFlooded, KeyReused, NotRecorded, StoreUnavailable, or a BusError where nothing was
         kept.
         """
-        limit, within = settings.message_limit, settings.record_timeout
+        limit = settings.message_limit
         if len(said.content.encode()) > limit:
             raise MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
         with self.watch(said.message_id) as watch:
             try:
-                async with asyncio.timeout(within):
-                    before = await self._waiting(said, settings.api_bound)
-                    await self.hand_in(said)
-                    message = await watch.recorded(within)
+                async with asyncio.timeout(settings.record_timeout):
+                    taken = await self._take(said, watch, settings)
             except (TimeoutError, BusUnavailable) as error:
                 raise NotRecorded(said.message_id) from error
-            _check_key(said, message)
-            yield Taken(message, watch, before)
+            _check_key(said, taken.message)
+            yield taken
 
     @asynccontextmanager
     async def found(self, said: MessageAccepted) -> AsyncIterator[Taken]:
@@ -200,7 +199,7 @@ class Door:
             if message.fate not in {"failed", "cancelled"}:
                 raise NotRetryable("Only a message that failed or was cancelled can be retried.")
             within = settings.record_timeout
-            asked = RetryAsked(thread_id=message.thread_id, message_id=message_id, origin=self.origin)
+            asked = RetryAsked(thread_id=message.thread_id, message_id=message_id, origin=self.origin, rev=message.rev)
             try:
                 async with asyncio.timeout(within):
                     await self.hand_in(asked)
@@ -237,6 +236,18 @@ class Door:
         for watches in self._watches.values():
             for watch in watches:
                 watch.give_up()
+
+    async def _take(self, said: MessageAccepted, watch: Watch, settings: Settings) -> Taken:
+        try:
+            before = await self._waiting(said, settings.api_bound)
+        except ThreadFlooded:
+            known = await self._store.message(said.message_id)  # it needs no room
+            if known is None:
+                raise
+            watch.learn(known)
+            return Taken(known, watch)
+        await self.hand_in(said)
+        return Taken(await watch.recorded(settings.record_timeout), watch, before)
 
     async def _waiting(self, said: MessageAccepted, bound: int) -> int | None:
         """How many messages of programs wait before a program's. Raises ThreadFlooded where there is no room for it."""

@@ -176,12 +176,14 @@ class TurnInterrupted(Event):
 
 
 class RetryAsked(Event):
-    """Somebody asks for another turn for a message whose turn failed or was cancelled."""
+    """Somebody asks for another turn for a message whose turn failed or was cancelled, which was its change ``rev``:
+    told twice, it is asked for once."""
 
     type: Literal["retry_asked"] = "retry_asked"
     thread_id: ThreadId
     message_id: UUID
     origin: str
+    rev: int | None = None
 
 
 class ThreadSummarised(Event):

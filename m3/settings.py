@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from m3.errors import StartError
-from m3.threads import DAY, Policy
+from m3.threads import DAY, MAX_CAP, Policy
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     api_cap: int = Field(
         200,
         ge=1,
-        le=100_000,
+        le=MAX_CAP,
         description="most messages of programs that wait in a thread; past it the oldest are shed",
     )
     api_batch: int = Field(50, ge=1, le=1000, description="most messages of programs that one reply answers")
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         5, ge=0, le=DAY, description="seconds in which a text that programs repeat is answered once; 0 answers each"
     )
     api_bound: int = Field(
-        1000, ge=1, le=100_000, description="messages of programs waiting in a thread past which more get 429"
+        1000, ge=1, le=10_000, description="messages of programs waiting in a thread past which more get 429"
     )
     agent_concurrency: int = Field(16, ge=1, le=1000, description="turns that one agent runs side by side")
     sweep_interval: float = Field(

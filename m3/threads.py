@@ -14,6 +14,8 @@ Pause = Literal["wait", "ignore"]
 
 #: Longest times that can be set, in seconds.
 DAY = 24 * 3600
+#: Most messages of programs that may be let wait in a thread: they are read before every turn.
+MAX_CAP = 1_000
 #: Longest system prompt of a thread, in characters.
 MAX_PROMPT = 16 * 1024
 
@@ -34,7 +36,7 @@ class ThreadSettings(BaseModel):
     """Someone else speaks for the agent: messages `wait` for its return, or it is to `ignore` them."""
     api_ttl: Annotated[float, Field(ge=0.001, le=DAY)] | None = None
     """Seconds after which a program's message is too old to be answered."""
-    api_cap: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    api_cap: Annotated[int, Field(ge=1, le=MAX_CAP)] | None = None
     """Most messages of programs that wait; past it the oldest get no reply."""
     api_batch: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Most messages of programs that one reply answers."""

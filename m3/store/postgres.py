@@ -49,6 +49,8 @@ CLOSE_TIMEOUT = 1.0
 MIGRATION_TIMEOUT = 600.0
 #: Seconds after which a process that fell silent loses the threads that it has taken.
 LEASE = 30
+#: Most of what was answered lately that is looked at for a text that repeats it.
+RECENT = 1_000
 #: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
 RACE_ATTEMPTS = 5
 
@@ -213,9 +215,9 @@ class Store:
         rows = await self._fetch("head", thread_id)
         return int(rows[0]["head"]) if rows else 0
 
-    async def mailbox(self, thread_id: str, limit: int) -> Mailbox:
+    async def mailbox(self, thread_id: str, limit: int, *, of_people: int | None = None) -> Mailbox:
         """What waits for the agent in the thread: of each lane the oldest ``limit`` messages."""
-        rows = await self._fetch("mailbox", thread_id, limit)
+        rows = await self._fetch("mailbox", thread_id, limit, limit if of_people is None else of_people)
         if not rows:
             return Mailbox(ThreadSettings(), [], (0, ThreadSettings()))
         settings = _thread_settings(rows[0]["settings"])
@@ -229,7 +231,7 @@ class Store:
 
     async def recent_answers(self, thread_id: str, within: float) -> list[Message]:
         """What programs said in the thread and had answered in the last so many seconds."""
-        return [_message(row) for row in await self._fetch("recent_answers", thread_id, within)]
+        return [_message(row) for row in await self._fetch("recent_answers", thread_id, within, RECENT)]
 
     async def last_lanes(self, thread_id: str, count: int) -> list[OutsideSource]:
         """Whose turns the last ones of the thread were, newest first."""
@@ -268,7 +270,8 @@ class Store:
 
     @asynccontextmanager
     async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
-        locks = ThreadLocks(self._url, self._command_timeout)
+        # A third of the lease a heartbeat and a third to notice that it is not answered: before the server lets go.
+        locks = ThreadLocks(self._url, min(self._command_timeout, LEASE / 3))
         try:
             async with background("thread locks", locks.keep()):
                 yield locks
@@ -381,9 +384,9 @@ def _changes(event: Incoming) -> Iterator[tuple[Any, ...]]:
         fate, reply_id = ("failed", None) if isinstance(event, TurnFailed) else (event.fate, event.reply_id)
         turn_id = event.turn.turn_id if event.turn else None
         for message_id in event.message_ids:
-            yield message_id, event.thread_id, fate, event.reason, reply_id, turn_id
+            yield message_id, event.thread_id, fate, event.reason, reply_id, turn_id, None
     elif isinstance(event, RetryAsked):
-        yield event.message_id, event.thread_id, "pending", None, None, None
+        yield event.message_id, event.thread_id, "pending", None, None, None, event.rev
 
 
 def _turn(event: Incoming) -> tuple[Any, ...] | None:

@@ -5,6 +5,8 @@ in tests/integration/test_bad_input.py tell.
 """
 
 import asyncio
+import socket
+import struct
 from http import HTTPStatus
 from typing import Any
 
@@ -20,19 +22,25 @@ from m3.web.errors import Refusal
 MAX_HEAD = 64 * 1024
 #: Seconds in which the head of a request must arrive, from the connection or the request's first byte on.
 HEAD_TIMEOUT = 10.0
+#: Seconds in which a client must take some of what waits for it. Two times as many may pass until that is noticed.
+TAKE_TIMEOUT = 10.0
 #: Seconds in which a socket that was closed must have taken what it was sent.
 CLOSE_TIMEOUT = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Bounds the head of a request, and gives what is no request an answer in the one shape. uvicorn does neither."""
+    """Bounds the head of a request and how long an answer is left unread, and gives what is no request an answer in the
+    one shape. uvicorn does none of that."""
 
     _deadline: asyncio.TimerHandle | None = None  # for the head that is being read
+    _look: asyncio.TimerHandle | None = None  # at what the client takes
+    _untaken = 0  # bytes that waited for the client at the last look, if none can have been added since
     _held = 0  # bytes that the parser took since it last gave something: an unfinished head, or what follows a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
         self._await_head()
+        self._look_again()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -41,7 +49,34 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._untaken = 0
+        super().resume_writing()
+
+    def _look_again(self) -> None:
+        self._look = self.loop.call_later(TAKE_TIMEOUT, self._look_at_taking)
+
+    def _look_at_taking(self) -> None:
+        """Cut off who does not read: closing would wait for them for ever, and so would an app that goes on writing."""
+        if self.transport.get_protocol() is not self:  # it is a socket by now
+            return
+        no_more_comes = self.flow.write_paused or self.transport.is_closing()
+        untaken = self.transport.get_write_buffer_size() if no_more_comes else 0
+        if 0 < self._untaken <= untaken:
+            self._cut_off()
+            return
+        self._untaken = untaken
+        self._look_again()
+
+    def _cut_off(self) -> None:
+        """Reset the connection, or the system would go on holding what it has for the client."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._held += len(data)

@@ -23,27 +23,16 @@ STOPPED = " […stopped here]"
 FRAME = 4
 
 
-def conversation(  # noqa: PLR0913  # all that a model is shown
-    system_prompt: str,
-    said: Sequence[Message],
-    messages: Sequence[Message],
-    *,
-    budget: int,
-    count: Count,
-    summary: str | None = None,
+def conversation(
+    system_prompt: str, said: Sequence[Message], messages: Sequence[Message], summary: str | None = None
 ) -> list[dict[str, str]]:
-    """The chat for a model: who it is, what was said before, and the messages that it is to answer.
-
-    ``budget`` is for what was said before, in tokens; the prompt, the summary and what is to be answered are always
-    shown.
-    """
+    """The chat for a model: who it is, what was said before, and the messages that it is to answer."""
     chat = [{"role": "system", "content": f"{system_prompt}\n\n{THREE_PARTIES}"}]
     if summary:
         chat[0]["content"] += f"\n\n{ABOUT_SUMMARY}"
         chat.append(shown_summary(summary))
-    _, fitting = split(said, budget=budget, count=count)
     # Each has a chat message of its own. Were they joined by line breaks, a text could forge the next one's bracket.
-    return chat + [shown(message) for message in (*fitting, *messages)]
+    return chat + [shown(message) for message in (*said, *messages)]
 
 
 def shown(message: Message) -> dict[str, str]:

@@ -1,28 +1,48 @@
 """Hears what breaks turns off: somebody who cancels, and new messages of threads that are to be interrupted."""
 
-from collections.abc import AsyncIterator, Collection, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import get_args
 
 import structlog
 
 from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, UndecodableEvents
-from m3.events import CancelAsked, MessageRecorded, OutsideSource, decode
+from m3.events import CancelAsked, Message, MessageRecorded, OutsideSource, decode
 from m3.tasks import background
 from services.agent.turn import Turns
 
 #: What is taken from the bus at a time.
 AT_ONCE = 1_000
 
+_LANES: tuple[OutsideSource, ...] = get_args(OutsideSource)
+
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Nearness:
+    """A thread that is listened to: the newest message of each lane, and who may break its turn off."""
+
+    newest: dict[OutsideSource, int] = field(default_factory=lambda: {"user": 0, "api": 0})
+    lanes: Collection[OutsideSource] = ()
+    after: int = 0
+    until: float = 0.0
+
+    @property
+    def interrupts(self) -> bool:
+        in_time = asyncio.get_running_loop().time() < self.until
+        return in_time and any(self.newest[lane] > self.after for lane in self.lanes)
 
 
 class Ear:
     def __init__(self, subscription: Subscription, turns: Turns) -> None:
         self._subscription = subscription
         self._turns = turns
-        self._awaited: dict[str, tuple[Collection[OutsideSource], int]] = {}
+        self._near: dict[str, _Nearness] = {}
 
     @classmethod
     @asynccontextmanager
@@ -36,23 +56,32 @@ class Ear:
     @asynccontextmanager
     async def near(self, thread_id: str) -> AsyncIterator[None]:
         """Hear what is said in the thread from here on."""
-        for lane in ("user", "api"):
-            await self._subscription.bind(topology.CHAT_OUT, f"{lane}.{thread_id}")
+        self._near[thread_id] = _Nearness()
         try:
+            for lane in _LANES:
+                await self._subscription.bind(topology.CHAT_OUT, topology.announced(lane, thread_id).key)
             yield
         finally:
-            for lane in ("user", "api"):
-                await self._subscription.unbind(topology.CHAT_OUT, f"{lane}.{thread_id}")
+            del self._near[thread_id]
+            for lane in _LANES:
+                await self._subscription.unbind(topology.CHAT_OUT, topology.announced(lane, thread_id).key)
 
     @contextmanager
-    def interrupting(self, thread_id: str, lanes: Collection[OutsideSource], after: int) -> Iterator[None]:
+    def interrupting(
+        self, thread_id: str, lanes: Collection[OutsideSource], *, after: int, within: float
+    ) -> Iterator[Callable[[], bool]]:
         """Break off the thread's turn inside the block when a message of the lanes comes in with a number beyond
-        ``after``; to be entered ``near`` the thread."""
-        self._awaited[thread_id] = lanes, after
+        ``after``, within so many seconds; yields what tells whether one came before the turn began."""
+        nearness = self._near.get(thread_id)
+        if nearness is None:  # nothing interrupts there
+            yield lambda: False
+            return
+        nearness.lanes, nearness.after = lanes, after
+        nearness.until = asyncio.get_running_loop().time() + within
         try:
-            yield
+            yield lambda: nearness.interrupts
         finally:
-            del self._awaited[thread_id]
+            nearness.lanes = ()
 
     async def _hear_all(self) -> None:
         while True:
@@ -70,6 +99,11 @@ class Ear:
             if isinstance(event, CancelAsked):
                 self._turns.stop(event.thread_id, "cancelled")
             elif isinstance(event, MessageRecorded):
-                lanes, after = self._awaited.get(event.message.thread_id, ((), 0))
-                if event.message.source in lanes and event.message.seq > after:
-                    self._turns.stop(event.message.thread_id, "interrupted")
+                self._hear_message(event.message)
+
+    def _hear_message(self, message: Message) -> None:
+        nearness = self._near.get(message.thread_id)
+        if nearness is not None and message.source != "assistant":
+            nearness.newest[message.source] = max(nearness.newest[message.source], message.seq)
+            if nearness.interrupts:
+                self._turns.stop(message.thread_id, "interrupted")

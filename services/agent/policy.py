@@ -95,10 +95,13 @@ def plan(
             passed += _passed("ignored", f"The agent does not answer {_WHO[lane]} in this thread.", lanes[lane])
             lanes[lane] = []
     if lanes["api"]:
-        stale, lanes["api"] = _without_stale([one for one in waiting if one.message.source == "api"], rules)
-        merged, lanes["api"] = _without_repeated(lanes["api"], rules, answered)
-        excess, lanes["api"] = _without_excess(lanes["api"], rules)
+        again = [message for message in lanes["api"] if message.rev > message.seq]  # asked for anew, so not in vain
+        first_time = [one for one in waiting if one.message.source == "api" and one.message not in again]
+        stale, fresh = _without_stale(first_time, rules)
+        merged, fresh = _without_repeated(fresh, rules, answered)
+        excess, fresh = _without_excess(fresh, rules)
         passed += stale + merged + excess
+        lanes["api"] = again + fresh
     chosen: OutsideSource = "api" if lanes["api"] and (programs_are_due or not lanes["user"]) else "user"
     return Plan(passed, _turn(lanes[chosen], chosen, rules, count))
 
@@ -169,4 +172,4 @@ def _gist(message: Message) -> str:
 
 
 def _repeats(message: Message, earlier: Message, rules: Rules) -> bool:
-    return (message.timestamp - earlier.timestamp).total_seconds() <= rules.merge_window
+    return abs(message.timestamp - earlier.timestamp).total_seconds() <= rules.merge_window

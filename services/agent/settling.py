@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import structlog
 
-from m3.door import Door
+from m3.door import Door, Watch
 from m3.errors import BusError, StoreUnavailable
 from m3.events import MessageAccepted, ThreadSummarised, TurnInterrupted, Unanswered
 from m3.settings import Settings
@@ -28,6 +28,7 @@ class Settler:
         self._store = store
         self._door = door
         self._record_timeout = settings.record_timeout
+        self._waits: set[asyncio.Timeout] = set()
         self._stopping = False
 
     @property
@@ -36,10 +37,12 @@ class Settler:
         return self._door.origin
 
     def stop(self) -> None:
-        """Let turns end, after a while, that only wait for their outcome to be recorded: a recorder may have stopped
+        """From now on wait for the record of an outcome only so long as it usually takes: a recorder may have stopped
         before us."""
         self._stopping = True
-        asyncio.get_running_loop().call_later(self._record_timeout, self._door.stop_waiting)
+        enough = asyncio.get_running_loop().time() + self._record_timeout
+        for wait in self._waits:
+            wait.reschedule(min(enough, wait.when() or enough))
 
     async def settle(self, outcome: MessageAccepted | Unanswered) -> bool:
         """Whether the outcome was recorded. A turn is dear, so it is handed in repeatedly, which its id makes harmless.
@@ -54,7 +57,7 @@ class Settler:
             while waited < SETTLE_TIMEOUT:
                 try:
                     await self._door.hand_in(outcome)
-                    await watch.settled(patience)
+                    await self._recorded(watch, self._record_timeout if self._stopping else patience)
                     return True
                 except TimeoutError:
                     if self._stopping:  # the broker has it, and that must do
@@ -68,6 +71,14 @@ class Settler:
                     log.warning("outcome not handed in yet", thread_id=outcome.thread_id, reason=str(error))
                     await asyncio.sleep(RETRY_INTERVAL)
         return False
+
+    async def _recorded(self, watch: Watch, within: float) -> None:
+        async with asyncio.timeout(within) as wait:
+            self._waits.add(wait)
+            try:
+                await watch.settled(within)
+            finally:
+                self._waits.discard(wait)
 
     async def mention(self, fact: ThreadSummarised | TurnInterrupted) -> None:
         """Hand in, once, what nobody waits for: a summary that is lost is made again."""

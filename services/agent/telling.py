@@ -21,7 +21,7 @@ class Telling:
         self.spoken = Spoken(on_growth=self._hear)
         self.first_text: float | None = None  # by the loop's clock
         self._bus = bus
-        self._thread_id = thread_id
+        self.thread_id = thread_id
         self.turn_id = turn_id
         self.reply_id = reply_id
         self.in_reply_to = in_reply_to
@@ -38,7 +38,7 @@ class Telling:
         attempt, index = self.spoken.restarts, 0
         await self._publish(
             TurnStarted(
-                thread_id=self._thread_id,
+                thread_id=self.thread_id,
                 turn_id=self.turn_id,
                 reply_id=self.reply_id,
                 in_reply_to=self.in_reply_to,
@@ -53,7 +53,7 @@ class Telling:
             if text := self.spoken.take_new():
                 await self._publish(
                     ReplyGrew(
-                        thread_id=self._thread_id,
+                        thread_id=self.thread_id,
                         turn_id=self.turn_id,
                         reply_id=self.reply_id,
                         index=index,
@@ -76,7 +76,7 @@ class Telling:
         """Tell that the turn is over."""
         await self._publish(
             TurnEnded(
-                thread_id=self._thread_id,
+                thread_id=self.thread_id,
                 turn_id=self.turn_id,
                 reply_id=self.reply_id,
                 outcome=outcome,
@@ -86,7 +86,7 @@ class Telling:
 
     async def _publish(self, news: TurnNews) -> None:
         with suppress(BusError):
-            await self._bus.publish(topology.thinking(self._thread_id), encode([news]))
+            await self._bus.publish(topology.thinking(self.thread_id), encode([news]))
 
     def _hear(self) -> None:
         self.first_text = self.first_text or asyncio.get_running_loop().time()

@@ -13,6 +13,7 @@ from m3.errors import StoreUnavailable
 from m3.events import MessagesPassedOver, OutsideSource
 from m3.settings import Settings
 from m3.store import Mailbox, Mark, Store, ThreadLocks
+from m3.threads import MAX_CAP
 from services.agent.ear import Ear
 from services.agent.places import Places
 from services.agent.policy import PassedOver, Plan, Rules, plan
@@ -26,10 +27,10 @@ RETRY_INTERVAL = 0.5
 #: with much to answer would otherwise keep all others waiting. (And RabbitMQ ends the channel of a consumer that holds
 #: a delivery for half an hour.)
 MAX_HOLD = 2.0
-#: Most messages of a lane that are looked at together.
-MAILBOX = 2_000
-#: Seconds for which a message may have waited and its turn still be interrupted: somebody who never falls silent would
-#: otherwise never be answered.
+#: Most messages of programs that are looked at together: so many that, where there are more, some are shed.
+MAILBOX = 2 * MAX_CAP
+#: Seconds for which the oldest message of a turn may have waited while it is interrupted: somebody who never falls
+#: silent would otherwise never be answered.
 MAX_INTERRUPTED = 30.0
 
 log = structlog.get_logger(__name__)
@@ -100,7 +101,8 @@ class Threads:
             self._at.discard(thread_id)
         # Looked for only now: a knock that came before found the thread taken.
         if found is Found.QUIET and await self.store.mailbox_mark(thread_id) != mark:
-            return WAITS[lane]
+            people_wait = await self.store.waiting_count(thread_id, "user", at_most=1)
+            return Found.PEOPLE_WAIT if people_wait else Found.PROGRAMS_WAIT
         return found
 
     async def _hold(self, thread_id: str, lane: OutsideSource, enough: float) -> tuple[Found, Mark | None]:
@@ -123,31 +125,34 @@ class Threads:
         """How the thread is left, and the mark that its mailbox had then."""
         taken, near = 0, False
         while True:
-            mailbox = await self.store.mailbox(thread_id, MAILBOX)
+            mailbox = await self.store.mailbox(thread_id, MAILBOX, of_people=self.settings.api_batch)
             rules = Rules.of(self.settings, mailbox.settings)
             if "interrupt" in rules.policies.values() and not near:
                 await nearness.enter_async_context(self.ear.near(thread_id))
                 near = True
                 continue  # with a mailbox that has all that was not heard
             next_step = await self._plan(thread_id, mailbox, rules)
+            if next_step == Plan():
+                return Found.QUIET, mailbox.mark
             for passed_over in next_step.passed_over:
                 await self._pass_over(thread_id, passed_over)
-            if next_step.turn:
-                if not self._may_go_on(next_step.lane, lane, enough, taken):
-                    return WAITS[next_step.lane], None
+            if next_step.turn and not (next_step.passed_over and _is_full(mailbox)):
+                if not self._may_begin(next_step, mailbox, lane, first=not taken, enough=enough):
+                    return _waits(mailbox), None
                 await self._take(next_step, mailbox, rules)
                 taken += 1
-            elif not next_step.passed_over:
-                return Found.QUIET, mailbox.mark
-            if not self.locks.holds(thread_id):
-                return WAITS[lane], None
+            if self.stopping or not self.locks.holds(thread_id):
+                return _waits(mailbox), None
 
-    def _may_go_on(self, next_lane: OutsideSource, lane: OutsideSource, enough: float, taken: int) -> bool:
-        """Whether the next turn is ours to take: there is time for it, and programs do not have it before people whose
-        threads wait for a place, unless it was programs' place from the start."""
-        if self.stopping or asyncio.get_running_loop().time() >= enough:
+    def _may_begin(self, next_step: Plan, mailbox: Mailbox, lane: OutsideSource, *, first: bool, enough: float) -> bool:
+        """Whether the turn is ours to take. The first of a visit is, or a thread that takes long to be read would never
+        have one, unless only programs wait in the thread, it has a place for people, and people wait for one."""
+        if self.stopping:
             return False
-        return next_lane == "user" or not self.places.wanted("user") or (lane == "api" and not taken)
+        programs_turn = next_step.lane == "api" and self.places.wanted("user")
+        if first:
+            return not (programs_turn and lane == "user" and _waits(mailbox) is Found.PROGRAMS_WAIT)
+        return not programs_turn and asyncio.get_running_loop().time() < enough
 
     async def _plan(self, thread_id: str, mailbox: Mailbox, rules: Rules) -> Plan:
         ages = [one.age for one in mailbox.waiting if one.message.source == "api"]
@@ -155,7 +160,8 @@ class Threads:
             return plan(mailbox.waiting, rules, count=self.count)
         answered = []
         if rules.merges:
-            answered = await self.store.recent_answers(thread_id, rules.merge_window + max(ages))
+            oldest = min(max(ages), rules.api_ttl)
+            answered = await self.store.recent_answers(thread_id, rules.merge_window + oldest)
         in_a_row = self.settings.user_turns_in_a_row
         people_had_theirs = False
         if len(ages) < len(mailbox.waiting):  # people wait too
@@ -176,9 +182,23 @@ class Threads:
             metrics.PASSED_OVER.labels(passed_over.fate).inc(len(passed_over.message_ids))
 
     async def _take(self, next_step: Plan, mailbox: Mailbox, rules: Rules) -> None:
-        oldest = next(one.age for one in mailbox.waiting if one.message == next_step.turn[0])
-        lanes = rules.interrupting(next_step.lane) if oldest < MAX_INTERRUPTED else set()
-        newest = max(one.message.seq for one in mailbox.waiting)
         thread_id = next_step.turn[0].thread_id
-        with self.ear.interrupting(thread_id, lanes, after=newest):
-            await self.turns.take(next_step, mailbox.settings, lambda: self.locks.holds(thread_id))
+        oldest = max(one.age for one in mailbox.waiting if one.message in next_step.turn)
+        newest, _ = mailbox.mark
+        lanes = rules.interrupting(next_step.lane)
+        with self.ear.interrupting(thread_id, lanes, after=newest, within=MAX_INTERRUPTED - oldest) as interrupted:
+
+            def may_begin() -> bool:
+                return self.locks.holds(thread_id) and not self.stopping and not interrupted()
+
+            await self.turns.take(next_step, mailbox.settings, may_begin)
+
+
+def _is_full(mailbox: Mailbox) -> bool:
+    """Whether more of programs may wait than was read."""
+    return sum(one.message.source == "api" for one in mailbox.waiting) >= MAILBOX
+
+
+def _waits(mailbox: Mailbox) -> Found:
+    people = any(one.message.source == "user" for one in mailbox.waiting)
+    return Found.PEOPLE_WAIT if people else Found.PROGRAMS_WAIT

@@ -36,7 +36,8 @@ log = structlog.get_logger(__name__)
 async def agent(bus: Bus, store: Store, model: Model, settings: Settings, *, grace: float) -> AsyncIterator[None]:
     """Answer while inside the block. Leaving it finishes the turns that run and leaves all else to other agents; turns
     that take longer than ``grace`` seconds are dropped, and their messages stay pending for another."""
-    prefetch = settings.agent_concurrency
+    # Twice as many as there are places, so that somebody of each lane waits when a place comes free.
+    prefetch = 2 * settings.agent_concurrency
     count = await counter_of(model.name)
     async with Door.open("agent", bus, store) as door:
         settler = Settler(store, door, settings)

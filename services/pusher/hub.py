@@ -1,7 +1,7 @@
 """Which sockets listen to which thread, and what each thread's sockets are sent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby, islice
 
@@ -48,20 +48,25 @@ class _Thread:
         self.idle_since = 0.0
 
     def push(self, events: Sequence[ThreadEvent]) -> None:
+        watching = self._watching()
         for event in events:
-            for frame in frames.for_all_events(event):
-                for outbox in self.outboxes:
-                    if outbox.all_events:
-                        outbox.put(frame)
-            for frame in frames.for_everyone(event):
-                for outbox in self.outboxes:
-                    outbox.put(frame)
+            _put(frames.for_all_events(event), watching)
+            _put(frames.for_everyone(event), self.outboxes)
 
     def show(self, news: TurnNews) -> None:
         """At once, and to who listens just now: it has no number, and the table will have what comes of it."""
-        if watching := [outbox for outbox in self.outboxes if outbox.all_events]:
-            frame = frames.of_turn(news)
-            for outbox in watching:
+        if watching := self._watching():
+            _put([frames.of_turn(news)], watching)
+
+    def _watching(self) -> list[Outbox]:
+        return [outbox for outbox in self.outboxes if outbox.all_events]
+
+
+def _put(built: Iterable[str], outboxes: Collection[Outbox]) -> None:
+    """``built``: frames, which may be built as they are taken. None is for nobody."""
+    if outboxes:
+        for frame in built:
+            for outbox in outboxes:
                 outbox.put(frame)
 
 

@@ -163,7 +163,7 @@ async def _running(commands: tuple[str, ...], settings: dict[str, str]) -> Async
         model.server = server
         # What is said is answered each, once, whatever it is: the checker wants a reply of its own for every message.
         shared = {"LLM_BASE_URL": server.url, "LOG_LEVEL": "warning", "TURN_TIMEOUT": "10", "CONTEXT_MESSAGES": "10"}
-        shared |= {"API_POLICY": "each", "API_TTL": "3600", "API_CAP": "100000", "LLM_ATTEMPTS": "1"}
+        shared |= {"API_POLICY": "each", "API_TTL": "3600", "API_CAP": "1000", "LLM_ATTEMPTS": "1"}
         with _stopped_in_the_end() as services:
             for number, command in enumerate(commands):
                 services.append(Service(command, 1 + commands[:number].count(command), shared | settings))

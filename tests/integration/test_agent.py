@@ -6,6 +6,7 @@ later was brought by a knock.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,7 @@ from m3.events import (
 )
 from m3.settings import Settings
 from m3.store import Record, Store, ThreadLocks
+from m3.threads import ThreadSettings
 from m3.topology import AGENT_USER, CHAT_DEAD, DEAD, Route
 from services.agent.conversation import THREE_PARTIES
 from services.agent.model import MAX_REPLY
@@ -306,8 +308,8 @@ async def test_the_knock_of_an_agent_that_left_goes_to_one_that_is_there(
         asyncio.TaskGroup() as group,
     ):
         workers = {model.url: group.create_task(work(agents(bus, model), never)) for model in (one, other)}
-        filling = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(20)]
-        await until(lambda: bool(one.asked and other.asked))  # both are at work
+        await until(lambda: [task.get_name() for task in asyncio.all_tasks()].count("agent sweep") == 2)  # both run
+        filling = [await visitor.say("hi", thread_id=f"thread-{number}") for number in range(10)]
         said = await visitor.say("whose will it be?")
         await until(lambda: "[user] whose will it be?" in one.prompts + other.prompts)
         leaver, stayer = (one, other) if "[user] whose will it be?" in one.prompts else (other, one)
@@ -485,6 +487,53 @@ async def test_a_turn_that_runs_at_the_stop_is_finished(bus: Bus, store: Store, 
         await leaving
         assert [message.fate for message in await store.latest("thread", 2)] == ["answered", None]
         assert (await visitor.outcome(said)).fate == "answered"
+
+
+async def test_a_turn_that_ends_late_in_a_stop_is_recorded_before_another_agent_looks(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Store.record
+
+    async def slow(self: Store, events: Sequence[Incoming]) -> Record:
+        await asyncio.sleep(0.1)
+        return await record(self, events)
+
+    monkeypatch.setattr(Store, "record", slow)
+    over, released = asyncio.Event(), asyncio.Event()
+    script = lambda body: holds(released, repeats(body))  # noqa: E731  # as above
+    async with scripted_model(script) as model, visited(bus, store) as visitor, asyncio.TaskGroup() as group:
+        leaving = group.create_task(work(agents(bus, model, record_timeout=0.4), over))
+        said = await visitor.say("hi")
+        await until(lambda: len(model.asked) == 1)
+        over.set()
+        await until(_is_stopping)
+        async with agents(bus, model):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.6)  # longer than its stop waits for one record
+            released.set()
+            await leaving
+            assert (await visitor.outcome(said)).fate == "answered"
+            assert (await visitor.ask("and then")).fate == "answered"
+        assert model.prompts == ["[user] hi", "[user] and then"]
+
+
+async def test_an_agent_that_stops_without_a_recorder_does_not_pass_the_same_over_again_and_again(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    await store.record([accepted("hi")])
+    await store.change_settings("thread", ThreadSettings(pause="ignore"))
+    over = asyncio.Event()
+    async with (
+        scripted_model(repeats) as model,
+        memory_bus.consume(topology.RECORDER, prefetch=1000) as nobody,
+        asyncio.TaskGroup() as group,
+    ):
+        leaving = group.create_task(work(agents(memory_bus, model, record_timeout=0.2), over))
+        assert len(await nobody.take(1)) == 1
+        over.set()
+        await leaving
+        nobody.stop()
+        assert len(await nobody.take(1000)) <= 3
 
 
 async def test_what_an_agent_that_stops_does_not_begin_is_answered_by_another_at_once(

@@ -46,6 +46,26 @@ async def test_a_thread_in_which_too_much_of_programs_waits_takes_no_more_until_
         assert (await program(http, "2", ASYNC)).status_code == 202
 
 
+async def test_a_known_key_stands_for_its_message_in_a_flooded_thread_too(bus: Bus, store: Store) -> None:
+    known, unknown = {"Idempotency-Key": "known"}, {"Idempotency-Key": "unknown"}
+    async with recorder(bus, store, grace=1), running_gateway(bus, store, api_bound=1) as http:
+        first = await program(http, "hello", known | ASYNC)
+        again = await program(http, "hello", known | ASYNC)
+        assert (again.status_code, again.json()["message_id"]) == (202, first.json()["message_id"])
+        for message, key, status, code in (
+            ("another", known, 422, "key_reused"),
+            ("hello", unknown, 429, "thread_flooded"),
+        ):
+            refused = await program(http, message, key)
+            assert (refused.status_code, refused.json()["code"]) == (status, code)
+        waiting = asyncio.create_task(program(http, "hello", known))
+        async with streaming(http, "hello", known, source="api") as stream:
+            await hand_in(bus, reply_to(await next_message(store)))
+            assert [name for name, _ in await stream.rest()] == ["recorded", "new_message"]
+        assert (await waiting).json()["response"] == "reply"
+        assert await store.head("default") == 2
+
+
 async def test_people_are_heard_in_a_flooded_thread_and_programs_in_others(memory: Bus, store: Store) -> None:
     async with recorder(memory, store, grace=1), running_gateway(memory, store, api_bound=1) as http:
         await program(http, "all that it takes", ASYNC)
@@ -65,6 +85,16 @@ async def test_a_socket_is_refused_as_well_and_goes_on(memory: Bus, store: Store
         refused = await talker.next("error")
         assert (refused["code"], refused["client_id"]) == ("thread_flooded", "2")
         assert (await talker.say("three"))["seq"] == 2
+
+
+async def test_a_message_said_again_on_a_socket_is_confirmed_in_a_flooded_thread_too(memory: Bus, store: Store) -> None:
+    async with (
+        recorder(memory, store, grace=1),
+        running_pusher(memory, store, api_bound=1) as (address, _),
+        socket(address, "t") as talker,
+    ):
+        one = await talker.say("one", "api", client_id="1")
+        assert await talker.say("one", "api", client_id="1") == one
 
 
 async def test_a_program_behind_a_whole_batch_is_told_its_place_and_does_not_wait(memory: Bus, store: Store) -> None:

@@ -1,9 +1,12 @@
 """The HTTP door over both buses: retries with a key, waiting, stopping and reading back."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from errno import ECONNRESET
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +31,7 @@ from tests.support.gateway import (
     running_gateway,
     serving_gateway,
 )
+from tests.support.pushing import record
 from tests.support.scripted_model import ScriptedModel, answers, prompt, says, scripted_model
 from tests.support.until import until
 
@@ -244,6 +248,21 @@ async def test_all_who_wait_for_one_reply_get_it_and_who_said_the_same_too(bus: 
         for answer in answers:
             assert (answer.json()["response"], answer.json()["reply_seq"]) == ("so f", 4)
             assert answer.json()["cancelled"] is True
+
+
+async def test_an_answer_that_nobody_reads_is_cut_off(
+    memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("m3.web.protocols.TAKE_TIMEOUT", 0.1)
+    await record(store, *["x" * 200_000] * 100, thread_id="default")
+    async with serving_gateway(memory, store) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        writer.write(b"GET /api/threads/default/history HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        await reader.readuntil(b"xxx")
+        sock = writer.get_extra_info("socket")
+        await until(lambda: sock.getsockopt(SOL_SOCKET, SO_ERROR) == ECONNRESET)
+        writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_history_is_read_backwards_and_forwards_in_pages(memory: Bus, store: Store) -> None:

@@ -1,6 +1,7 @@
 """A model that is asked over real HTTP, of servers that are slow, busy, wrong or gone."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,10 +15,11 @@ from pydantic import SecretStr
 
 from m3 import metrics
 from m3.web import bind
-from services.agent.model import MAX_REPLY, Answer, ContextTooLong, Model, ModelFailed, Usage, open_model
-from services.agent.spoken import Spoken
+from services.agent.model import ContextTooLong, Model, ModelFailed, Usage, open_model
+from services.agent.spoken import MAX_REPLY, Spoken
 from tests.support.scripted_model import (
     Behaviour,
+    Script,
     ScriptedModel,
     answers,
     breaks_off,
@@ -72,10 +74,11 @@ def silently() -> Spoken:
     return Spoken(lambda: None)
 
 
-async def reply(model: Model) -> tuple[str, Answer]:
+async def reply(model: Model, said: str = "hi") -> tuple[str, Usage | None, int]:
+    """What the model says, what its server counted, and how often it was asked."""
     spoken = silently()
-    answer = await model.reply(HI, spoken)
-    return spoken.text, answer
+    usage = await model.reply([{"role": "user", "content": said}], spoken)
+    return spoken.text, usage, spoken.attempts
 
 
 @contextmanager
@@ -98,13 +101,13 @@ async def test_what_the_model_says_is_heard_while_it_says_it() -> None:
         await until(lambda: spoken.text == "Hello you.")
         assert not asked.done()
         go_on.set()
-        assert await asked == Answer(None, 1)
+        assert await asked is None
         assert server.broken_off == 0
 
 
 async def test_a_reply_is_asked_for_as_a_stream_that_counts_its_tokens() -> None:
     async with asking(says("Hello to all of you.")) as (server, model):
-        assert await reply(model) == ("Hello to all of you.", Answer(Usage(1, 5), 1))
+        assert await reply(model) == ("Hello to all of you.", Usage(1, 5), 1)
         (asked,) = server.asked
         assert asked.path == "/v1/chat/completions"
         assert asked.headers["authorization"] == f"Bearer {KEY}"
@@ -130,25 +133,74 @@ async def test_each_piece_is_told_as_it_comes(pause: float) -> None:
     async with asking(streams(*pieces, pause=pause, usage=False)) as (_, model):
         told: list[str] = []
         spoken = Spoken(lambda: told.append(spoken.take_new()))
-        assert await model.reply(HI, spoken) == Answer(None, 1)
+        assert await model.reply(HI, spoken) is None
         assert told == ["One", " two", " three."]
 
 
 async def test_a_server_that_does_not_stream_is_understood() -> None:
     whole = '{"choices": [{"message": {"content": "Hello."}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}'
     async with asking(answers(whole, content_type="application/json; charset=utf-8")) as (_, model):
-        assert await reply(model) == ("Hello.", Answer(Usage(3, 1), 1))
+        assert await reply(model) == ("Hello.", Usage(3, 1), 1)
 
 
-async def test_a_server_that_cannot_count_tokens_is_asked_without() -> None:
+REFUSED = {
+    "message": {"error": {"message": "Unknown parameter: 'stream_options'", "type": "invalid_request_error"}},
+    "param": {"error": {"message": "Unsupported.", "param": "stream_options", "code": "unsupported_parameter"}},
+    "part of it": {"error": {"message": "Unsupported.", "param": "stream_options.include_usage"}},
+    "FastAPI": {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs."}]},
+    "problems in the message": {"object": "error", "message": {"detail": [{"loc": ["body", "stream_options"]}]}},
+    "pydantic": {"object": "error", "message": "1 validation error for Request\nstream_options\n  Extra inputs."},
+    "text": "unknown field stream_options",
+}
+
+
+def refuses_to_count(how: object) -> Script:
     def script(body: dict[str, Any]) -> Behaviour:
-        if "stream_options" in body:
-            return answers('{"error": {"message": "Unknown parameter: stream_options"}}', 400)
-        return says("Hello.")
+        return answers(json.dumps(how), 400) if "stream_options" in body else says("Hello.")
+
+    return script
+
+
+@pytest.mark.parametrize("how", REFUSED)
+async def test_a_server_that_cannot_count_tokens_is_asked_without(how: str) -> None:
+    async with scripted_model(refuses_to_count(REFUSED[how])) as server, model_at(server.url) as model:
+        assert await reply(model) == ("Hello.", None, 2)
+        assert await reply(model) == ("Hello.", None, 1)
+
+
+async def test_who_writes_of_counting_stops_it_in_no_reply_but_their_own() -> None:
+    """Servers repeat what they refuse."""
+    said = "Unknown parameter: Stream_Options"
+
+    def script(body: dict[str, Any]) -> Behaviour:
+        repeated = body["messages"][0]["content"].lower()
+        return answers(json.dumps({"error": {"message": repeated}}), 400) if repeated != "hi" else says("Hello.")
 
     async with scripted_model(script) as server, model_at(server.url) as model:
-        assert await reply(model) == ("Hello.", Answer(None, 2))
-        assert await reply(model) == ("Hello.", Answer(None, 1))
+        with pytest.raises(ModelFailed):
+            await reply(model, said)
+        await reply(model)
+        assert server.asked[-1].counted
+
+    async with scripted_model(refuses_to_count(REFUSED["message"])) as server, model_at(server.url) as model:
+        assert await reply(model, said) == ("Hello.", None, 2)  # it may be true as well
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Refused. You sent: " + "x" * 100 + "stream_options"},
+        {"message": "Refused.", "input": {"stream_options": {"include_usage": True}}},
+        {"detail": [{"loc": ["body", "messages"], "msg": "Refused.", "input": {"stream_options": None}}]},
+        {"message": "Refused.", "param": ["stream_options"], "detail": [None, 7, {"loc": "stream_options"}]},
+    ],
+)
+async def test_an_error_that_merely_repeats_the_request_does_not_stop_the_counting(error: object) -> None:
+    async with asking(answers(json.dumps({"error": error}), 400), says("Hello.")) as (server, model):
+        with pytest.raises(ModelFailed):
+            await reply(model)
+        await reply(model)
+        assert [asked.counted for asked in server.asked] == [True, True]
 
 
 # ---- When nobody waits any longer
@@ -249,8 +301,8 @@ async def test_what_may_pass_is_tried_again(kind: str) -> None:
     behaviour, counter, _ = PASSING[kind]
     async with asking(behaviour, behaviour, says("Hello.")) as (server, model):
         with counting(counter) as counted:
-            text, answer = await reply(model)
-        assert (text, answer.attempts) == ("Hello.", 3)
+            text, _, attempts = await reply(model)
+        assert (text, attempts) == ("Hello.", 3)
         assert counted == [2]
         assert [asked.body for asked in server.asked] == [server.asked[0].body] * 3
 
@@ -259,11 +311,11 @@ async def test_what_may_pass_is_tried_again(kind: str) -> None:
 async def test_what_does_not_pass_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str], kind: str) -> None:
     behaviour, counter, sentence = PASSING[kind]
     async with asking(behaviour, attempts=2) as (server, model):
+        spoken = silently()
         with counting(counter) as counted, pytest.raises(ModelFailed) as failure:
-            await model.reply(HI, silently())
+            await model.reply(HI, spoken)
         assert str(failure.value) == f"The model's {sentence}."
-        assert failure.value.attempts == 2
-        assert counted == [2]
+        assert (spoken.attempts, counted) == (2, [2])
         assert len(server.asked) == 2
     logged = "".join(capsys.readouterr())
     assert KEY not in logged
@@ -273,18 +325,19 @@ async def test_what_does_not_pass_is_told_in_one_sentence(capsys: pytest.Capture
 async def test_a_server_that_is_not_there_is_tried_again_and_told_in_one_sentence() -> None:
     with bind("127.0.0.1", 0) as nobody_listens:
         async with model_at(f"http://127.0.0.1:{nobody_listens.getsockname()[1]}/v1") as model:
+            spoken = silently()
             with counting("connection") as counted, pytest.raises(ModelFailed) as failure:
-                await model.reply(HI, silently())
+                await model.reply(HI, spoken)
             assert str(failure.value) == "The model's server cannot be reached."
-            assert failure.value.attempts == 3
-            assert counted == [3]
+            assert (spoken.attempts, counted) == (3, [3])
 
 
 async def test_a_further_attempt_voids_what_was_said() -> None:
     async with asking(streams_and_breaks_off("Hel"), hangs_up(), streams("Good", "bye.")) as (_, model):
         told: list[tuple[int, str]] = []
         spoken = Spoken(lambda: told.append((spoken.restarts, spoken.take_new())))
-        assert (await model.reply(HI, spoken)).attempts == 3
+        await model.reply(HI, spoken)
+        assert spoken.attempts == 3
         assert told == [(0, "Hel"), (1, ""), (1, "Good"), (1, "bye.")]
         assert spoken.text == "Goodbye."
 
@@ -299,7 +352,7 @@ async def test_what_a_failed_reply_said_last_is_kept() -> None:
 
 async def test_a_stream_without_an_end_is_whole_where_its_server_has_none() -> None:
     async with asking(streams("Hello.", end=None), open_end=True) as (_, model):
-        assert await reply(model) == ("Hello.", Answer(Usage(1, 1), 1))
+        assert await reply(model) == ("Hello.", Usage(1, 1), 1)
 
 
 @pytest.mark.usefixtures("waiting")
@@ -373,10 +426,11 @@ async def test_what_cannot_pass_is_asked_for_once(
     capsys: pytest.CaptureFixture[str], behaviour: Behaviour, kind: str, sentence: str
 ) -> None:
     async with asking(behaviour) as (server, model):
+        spoken = silently()
         with counting(kind) as counted, pytest.raises(ModelFailed) as failure:
-            await model.reply(HI, silently())
+            await model.reply(HI, spoken)
         assert str(failure.value) == f"The model's {sentence}."
-        assert (failure.value.attempts, counted, len(server.asked)) == (1, [1], 1)
+        assert (spoken.attempts, counted, len(server.asked)) == (1, [1], 1)
     assert KEY not in "".join(capsys.readouterr())
 
 
@@ -410,12 +464,12 @@ async def test_a_conversation_that_is_too_long_is_told_as_such() -> None:
 )
 async def test_a_reply_is_cut_where_it_is_as_long_as_may_be(behaviour: Behaviour) -> None:
     async with asking(behaviour) as (_, model):
-        assert await reply(model) == ("a" * MAX_REPLY, Answer(None, 1))
+        assert await reply(model) == ("a" * MAX_REPLY, None, 1)
 
 
 async def test_what_would_be_cut_is_not_read() -> None:
     async with asking(streams_until(asyncio.Event(), "a" * (MAX_REPLY + 1))) as (server, model):
-        assert await reply(model) == ("a" * MAX_REPLY, Answer(None, 1))
+        assert await reply(model) == ("a" * MAX_REPLY, None, 1)
         await until(lambda: server.broken_off == 1)
 
 
@@ -438,7 +492,7 @@ async def test_a_refusal_without_a_bound_is_given_up() -> None:
 async def test_a_reply_in_far_larger_wrapping_is_cut() -> None:
     piece = b'data: {"pad": "%b", "choices": [{"delta": {"content": "a"}}]}\n\n' % (b"x" * 1024**2)
     async with asking(streams_without_end(piece)) as (_, model):
-        assert await reply(model) == ("a" * 15, Answer(None, 1))
+        assert await reply(model) == ("a" * 15, None, 1)
 
 
 # ---- After the reply
@@ -446,13 +500,13 @@ async def test_a_reply_in_far_larger_wrapping_is_cut() -> None:
 
 async def test_a_reply_is_whole_though_its_connection_is_cut_after_it() -> None:
     async with asking(streams_and_breaks_off("Hello.", end="stop")) as (server, model):
-        assert await reply(model) == ("Hello.", Answer(None, 1))
+        assert await reply(model) == ("Hello.", None, 1)
         assert len(server.asked) == 1
 
 
 async def test_nobody_waits_long_for_what_comes_after_the_reply() -> None:
     async with asking(streams_and_lingers("Hello.")) as (server, model):
-        assert await reply(model) == ("Hello.", Answer(None, 1))
+        assert await reply(model) == ("Hello.", None, 1)
         await until(lambda: server.broken_off == 1)
 
 

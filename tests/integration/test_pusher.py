@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from m3.bus import Bus, open_bus
 from m3.errors import Unroutable
 from m3.events import ReplyGrew, TurnEnded, TurnStarted, decode, encode
+from m3.frames import Frame, text
 from m3.store import Store, open_store
 from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, Route
 from services.recorder import recorder
@@ -183,6 +184,41 @@ async def test_a_turn_is_shown_as_it_goes_to_who_asked_for_all_events(bus: Bus, 
         ]
         assert await plain.hears_nothing()
         assert await foreign.hears_nothing()
+
+
+async def test_what_only_some_sockets_asked_for_is_built_once_for_all_of_them_and_never_for_nobody(
+    memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[object] = []
+
+    def build(frame: Frame) -> str:
+        built.append(frame["type"])
+        return text(frame)
+
+    monkeypatch.setattr("services.pusher.frames.text", build)
+    async with running_pusher(memory, store) as (address, _), AsyncExitStack() as stack:
+
+        async def listening(**query: str) -> Socket:
+            listener = await stack.enter_async_context(socket(address, "t", **query))
+            await listener.next("connected")
+            assert await listener.hears_nothing()  # it listens by now
+            return listener
+
+        async def tell(*listeners: Socket) -> list[object]:
+            """Announce a reply to three messages, and see what is built for it."""
+            (reply,) = await record(store, "reply")
+            built.clear()
+            await announce(
+                memory, reply.model_copy(update={"in_reply_to": tuple(UUID(int=number) for number in range(3))})
+            )
+            for listener in listeners:
+                await listener.next("new_message")
+            return [*built]
+
+        plain = await listening()
+        assert await tell(plain) == ["new_message"]
+        watchers = [await listening(events="all") for _ in range(2)]
+        assert await tell(plain, *watchers) == ["fate"] * 3 + ["new_message"]
 
 
 async def test_a_cancellation_does_not_wait_for_messages_that_are_being_recorded(memory: Bus, store: Store) -> None:

@@ -28,7 +28,7 @@ from m3.events import (
     TurnFailed,
     reply_id,
 )
-from m3.store import Store, ThreadLocks, migrate, open_store
+from m3.store import Store, ThreadLocks, migrate, open_store, postgres
 from m3.store.sql import Migration, migrations
 from m3.threads import ThreadSettings
 from tests.support.until import DEADLINE, until
@@ -374,7 +374,7 @@ async def test_a_late_reply_leaves_what_is_answered_or_merged(store: Store) -> N
     merged = await settle(store, passing_over(two, fate="merged", reply=answered.reply_id))
     late = reply_to(one, two).model_copy(update={"message_id": uuid7()})
     assert (await store.record([late])).settled == []
-    assert [await store.message(message.message_id) for message in (one, two)] == [answered, merged]
+    assert [await store.message(message.message_id) for message in (two, one)] == [answered, merged]
 
 
 async def test_one_reply_settles_all_that_it_answers(store: Store) -> None:
@@ -464,9 +464,9 @@ async def test_recent_answers_are_what_programs_said_and_got_answered_lately(sto
     await store.record([reply_to(two, one, turn=a_turn("api"))])  # another agent's, for the same reply
     await store.record([passing_over(cut, fate="shed")])
     recent = await store.recent_answers("t", 30)
-    assert recent == [await store.message(message.message_id) for message in (one, two)]
+    assert recent == [await store.message(message.message_id) for message in (two, one)]
     assert {(message.reply_id, message.reply_seq) for message in recent} == {(reply_id(two.message_id), 8)}
-    assert [message.content for message in await store.recent_answers("t", 90)] == ["0", "1", "2"]
+    assert [message.content for message in await store.recent_answers("t", 90)] == ["2", "1", "0"]
     assert await store.recent_answers("t", 0) == []
     assert await store.recent_answers("other", 30) == []
     assert waiting.fate == "pending"
@@ -870,3 +870,17 @@ async def test_a_database_that_will_not_have_us_is_a_reason_not_to_start(databas
         await migrate(database_url.replace("/room_", "/no_such_database_"))
     with pytest.raises(StartError, match="DATABASE_URL"):
         await migrate("mysql://root@127.0.0.1/room")
+
+
+async def test_a_retry_that_is_told_twice_is_one_retry(store: Store) -> None:
+    asked = await record_one(store, said())
+    failed = await settle(store, failure(asked, turn=a_turn()))
+    again = retry(asked).model_copy(update={"rev": failed.rev})
+    assert (await settle(store, again)).fate == "pending"
+    await settle(store, failure(asked, turn=a_turn()))
+    assert (await settle(store, again)).fate == "failed"
+
+
+async def test_the_session_that_holds_threads_gives_up_before_the_server_does(database_url: str) -> None:
+    async with open_store(database_url, pool_size=2, command_timeout=600) as patient, patient.thread_locks() as locks:
+        assert locks._command_timeout + postgres.LEASE / 3 < postgres.LEASE

@@ -136,20 +136,21 @@ async def test_a_third_partys_server_is_heard_while_it_speaks(third_party: str) 
     pieces: list[str] = []
     spoken = Spoken(lambda: pieces.append(spoken.take_new()))
     async with open_model(third_party, name="moon", api_key=SecretStr(KEY), turn_timeout=DEADLINE) as model:
-        answer = await model.reply([{"role": "user", "content": "who listens?"}], spoken)
+        usage = await model.reply([{"role": "user", "content": "who listens?"}], spoken)
     assert len(pieces) > 1
     assert "".join(pieces) == spoken.text == REPLY
-    assert answer.attempts == 1
-    assert answer.usage
-    assert answer.usage.prompt_tokens > 0
-    assert answer.usage.completion_tokens > 0
+    assert spoken.attempts == 1
+    assert usage
+    assert usage.prompt_tokens > 0
+    assert usage.completion_tokens > 0
 
 
 async def test_a_third_partys_server_that_is_busy_is_asked_again(third_party: str) -> None:
+    spoken = Spoken(lambda: None)
     async with open_model(third_party, name="busy", api_key=SecretStr(KEY), turn_timeout=DEADLINE) as model:
         with stamina.set_testing(True, attempts=2), pytest.raises(ModelFailed, match="status 429") as failure:
-            await model.reply([{"role": "user", "content": "who listens?"}], Spoken(lambda: None))
-    assert (failure.value.kind, failure.value.attempts) == ("rate_limit", 2)
+            await model.reply([{"role": "user", "content": "who listens?"}], spoken)
+    assert (failure.value.kind, spoken.attempts) == ("rate_limit", 2)
 
 
 @pytest.mark.parametrize(

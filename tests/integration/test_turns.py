@@ -2,10 +2,13 @@
 policies, bears floods, and can be paused."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -14,6 +17,9 @@ from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.events import (
     CancelAsked,
+    Incoming,
+    Message,
+    MessageRecorded,
     ReplyGrew,
     RetryAsked,
     TurnEnded,
@@ -23,7 +29,8 @@ from m3.events import (
     encode,
     reply_id,
 )
-from m3.store import Store
+from m3.store import Record, Store
+from m3.tasks import background
 from m3.threads import ThreadSettings
 from tests.support.answering import Agents, accepted, repeats, spoken, visited
 from tests.support.scripted_model import (
@@ -284,6 +291,46 @@ async def test_a_person_in_another_thread_does_not_wait_for_programs_that_were_t
         assert model.prompts.index("[user] person") == 1
 
 
+async def test_one_place_goes_to_people_first_and_to_programs_after_some_of_them(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    released = asyncio.Event()
+    async with (
+        scripted_model(lambda body: holds(released, repeats(body))) as model,
+        visited(bus, store) as visitor,
+        agents(bus, model, agent_concurrency=1, user_turns_in_a_row=3),
+    ):
+        first = await visitor.say("first", "first")
+        await until(lambda: len(model.asked) == 1)
+        said = [await visitor.say("feed", f"feed-{number}", "api") for number in range(4)]
+        said += [await visitor.say("person", f"person-{number}") for number in range(9)]
+        released.set()
+        for message_id in (first, *said):
+            assert (await visitor.outcome(message_id)).fate == "answered"
+        order = ["api" if "feed" in text else "user" for text in model.prompts[1:]]
+        for place, lane in enumerate(order):
+            if lane == "user":
+                continue
+            assert order[:place].count("user") >= min(9, 3 * (order[:place].count("api") + 1))
+
+
+async def test_a_person_whose_thread_owes_programs_a_turn_does_not_wait_behind_all_programs(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    async with (
+        scripted_model(lambda body: streams(prompt(body), pause=0.02)) as model,
+        visited(memory_bus, store) as visitor,
+    ):
+        talk = [await visitor.say(f"talk {number}", "talk") for number in range(4)]
+        await store.record([accepted("comment", "talk", "api")])
+        said = [await visitor.say("feed", f"feed-{number}", "api") for number in range(30)]
+        said += [await visitor.say("person", f"person-{number}") for number in range(10)]
+        async with agents(memory_bus, model, agent_concurrency=2):
+            for message_id in (*talk, *said):
+                assert (await visitor.outcome(message_id)).fate == "answered"
+        assert model.prompts.index("[user] talk 3") < 30
+
+
 async def test_a_new_message_interrupts_the_turn_and_both_are_answered_together(
     bus: Bus, store: Store, agents: Agents
 ) -> None:
@@ -304,6 +351,32 @@ async def test_a_new_message_interrupts_the_turn_and_both_are_answered_together(
         assert ends == ["interrupted", "answered"]
 
 
+async def test_a_message_that_comes_while_a_turn_is_prepared_interrupts_it_too(
+    bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, reading, released = Store.context, asyncio.Event(), asyncio.Event()
+
+    async def slow(self: Store, messages: Sequence[Message], limit: int) -> list[Message]:
+        reading.set()
+        await released.wait()
+        return await context(self, messages, limit)
+
+    monkeypatch.setattr(Store, "context", slow)
+    async with (
+        scripted_model(repeats) as model,
+        visited(bus, store) as visitor,
+        bus.subscribe("pusher") as pusher,
+        agents(bus, model, user_policy="interrupt"),
+    ):
+        await pusher.bind(topology.CHAT_OUT, topology.every_lane("thread"))
+        first = await visitor.say("one")
+        await reading.wait()
+        second = await visitor.say("two")
+        await _until_heard(pusher, second)
+        released.set()
+        assert {(await visitor.outcome(message_id)).reply_id for message_id in (first, second)} == {reply_id(first)}
+
+
 async def test_who_never_falls_silent_is_answered_all_the_same(
     memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +389,25 @@ async def test_who_never_falls_silent_is_answered_all_the_same(
     ):
         first = await visitor.say("first")
         await until(lambda: len(model.asked) == 1)
+        second = await visitor.say("second")
+        released.set()
+        assert (await visitor.outcome(first)).reply_id != (await visitor.outcome(second)).reply_id
+        assert model.broken_off == 0
+
+
+async def test_a_turn_is_not_interrupted_when_its_message_has_waited_for_long(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.agent.threads.MAX_INTERRUPTED", 0.3)
+    released = asyncio.Event()
+    async with (
+        scripted_model(lambda body: holds(released, repeats(body))) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, user_policy="interrupt"),
+    ):
+        first = await visitor.say("first")
+        await until(lambda: len(model.asked) == 1)
+        await until(lambda: _is_old(store, first, 0.5))
         second = await visitor.say("second")
         released.set()
         assert (await visitor.outcome(first)).reply_id != (await visitor.outcome(second)).reply_id
@@ -423,6 +515,45 @@ async def test_what_programs_said_too_long_ago_is_not_answered(memory_bus: Bus, 
         assert model.prompts == ["[user] patient"]
 
 
+async def test_a_flood_that_is_slow_to_be_recorded_leaves_the_agent_its_turns(
+    memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look sheds something, which takes longer than a thread may be held."""
+    monkeypatch.setattr("services.agent.threads.MAX_HOLD", 0.1)
+    record = Store.record
+
+    async def slow(self: Store, events: Sequence[Incoming]) -> Record:
+        await asyncio.sleep(0.2)
+        return await record(self, events)
+
+    async def flood() -> None:
+        for number in itertools.count():
+            await record(store, [accepted(f"{number} {place}", source="api") for place in range(8)])
+            await memory_bus.publish(topology.knocked("api", "thread"), encode([]))
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Store, "record", slow)
+    async with (
+        scripted_model(repeats) as model,
+        visited(memory_bus, store),
+        agents(memory_bus, model, api_cap=5),
+        background("flood", flood()),
+    ):
+        await until(lambda: len(model.asked) >= 3)
+
+
+async def test_what_is_asked_for_again_does_not_expire(memory_bus: Bus, store: Store, agents: Agents) -> None:
+    async with (
+        scripted_model(in_turn(answers("", 401), says("hello"))) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, api_ttl=0.3),
+    ):
+        failed = await visitor.ask("hi", source="api")
+        await until(lambda: _is_old(store, failed.message_id, 0.3))
+        await visitor.hand_in(RetryAsked(thread_id="thread", message_id=failed.message_id, origin="nobody"))
+        await until(lambda: _has_fate(store, "answered", failed.message_id))
+
+
 # ---- Pauses
 
 
@@ -524,7 +655,7 @@ async def test_every_turn_leaves_what_it_took(memory_bus: Bus, store: Store, age
         assert turns[1]["reason"] == failed.reason
         assert [turn["estimated"] for turn in turns] == [False, True, True]
         assert turns[0]["completion_tokens"] == 2
-        assert all(turn["prompt_tokens"] > 0 for turn in turns)
+        assert [turn["prompt_tokens"] > 0 for turn in turns] == [True, False, True]
         assert turns[0]["first_token"] <= turns[0]["duration"]
         assert {turn["model"] for turn in turns} == {"scripted"}
 
@@ -578,6 +709,21 @@ async def test_what_no_longer_fits_is_summed_up_for_later_turns(memory_bus: Bus,
         (question,) = [one for one in model.asked if one.chat[-1] == ("user", "[user] what was it about?")]
         assert "They spoke of cats." in "".join(text for _, text in question.chat)
         assert "cat 0" not in "".join(text for _, text in question.chat)
+
+
+async def _until_heard(subscription: Subscription, message_id: UUID) -> None:
+    """Until the announcement of the message is out."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            for body in await subscription.take(100):
+                for event in decode(body):
+                    if isinstance(event, MessageRecorded) and event.message.message_id == message_id:
+                        return
+
+
+async def _is_old(store: Store, message_id: UUID, seconds: float) -> bool:
+    message = await store.message(message_id)
+    return message is not None and (datetime.now(UTC) - message.timestamp).total_seconds() > seconds
 
 
 async def _has_summary(store: Store) -> bool:

@@ -43,7 +43,8 @@ def chat(
     earlier: Sequence[Message], *messages: Message, budget: int = AMPLE, summary: str | None = None
 ) -> list[dict[str, str]]:
     """With a token for each character."""
-    return conversation("You are a host.", earlier, messages, budget=budget, count=len, summary=summary)
+    _, fitting = split(earlier, budget=budget, count=len)
+    return conversation("You are a host.", fitting, messages, summary)
 
 
 def user(content: str) -> dict[str, str]:

@@ -179,3 +179,16 @@ def test_a_thread_has_the_rooms_rules_but_for_its_own() -> None:
     own = Rules.of(ROOM, ThreadSettings(api_policy="each", api_ttl=1, merge_window=0))
     assert (own.policies, own.api_ttl, own.merge_window) == ({"user": "each", "api": "each"}, 1, 0)
     assert (own.api_cap, own.batch, own.pause) == (ROOM.api_cap, ROOM.api_batch, None)
+
+
+def test_what_was_asked_for_again_is_neither_too_old_nor_too_much_nor_a_repetition() -> None:
+    again = said("hello", "api").model_copy(update={"rev": 1_000_000})
+    answered = [said("hello", "api", reply_id=uuid7())]
+    made = planned([again, said("other", "api")], replace(RULES, api_ttl=1, api_cap=1), age=5, answered=answered)
+    assert (texts(made), fates(made)) == (["hello"], [("expired", 1)])
+
+
+def test_an_older_text_does_not_share_the_reply_to_one_that_was_said_much_later() -> None:
+    answered = [said("hello", "api", at=100, reply_id=uuid7())]
+    made = planned([said("hello", "api", at=0)], answered=answered)
+    assert (texts(made), fates(made)) == (["hello"], [])

@@ -1,7 +1,8 @@
 -- The settings of the thread $1 and the last number of what waits for the agent in it, both in the first row; and, by
--- number, what waits with the seconds for which it has waited: the oldest $2 messages of each lane.
+-- number, what waits with the seconds for which it has waited: the oldest $2 messages of programs, and the oldest $3
+-- of people.
 WITH waiting AS (
-    (SELECT * FROM dialogue WHERE thread_id = $1 AND fate = 'pending' AND source = 'user' ORDER BY seq LIMIT $2)
+    (SELECT * FROM dialogue WHERE thread_id = $1 AND fate = 'pending' AND source = 'user' ORDER BY seq LIMIT $3)
     UNION ALL
     (SELECT * FROM dialogue WHERE thread_id = $1 AND fate = 'pending' AND source = 'api' ORDER BY seq LIMIT $2)
 ),
