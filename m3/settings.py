@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         le=MAX_CAP,
         description="most messages of programs that wait in a thread; past it the oldest are shed",
     )
-    api_batch: int = Field(50, ge=1, le=1000, description="most messages of programs that one reply answers")
+    batch_messages: int = Field(50, ge=1, le=1000, description="most messages that one reply answers")
     batch_tokens: int = Field(4000, ge=1, description="most tokens of messages that one reply answers")
     merge_window: float = Field(
         5, ge=0, le=DAY, description="seconds in which a text that programs repeat is answered once; 0 answers each"

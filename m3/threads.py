@@ -38,7 +38,7 @@ class ThreadSettings(BaseModel):
     """Seconds after which a program's message is too old to be answered."""
     api_cap: Annotated[int, Field(ge=1, le=MAX_CAP)] | None = None
     """Most messages of programs that wait; past it the oldest get no reply."""
-    api_batch: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Most messages of programs that one reply answers."""
+    batch_messages: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most messages that one reply answers."""
     merge_window: Annotated[float, Field(ge=0, le=DAY)] | None = None
     """Seconds in which a text that programs repeat is answered once."""

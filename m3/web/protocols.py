@@ -22,8 +22,9 @@ from m3.web.errors import Refusal
 MAX_HEAD = 64 * 1024
 #: Seconds in which the head of a request must arrive, from the connection or the request's first byte on.
 HEAD_TIMEOUT = 10.0
-#: Seconds in which a client must take some of what waits for it. Two times as many may pass until that is noticed.
-TAKE_TIMEOUT = 10.0
+#: Seconds in which a client must take some of what waits for it. Generous, since the system tells of what was taken in
+#: large steps. Two times as many may pass until it is noticed.
+TAKE_TIMEOUT = 20.0
 #: Seconds in which a socket that was closed must have taken what it was sent.
 CLOSE_TIMEOUT = 5.0
 

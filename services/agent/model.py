@@ -15,9 +15,9 @@ from m3.errors import StartError
 from services.agent import failures
 from services.agent.answer import Answer, Usage
 from services.agent.failures import FIRST_WAIT, ContextTooLong, ModelFailed, TooLarge
-from services.agent.spoken import MAX_REPLY, Spoken
+from services.agent.spoken import Spoken
 
-__all__ = ["MAX_REPLY", "ContextTooLong", "Model", "ModelFailed", "Usage", "open_model"]
+__all__ = ["ContextTooLong", "Model", "ModelFailed", "Usage", "open_model"]
 
 #: Longest answer that is read, in bytes. What wraps a reply is larger than the reply, often by a hundred times.
 MAX_ANSWER = 16 * 1024 * 1024

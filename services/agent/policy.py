@@ -20,7 +20,7 @@ class Rules:
     pause: Pause | None
     api_ttl: float
     api_cap: int
-    batch: int
+    batch_messages: int
     batch_tokens: int
     merge_window: float
 
@@ -36,7 +36,7 @@ class Rules:
             pause=thread.pause,
             api_ttl=thread.api_ttl or room.api_ttl,
             api_cap=thread.api_cap or room.api_cap,
-            batch=thread.api_batch or room.api_batch,
+            batch_messages=thread.batch_messages or room.batch_messages,
             batch_tokens=room.batch_tokens,
             merge_window=window,
         )
@@ -160,7 +160,7 @@ def _turn(
         if twin is not message and _repeats(message, twin, rules):
             continue  # it stays until its twin is answered, and then shares the reply
         tokens += count(message.content)
-        if batch and (len(batch) == rules.batch or tokens > rules.batch_tokens):
+        if batch and (len(batch) == rules.batch_messages or tokens > rules.batch_tokens):
             break
         batch.append(message)
     return tuple(batch)

@@ -125,7 +125,7 @@ class Threads:
         """How the thread is left, and the mark that its mailbox had then."""
         taken, near = 0, False
         while True:
-            mailbox = await self.store.mailbox(thread_id, MAILBOX, of_people=self.settings.api_batch)
+            mailbox = await self.store.mailbox(thread_id, MAILBOX, of_people=self.settings.batch_messages)
             rules = Rules.of(self.settings, mailbox.settings)
             if "interrupt" in rules.policies.values() and not near:
                 await nearness.enter_async_context(self.ear.near(thread_id))

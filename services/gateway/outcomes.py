@@ -21,7 +21,7 @@ async def is_far_behind(taken: Taken, store: Store, settings: Settings) -> bool:
     own = ThreadSettings()
     with suppress(StoreUnavailable):  # it is recorded, and that is what must be told
         own = await store.thread_settings(taken.message.thread_id)
-    return taken.before >= (own.api_batch or settings.api_batch)
+    return taken.before >= (own.batch_messages or settings.batch_messages)
 
 
 async def reply_known(watch: Watch) -> Message | None:

@@ -29,7 +29,7 @@ from m3.store import Record, Store, ThreadLocks
 from m3.threads import ThreadSettings
 from m3.topology import AGENT_USER, CHAT_DEAD, DEAD, Route
 from services.agent.conversation import THREE_PARTIES
-from services.agent.model import MAX_REPLY
+from services.agent.spoken import MAX_REPLY
 from services.recorder import recorder
 from tests.support.answering import KEY, PROMPT, Agents, accepted, repeats, running_agents, spoken, visited, work
 from tests.support.scripted_model import (

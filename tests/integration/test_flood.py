@@ -98,7 +98,7 @@ async def test_a_message_said_again_on_a_socket_is_confirmed_in_a_flooded_thread
 
 
 async def test_a_program_behind_a_whole_batch_is_told_its_place_and_does_not_wait(memory: Bus, store: Store) -> None:
-    async with recorder(memory, store, grace=1), running_gateway(memory, store, api_batch=2) as http:
+    async with recorder(memory, store, grace=1), running_gateway(memory, store, batch_messages=2) as http:
         waiting = [asyncio.create_task(program(http, "first"))]
         await next_message(store, number=1)
         waiting.append(asyncio.create_task(program(http, "second")))
@@ -121,9 +121,9 @@ async def test_how_many_one_reply_answers_may_be_the_threads_own(
 ) -> None:
     async with (
         recorder(memory, store, grace=1),
-        running_gateway(memory, store, api_batch=2, reply_timeout=0.05) as http,
+        running_gateway(memory, store, batch_messages=2, reply_timeout=0.05) as http,
     ):
-        await store.change_settings("default", ThreadSettings(api_batch=own))
+        await store.change_settings("default", ThreadSettings(batch_messages=own))
         await program(http, "before", ASYNC)
         assert (await program(http, "hello")).json()["place"] == (None if waits else 1)
 

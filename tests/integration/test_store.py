@@ -652,7 +652,7 @@ async def test_settings_of_a_thread_come_out_as_they_went_in_and_are_replaced_as
         pause="wait",
         api_ttl=0.5,
         api_cap=7,
-        api_batch=3,
+        batch_messages=3,
         merge_window=0,
     )
     await store.change_settings("t", settings)
@@ -674,7 +674,7 @@ async def test_a_change_of_settings_takes_no_number_and_leaves_what_was_said(sto
     "stored",
     [
         '{"api_cap": 8, "mood": {"of": ["a", "newer", "room"]}}',
-        '{"api_cap": 8, "user_policy": "sing", "api_batch": 1000000}',
+        '{"api_cap": 8, "user_policy": "sing", "batch_messages": 1000000}',
     ],
     ids=["name", "value"],
 )

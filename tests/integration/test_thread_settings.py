@@ -44,7 +44,7 @@ async def test_a_thread_is_as_the_room_has_it_until_it_is_set_and_each_time_as_a
         assert (await http.get(WHERE)).json() == {"thread_id": "t", "settings": ROOM}
         for wanted in (
             {"system_prompt": "说汉语。👋", "user_policy": "coalesce", "api_ttl": 0.5, "api_cap": 7},
-            {"pause": "wait", "merge_window": 0, "api_batch": None},
+            {"pause": "wait", "merge_window": 0, "batch_messages": None},
             {"api_cap": 12.0},
             {},
         ):
@@ -87,7 +87,7 @@ async def test_settings_are_kept_while_the_broker_is_away(store: Store) -> None:
         '{"api_ttl": NaN}',
         '{"merge_window": 1e999}',
         '{"api_cap": 0}',
-        '{"api_batch": 1.5}',
+        '{"batch_messages": 1.5}',
         "[]",
         "null",
     ],

@@ -258,7 +258,7 @@ async def test_people_come_before_programs_and_programs_get_a_turn_after_some_of
     async with (
         scripted_model(repeats) as model,
         visited(memory_bus, store),
-        agents(memory_bus, model, user_turns_in_a_row=2, api_batch=1),
+        agents(memory_bus, model, user_turns_in_a_row=2, batch_messages=1),
     ):
         await until(lambda: _all_settled(store))
         assert model.prompts == [
@@ -474,7 +474,7 @@ async def test_a_flood_is_answered_in_batches_and_everything_has_a_fate(bus: Bus
     async with (
         scripted_model(lambda body: holds(released, says("you all"))) as model,
         visited(bus, store) as visitor,
-        agents(bus, model, api_cap=20, api_batch=8),
+        agents(bus, model, api_cap=20, batch_messages=8),
     ):
         person = await visitor.say("person")
         await until(lambda: len(model.asked) == 1)

@@ -128,7 +128,7 @@ def test_past_the_cap_the_oldest_of_programs_are_shed() -> None:
 
 def test_a_batch_has_at_most_so_many_messages_and_so_many_tokens_but_always_one() -> None:
     messages = [said("four", "api"), said("five5", "api"), said("sixsix", "api")]
-    assert texts(planned(messages, replace(RULES, batch=2))) == ["four", "five5"]
+    assert texts(planned(messages, replace(RULES, batch_messages=2))) == ["four", "five5"]
     assert texts(planned(messages, replace(RULES, batch_tokens=9))) == ["four", "five5"]
     assert texts(planned(messages, replace(RULES, batch_tokens=1))) == ["four"]
 
@@ -178,7 +178,7 @@ def test_who_breaks_off_a_turn(policies: dict[str, str], running: OutsideSource,
 def test_a_thread_has_the_rooms_rules_but_for_its_own() -> None:
     own = Rules.of(ROOM, ThreadSettings(api_policy="each", api_ttl=1, merge_window=0))
     assert (own.policies, own.api_ttl, own.merge_window) == ({"user": "each", "api": "each"}, 1, 0)
-    assert (own.api_cap, own.batch, own.pause) == (ROOM.api_cap, ROOM.api_batch, None)
+    assert (own.api_cap, own.batch_messages, own.pause) == (ROOM.api_cap, ROOM.batch_messages, None)
 
 
 def test_what_was_asked_for_again_is_neither_too_old_nor_too_much_nor_a_repetition() -> None:

@@ -82,7 +82,7 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
         ("USER_TURNS_IN_A_ROW", "0"),
         ("API_TTL", "0"),
         ("API_CAP", "0"),
-        ("API_BATCH", "1001"),
+        ("BATCH_MESSAGES", "1001"),
         ("BATCH_TOKENS", "0"),
         ("MERGE_WINDOW", "-1"),
         ("MERGE_WINDOW", "inf"),
