@@ -182,10 +182,10 @@ Into one thread {COMMENTS} comments of programs in {SECONDS:g} s, `POST /api/cha
 {INTERVAL:g} s, whose POST waits for the reply, which takes the model {REPLY_SECONDS:g} s in {PIECES} pieces. Both are
 said by one process, which has a socket on the thread too. Every {CHEERFUL}th comment is one of {len(CHEERS)} cheers,
 the others are all different. Settings are the defaults: `API_POLICY={defaults["api_policy"]}`,
-`API_CAP={defaults["api_cap"]}`, `BATCH_MESSAGES={defaults["batch_messages"]}`. A call is a reply that the model said to its end,
-the person's included, until nothing waited any more. The cores' work is the machine's, from the first comment
-until all were answered, with client, model and servers. Recorded and fates are
-counted in the table, pushed at the socket."""
+`API_CAP={defaults["api_cap"]}`, `BATCH_MESSAGES={defaults["batch_messages"]}`. A call is a reply
+that the model said to its end, the person's included, until nothing waited any more. The cores' work is the machine's,
+from the first comment until all were answered, with client, model and servers. Recorded and fates are counted in the
+table, pushed at the socket."""
 
 
 def _rows(floods: dict[str, list[Flood]]) -> str:
