@@ -85,8 +85,8 @@ class Watch:
                 await self._look()
             return self._message
 
-    async def settled(self, within: float) -> Message:
-        """The message with its fate. Raises TimeoutError after so many seconds."""
+    async def settled(self, within: float | None) -> Message:
+        """The message with its fate. Raises TimeoutError after so many seconds; None where the caller sees to that."""
         async with asyncio.timeout(within):
             while self._message is None or self._message.fate == "pending":
                 await self._look()

@@ -33,6 +33,9 @@ _COUNTING = "stream_options"
 #: A proxy from the environment is not for this machine, where the demo model runs.
 _DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
+#: Most that is logged of what the model's server says of an error, in characters.
+MAX_COMPLAINT = 500
+
 log = structlog.get_logger(__name__)
 
 # By itself stamina counts retries under names of its own and logs them. We count every failed attempt by its kind, the
@@ -112,11 +115,18 @@ class Model:
             raise
         except Exception as error:  # the client checks nothing: any part may be missing, or be something else
             failure = _failure(error, begun=begun)
+            self._log(error)
             if counting and failure.kind == "refused" and _is_about_counting(error):
                 raise _CannotCount(str(failure)) from error
             raise failure from error
         answer.check(open_end=self._open_end)
         return answer.usage
+
+    def _log(self, error: Exception) -> None:
+        """What the server said of it, for the operator alone; it may repeat the key."""
+        if isinstance(error, openai.APIError) and error.body is not None:
+            said = str(error.body).replace(self._client.api_key, "[key]")
+            log.warning("model's server complained", said=said[:MAX_COMPLAINT])
 
 
 def _again(error: Exception) -> bool | float:

@@ -63,10 +63,12 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now: first the messages that are passed over, then one turn, if there is one."""
+    """What to do now: first the messages that are passed over, then one turn, if there is one. ``full``: no other
+    message could join it."""
 
     passed_over: tuple[PassedOver, ...] = ()
     turn: tuple[Message, ...] = ()
+    full: bool = False
 
     @property
     def lane(self) -> OutsideSource:
@@ -97,13 +99,14 @@ def plan(
     if lanes["api"]:
         again = [message for message in lanes["api"] if message.rev > message.seq]  # asked for anew, so not in vain
         first_time = [one for one in waiting if one.message.source == "api" and one.message not in again]
+        merged, first_time = _without_repeated(first_time, rules, answered)  # first: they waited for that very reply
         stale, fresh = _without_stale(first_time, rules)
-        merged, fresh = _without_repeated(fresh, rules, answered)
         excess, fresh = _without_excess(fresh, rules)
         passed += stale + merged + excess
         lanes["api"] = again + fresh
     chosen: OutsideSource = "api" if lanes["api"] and (programs_are_due or not lanes["user"]) else "user"
-    return Plan(passed, _turn(lanes[chosen], chosen, rules, count))
+    turn, full = _turn(lanes[chosen], chosen, rules, count)
+    return Plan(passed, turn, full)
 
 
 _Split = tuple[tuple[PassedOver, ...], list[Message]]
@@ -123,21 +126,25 @@ def _without_stale(waiting: Sequence[Waiting], rules: Rules) -> _Split:
     return _passed("expired", f"It waited for more than {rules.api_ttl:g} seconds.", stale), fresh
 
 
-def _without_repeated(messages: Sequence[Message], rules: Rules, answered: Iterable[Message]) -> _Split:
+def _without_repeated(
+    waiting: Sequence[Waiting], rules: Rules, answered: Iterable[Message]
+) -> tuple[tuple[PassedOver, ...], list[Waiting]]:
     """What says the same as something that was answered lately shares its reply."""
     said: dict[str, list[Message]] = {}
     for earlier in answered if rules.merges else ():
         said.setdefault(_gist(earlier), []).append(earlier)
     merged: dict[UUID, list[Message]] = {}
     others = []
-    for message in messages:
-        twin = next((one for one in said.get(_gist(message), ()) if _repeats(message, one, rules)), None)
+    for one in waiting:
+        message = one.message
+        twin = next((other for other in said.get(_gist(message), ()) if _repeats(message, other, rules)), None)
         if twin is not None and twin.reply_id is not None:
             merged.setdefault(twin.reply_id, []).append(message)
         else:
-            others.append(message)
+            others.append(one)
     reason = "It says the same as a message before it, and shares its reply."
-    return tuple(one for reply_id, some in merged.items() for one in _passed("merged", reason, some, reply_id)), others
+    passed = tuple(one for reply_id, some in merged.items() for one in _passed("merged", reason, some, reply_id))
+    return passed, others
 
 
 def _without_excess(messages: list[Message], rules: Rules) -> _Split:
@@ -148,9 +155,10 @@ def _without_excess(messages: list[Message], rules: Rules) -> _Split:
 
 def _turn(
     messages: Sequence[Message], lane: OutsideSource, rules: Rules, count: Callable[[str], int]
-) -> tuple[Message, ...]:
-    if not messages or rules.policies[lane] == "each":
-        return tuple(messages[:1])
+) -> tuple[tuple[Message, ...], bool]:
+    """The messages that the turn answers, and whether it is full."""
+    if rules.policies[lane] == "each":
+        return tuple(messages[:1]), bool(messages)
     merges = lane == "api" and rules.merges
     batch: list[Message] = []
     said: dict[str, Message] = {}
@@ -160,10 +168,12 @@ def _turn(
         if twin is not message and _repeats(message, twin, rules):
             continue  # it stays until its twin is answered, and then shares the reply
         tokens += count(message.content)
-        if batch and (len(batch) == rules.batch_messages or tokens > rules.batch_tokens):
-            break
+        if batch and tokens > rules.batch_tokens:
+            return tuple(batch), True
         batch.append(message)
-    return tuple(batch)
+        if len(batch) == rules.batch_messages:
+            return tuple(batch), True
+    return tuple(batch), False
 
 
 def _gist(message: Message) -> str:

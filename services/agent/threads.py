@@ -132,7 +132,7 @@ class Threads:
                 near = True
                 continue  # with a mailbox that has all that was not heard
             next_step = await self._plan(thread_id, mailbox, rules)
-            if next_step == Plan():
+            if not (next_step.turn or next_step.passed_over):
                 return Found.QUIET, mailbox.mark
             for passed_over in next_step.passed_over:
                 await self._pass_over(thread_id, passed_over)
@@ -186,6 +186,8 @@ class Threads:
         oldest = max(one.age for one in mailbox.waiting if one.message in next_step.turn)
         newest, _ = mailbox.mark
         lanes = rules.interrupting(next_step.lane)
+        if next_step.full:  # then a message of the same lane could not join it
+            lanes.discard(next_step.lane)
         with self.ear.interrupting(thread_id, lanes, after=newest, within=MAX_INTERRUPTED - oldest) as interrupted:
 
             def may_begin() -> bool:

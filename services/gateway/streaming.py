@@ -64,20 +64,27 @@ class ChatStream(Response):
 
 
 async def _follow(story: "_Story", reader: Reader, watch: Watch, within: float) -> Message | None:
-    """Tell the news until the message has its fate, and return it; None where that takes too long."""
+    """Tell the news until the message has its fate, and return it; None after so many seconds without news."""
+    now = asyncio.get_running_loop().time
+    enough = now() + within
 
     async def settle() -> Message | None:
+        waiting = asyncio.create_task(watch.settled(None), name="fate of a message with an event stream")
         try:
-            return await watch.settled(within)
-        except TimeoutError:
+            while not waiting.done() and now() < enough:
+                await asyncio.wait([waiting], timeout=enough - now())
+            return waiting.result() if waiting.done() else None
+        except TimeoutError:  # this process is about to end
             return None
         finally:
+            waiting.cancel()
             reader.end()
 
     async with asyncio.TaskGroup() as group:
-        settling = group.create_task(settle(), name="fate of a message with an event stream")
+        settling = group.create_task(settle(), name="patience of an event stream")
         while (news := await reader.next()) is not None:
             await story.go_on(news)
+            enough = now() + within
             if isinstance(news, TurnEnded):
                 watch.doubt()  # what came of it is recorded, and may be told to another gateway
     return settling.result()

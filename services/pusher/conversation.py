@@ -74,7 +74,7 @@ class Conversation:
                 await self._said.put(frames.SocketMessage.model_validate_json(text))
         except ValidationError as error:
             sentence = problem_sentence(error.errors(include_input=False))
-            self._outbox.put(frames.error("invalid_message", sentence))
+            self._outbox.put(frames.error("invalid_message", sentence, client_id=frames.client_id_of(text)))
 
     async def take_all(self) -> NoReturn:
         """One message after the other, so that a socket's messages are numbered in the order in which it sent them.

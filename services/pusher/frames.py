@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from m3.events import Message, MessageRecorded, OutsideSource, OutsideText, SenderKey, ThreadEvent, TurnNews
 from m3.frames import Frame, fates, new_message, text, turn_news
@@ -47,6 +47,18 @@ def for_all_events(event: ThreadEvent) -> Iterator[str]:
 def of_turn(event: TurnNews) -> str:
     """What sockets that asked for all events are sent of a turn."""
     return text(turn_news(event))
+
+
+class _Named(BaseModel):
+    client_id: SenderKey | None = None
+
+
+def client_id_of(text: str) -> str | None:
+    """The ``client_id`` of a frame that is not understood otherwise, if it has one."""
+    try:
+        return _Named.model_validate_json(text).client_id
+    except ValidationError:
+        return None
 
 
 def connected(thread_id: str, connections: int) -> str:

@@ -515,3 +515,16 @@ async def test_what_stamina_would_count_by_itself_is_not_among_our_counts() -> N
         await reply(model)
     assert b"m3_model_errors_total" in metrics.exposition()
     assert b"stamina" not in metrics.exposition()
+
+
+async def test_what_the_server_says_of_an_error_is_in_the_log_without_the_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = json.dumps({"error": {"message": f"no such field for {KEY}, {'x' * 5000}"}})
+    async with scripted_model(lambda _: answers(said, 422)) as server, model_at(server.url) as model:
+        with pytest.raises(ModelFailed, match=r"^The model's server answered with status 422\.$"):
+            await model.reply(HI, Spoken(lambda: None))
+    logged = "".join(capsys.readouterr())
+    assert "no such field for [key]" in logged
+    assert KEY not in logged
+    assert len(logged) < 3_000

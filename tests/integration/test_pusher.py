@@ -287,3 +287,11 @@ async def test_clients_that_vanish_are_no_errors(memory: Bus, store: Store, capl
             await announce(memory, *await record(store, "to whom?"))
         await until(lambda: not hub._threads["t"].outboxes)
     assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]
+
+
+async def test_a_message_that_is_not_understood_is_told_with_its_client_id(memory: Bus, store: Store) -> None:
+    async with running_pusher(memory, store) as (address, _), socket(address, "t") as client:
+        for client_id, expected in (("abc", "abc"), (7, None)):
+            await client.send(json.dumps({"type": "message", "message": "", "client_id": client_id}))
+            error = await client.next("error")
+            assert (error["code"], error.get("client_id")) == ("invalid_message", expected)

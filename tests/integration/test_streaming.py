@@ -224,6 +224,24 @@ async def test_a_stream_that_runs_when_the_gateway_stops_ends_with_where_to_look
         assert names(await stream.rest()) == ["pending"]
 
 
+async def test_a_stream_is_not_put_off_while_words_come(memory: Bus, store: Store) -> None:
+    async with (
+        recorder(memory, store, grace=1),
+        running_gateway(memory, store, reply_timeout=0.5) as http,
+        streaming(http, "hello") as stream,
+    ):
+        turn = Turn(await next_message(store))
+        await think(memory, turn.started)
+        begun = asyncio.get_running_loop().time()
+        events, index = [await stream.next(), await stream.next()], 0
+        while asyncio.get_running_loop().time() - begun < 1.5:
+            await think(memory, turn.grew(index, "word "))
+            events.append(await stream.next())
+            index += 1
+        assert {event[0] for event in events if event} == {"recorded", "turn", "delta"}
+        assert [name for name, _ in await stream.rest()] == ["pending"]
+
+
 async def test_what_is_refused_before_it_is_recorded_is_an_ordinary_answer(memory: Bus, store: Store) -> None:
     """Nobody records here."""
     async with running_gateway(memory, store, record_timeout=0.05, message_limit=8) as http:

@@ -395,6 +395,26 @@ async def test_who_never_falls_silent_is_answered_all_the_same(
         assert model.broken_off == 0
 
 
+async def test_a_turn_is_not_interrupted_by_what_could_not_join_it(
+    memory_bus: Bus, store: Store, agents: Agents
+) -> None:
+    released = asyncio.Event()
+    async with (
+        scripted_model(lambda body: holds(released, repeats(body))) as model,
+        visited(memory_bus, store) as visitor,
+        agents(memory_bus, model, user_policy="interrupt", batch_messages=2),
+    ):
+        said = [await visitor.say("one")]
+        await until(lambda: len(model.asked) == 1)
+        said.append(await visitor.say("two"))
+        await until(lambda: len(model.asked) == 2)
+        said.append(await visitor.say("three"))
+        released.set()
+        outcomes = [await visitor.outcome(message_id) for message_id in said]
+        assert [outcome.reply_id for outcome in outcomes] == [reply_id(said[0]), reply_id(said[0]), reply_id(said[2])]
+        assert model.broken_off == 1
+
+
 async def test_a_turn_is_not_interrupted_when_its_message_has_waited_for_long(
     memory_bus: Bus, store: Store, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

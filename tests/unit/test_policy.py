@@ -192,3 +192,23 @@ def test_an_older_text_does_not_share_the_reply_to_one_that_was_said_much_later(
     answered = [said("hello", "api", at=100, reply_id=uuid7())]
     made = planned([said("hello", "api", at=0)], answered=answered)
     assert (texts(made), fates(made)) == (["hello"], [])
+
+
+def test_what_repeats_a_text_whose_reply_is_there_shares_it_however_long_that_took() -> None:
+    answered = [said("hello", "api", reply_id=uuid7())]
+    made = planned([said("hello", "api")], replace(RULES, api_ttl=1), age=5, answered=answered)
+    assert fates(made) == [("merged", 1)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "full"),
+    [
+        (with_policies(api_policy="each"), True),
+        (with_policies(api_policy="interrupt"), False),
+        (replace(RULES, batch_messages=2), True),
+        (replace(RULES, batch_tokens=4), True),
+        (replace(RULES, batch_tokens=10), False),
+    ],
+)
+def test_a_turn_is_full_when_no_other_message_could_join_it(rules: Rules, full: bool) -> None:  # noqa: FBT001  # the outcome
+    assert planned([said("one", "api"), said("two", "api")], rules).full == full
