@@ -1,4 +1,4 @@
--- Marks what the replies $1 answer, and returns all that they answer. A late reply still mends a failure,
+-- Marks what the replies $1 answer, and returns all that they answer, in order. A late reply still mends a failure,
 -- and takes back a cancellation.
 WITH settled AS (
     UPDATE dialogue AS d SET fate = 'answered', reply_id = reply.message_id, reason = NULL
@@ -14,3 +14,4 @@ UNION ALL
 SELECT d.*, reply.seq
 FROM dialogue AS d JOIN dialogue AS reply ON reply.message_id = d.reply_id
 WHERE d.reply_id = ANY ($1::uuid[])
+ORDER BY thread_id, seq
