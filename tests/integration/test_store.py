@@ -374,7 +374,7 @@ async def test_a_late_reply_leaves_what_is_answered_or_merged(store: Store) -> N
     merged = await settle(store, passing_over(two, fate="merged", reply=answered.reply_id))
     late = reply_to(one, two).model_copy(update={"message_id": uuid7()})
     assert (await store.record([late])).settled == []
-    assert [await store.message(message.message_id) for message in (two, one)] == [answered, merged]
+    assert [await store.message(message.message_id) for message in (one, two)] == [answered, merged]
 
 
 async def test_one_reply_settles_all_that_it_answers(store: Store) -> None:
