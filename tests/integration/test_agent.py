@@ -6,7 +6,6 @@ later was brought by a knock.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -508,8 +507,9 @@ async def test_a_turn_that_ends_late_in_a_stop_is_recorded_before_another_agent_
         over.set()
         await until(_is_stopping)
         async with agents(bus, model):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0.6)  # longer than its stop waits for one record
+            now = asyncio.get_running_loop().time
+            late = now() + 0.6  # when it has stopped for longer than it waits for one record
+            await until(lambda: now() > late)
             released.set()
             await leaving
             assert (await visitor.outcome(said)).fate == "answered"

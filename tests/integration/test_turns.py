@@ -4,7 +4,7 @@ policies, bears floods, and can be paused."""
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -58,11 +58,18 @@ class Watcher:
 
     async def until_ended(self, times: int = 1) -> list[TurnNews]:
         """All that turns told, until so many have ended."""
-        async with asyncio.timeout(DEADLINE):
-            while sum(isinstance(news, TurnEnded) for news in self.news) < times:
-                for body in await self._subscription.take(100):
-                    self.news += [event for event in decode(body) if isinstance(event, TurnNews)]
+        await self._hear_until(lambda: sum(isinstance(news, TurnEnded) for news in self.news) >= times)
         return self.news
+
+    async def until_said(self, text: str) -> None:
+        """Until the pieces of the reply are this text."""
+        await self._hear_until(lambda: self.text == text)
+
+    async def _hear_until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                for body in await self._subscription.take(1):
+                    self.news += [event for event in decode(body) if isinstance(event, TurnNews)]
 
     @property
     def text(self) -> str:
@@ -120,10 +127,7 @@ async def test_the_first_words_are_told_before_the_model_has_said_more(bus: Bus,
         agents(bus, model),
     ):
         said = await visitor.say("hi")
-        async with asyncio.timeout(DEADLINE):
-            while watcher.text != "Well":
-                for body in await watcher._subscription.take(1):
-                    watcher.news += [event for event in decode(body) if isinstance(event, TurnNews)]
+        await watcher.until_said("Well")
         more.set()
         assert (await visitor.outcome(said)).fate == "answered"
 
@@ -170,10 +174,7 @@ async def test_a_cancelled_turn_is_ended_at_the_model_and_what_was_said_stands_a
     ):
         said = await visitor.say("tell me a story")
         await until(lambda: len(model.asked) == 1)
-        async with asyncio.timeout(DEADLINE):
-            while watcher.text != "Once upon":
-                for body in await watcher._subscription.take(1):
-                    watcher.news += [event for event in decode(body) if isinstance(event, TurnNews)]
+        await watcher.until_said("Once upon")
         await cancel(bus)
         outcome = await visitor.outcome(said)
         await until(lambda: model.broken_off == 1)
