@@ -1,4 +1,4 @@
-"""CPU use of processes, from Linux's ``/proc``."""
+"""What processes use of processor and memory, from Linux's ``/proc``."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Whether this system tells what is read here.
@@ -38,6 +39,21 @@ def seconds(roots: Mapping[str, int]) -> dict[str, float]:
     return {name: ticks(root) / os.sysconf("SC_CLK_TCK") for name, root in roots.items()}
 
 
+@dataclass
+class Memory:
+    """What a process and its descendants have of the memory, in bytes."""
+
+    #: Each page counted for every process that has it.
+    resident: int
+    #: Each page shared out among the processes that have it. None where this system does not let it be read.
+    proportional: int | None
+
+
+def memory(roots: Mapping[str, int]) -> dict[str, Memory]:
+    stats = _stats()
+    return {name: _memory(_tree(root, stats)) for name, root in roots.items()}
+
+
 def machine() -> tuple[float, float]:
     """Seconds of all cores since the machine's start: those in which they worked, and all."""
     user, nice, system, idle, io_wait, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
@@ -64,6 +80,20 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(": ")[2]
     return platform.processor() or platform.machine()
+
+
+def _memory(pids: list[int]) -> Memory:
+    resident, proportional = 0, 0
+    readable = True
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            resident += os.sysconf("SC_PAGE_SIZE") * int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                proportional += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            except PermissionError:  # another user's
+                readable = False
+    return Memory(resident, proportional if readable else None)
 
 
 def _tree(root: int, stats: _Stats) -> list[int]:

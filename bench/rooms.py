@@ -100,13 +100,13 @@ async def both(folder: Path, broker_url: str, **settings: str) -> AsyncIterator[
     say("starting the rooms")
     async with AsyncExitStack() as stack:
         yield [
-            stack.enter_context(_embedded(folder / "embedded", settings)),
-            await stack.enter_async_context(_over_rabbitmq(folder / "rabbitmq", broker_url, settings)),
+            stack.enter_context(embedded(folder / "embedded", **settings)),
+            await stack.enter_async_context(over_rabbitmq(folder / "rabbitmq", broker_url, **settings)),
         ]
 
 
 @contextmanager
-def _embedded(folder: Path, settings: dict[str, str]) -> Iterator[Room]:
+def embedded(folder: Path, **settings: str) -> Iterator[Room]:
     """All services in one process."""
     with running("up", DATA_DIR=str(folder), **settings) as room:
         address = room.address()
@@ -117,7 +117,7 @@ def _embedded(folder: Path, settings: dict[str, str]) -> Iterator[Room]:
 
 
 @asynccontextmanager
-async def _over_rabbitmq(folder: Path, broker_url: str, settings: dict[str, str]) -> AsyncIterator[Room]:
+async def over_rabbitmq(folder: Path, broker_url: str, **settings: str) -> AsyncIterator[Room]:
     """Each service in a process of its own."""
     async with embedded_postgres(folder) as database_url:
         urls = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
