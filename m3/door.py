@@ -4,7 +4,8 @@ What comes back over the bus is news that may be lost, so whoever waits looks in
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,11 +13,14 @@ from uuid import UUID
 import structlog
 
 from m3 import topology
+from m3.batching import Batcher, bodies
 from m3.bus import Bus, Subscription
 from m3.errors import (
+    BusError,
     BusUnavailable,
     Interrupted,
     KeyReused,
+    M3Error,
     MessageTooLong,
     NotRecorded,
     NotRetryable,
@@ -44,6 +48,8 @@ from m3.tasks import background
 LOOK_INTERVAL = 2.0
 #: Notices taken from the bus at a time.
 NOTICES_AT_ONCE = 1_000
+
+_FLOODED = "Too many messages of programs wait in the thread; try again later."
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +128,38 @@ class Watch:
                 self.learn(found)
 
 
+class BatchWatch:
+    """What is recorded so far of several messages: ``messages``, by their ids."""
+
+    def __init__(self, store: Store) -> None:
+        self.messages: dict[UUID, Message] = {}
+        self._store = store
+        self._news = asyncio.Event()
+        self._given_up = False
+
+    def learn(self, message: Message, reply: Message | None = None) -> None:  # noqa: ARG002  # as Watch does
+        self.messages[message.message_id] = message
+        self._news.set()
+
+    def give_up(self) -> None:
+        """Let whoever waits for news run into its TimeoutError now."""
+        self._given_up = True
+        self._news.set()
+
+    async def recorded(self, message_ids: AbstractSet[UUID]) -> None:
+        """Return when these are; in silence the table tells. Waits for ever, or raises TimeoutError when given up."""
+        while missing := message_ids - self.messages.keys():
+            if self._given_up:
+                raise TimeoutError
+            self._news.clear()
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL):
+                    await self._news.wait()
+            except TimeoutError:
+                with suppress(StoreUnavailable):
+                    self.messages |= await self._store.messages(missing)
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A message that came through the door. ``before``: how many messages of programs waited for the agent in its
@@ -135,18 +173,19 @@ class Taken:
 class Door:
     """Hands messages in under this process's own origin."""
 
-    def __init__(self, bus: Bus, store: Store, subscription: Subscription) -> None:
+    def __init__(self, bus: Bus, batcher: Batcher, store: Store, subscription: Subscription) -> None:
         self._bus = bus
+        self._batcher = batcher
         self._store = store
         self._subscription = subscription
-        self._watches: dict[UUID, list[Watch]] = {}
+        self._watches: dict[UUID, list[Watch | BatchWatch]] = {}
         self._closing = False
 
     @classmethod
     @asynccontextmanager
     async def open(cls, service: str, bus: Bus, store: Store) -> AsyncIterator["Door"]:
-        async with bus.subscribe(service) as subscription:
-            door = cls(bus, store, subscription)
+        async with bus.subscribe(service) as subscription, Batcher.open(service, bus) as batcher:
+            door = cls(bus, batcher, store, subscription)
             async with background(f"{service} notices", door._hear_notices()):
                 yield door
 
@@ -163,17 +202,45 @@ class Door:
         Raises MessageTooLong, ThreadFlooded, KeyReused, NotRecorded, StoreUnavailable, or a BusError where nothing was
         kept.
         """
-        limit = settings.message_limit
-        if len(said.content.encode()) > limit:
-            raise MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
+        if error := _too_long(said, settings):
+            raise error
         with self.watch(said.message_id) as watch:
             try:
                 async with asyncio.timeout(settings.record_timeout):
                     taken = await self._take(said, watch, settings)
             except (TimeoutError, BusUnavailable) as error:
                 raise NotRecorded(said.message_id) from error
-            _check_key(said, taken.message)
+            if reused := _reused(said, taken.message):
+                raise reused
             yield taken
+
+    async def take_all(self, said: Sequence[MessageAccepted], settings: Settings) -> list[Message | M3Error]:
+        """Hand in several messages of one thread and see them recorded: each as it is then, or why it was not taken, in
+        order. The rules are those of ``taken``; a flooded thread takes as many as there is room for. Once the bus
+        refuses some of them, what follows is not handed in.
+
+        Raises StoreUnavailable, or a BusError, where nothing of them was kept.
+        """
+        asked = [message for message in said if not _too_long(message, settings)]
+        watch = BatchWatch(self._store)
+        refused: dict[UUID, M3Error] = {}
+        with self._hearing(watch, {message.message_id for message in asked}), suppress(TimeoutError):
+            async with asyncio.timeout(settings.record_timeout):
+                refused |= await self._flooded(asked, watch, settings.api_bound)
+                needless = refused.keys() | watch.messages.keys()
+                wanted = [message for message in asked if message.message_id not in needless]
+                refused |= await self._hand_in_all(wanted, watch)
+                await watch.recorded({message.message_id for message in wanted} - refused.keys())
+
+        def outcome(message: MessageAccepted) -> Message | M3Error:
+            if error := _too_long(message, settings):
+                return error
+            recorded = watch.messages.get(message.message_id)
+            if recorded is None:
+                return refused.get(message.message_id) or NotRecorded(message.message_id)
+            return _reused(message, recorded) or recorded
+
+        return [outcome(message) for message in said]
 
     @asynccontextmanager
     async def found(self, said: MessageAccepted) -> AsyncIterator[Taken]:
@@ -183,7 +250,8 @@ class Door:
         """
         with self.watch(said.message_id) as watch:
             message = await self._recorded(said.message_id)
-            _check_key(said, message)
+            if reused := _reused(said, message):
+                raise reused
             watch.learn(message)
             yield Taken(message, watch)
 
@@ -212,23 +280,31 @@ class Door:
         await self._bus.publish(topology.asked_to_cancel(thread_id), encode([CancelAsked(thread_id=thread_id)]))
 
     async def hand_in(self, event: Incoming) -> None:
-        """Returns when the broker has it; it is not recorded yet. Raises BusError."""
-        await self._bus.publish(topology.accepted(), encode([event]))
+        """Returns when the broker has it; it is not recorded yet. It may share a body, and the fate of that, with what
+        others hand in. Raises BusError."""
+        await self._batcher.publish(encode([event]))
 
     @contextmanager
     def watch(self, message_id: UUID) -> Iterator[Watch]:
         """Hear what becomes of a message; to be entered before it is handed in."""
         watch = Watch(message_id, self._store)
+        with self._hearing(watch, {message_id}):
+            yield watch
+
+    @contextmanager
+    def _hearing(self, watch: Watch | BatchWatch, message_ids: AbstractSet[UUID]) -> Iterator[None]:
         if self._closing:
             watch.give_up()
-        watches = self._watches.setdefault(message_id, [])
-        watches.append(watch)
+        for message_id in message_ids:
+            self._watches.setdefault(message_id, []).append(watch)
         try:
-            yield watch
+            yield
         finally:
-            watches.remove(watch)
-            if not watches:
-                del self._watches[message_id]
+            for message_id in message_ids:
+                watches = self._watches[message_id]
+                watches.remove(watch)
+                if not watches:
+                    del self._watches[message_id]
 
     def stop_waiting(self) -> None:
         """Let everybody who waits for news go with what is known: this process is about to end."""
@@ -255,8 +331,36 @@ class Door:
             return None
         waiting = await self._store.waiting_count(said.thread_id, said.source, bound)
         if waiting >= bound:
-            raise ThreadFlooded("Too many messages of programs wait in the thread; try again later.")
+            raise ThreadFlooded(_FLOODED)
         return waiting
+
+    async def _flooded(self, said: Sequence[MessageAccepted], watch: BatchWatch, bound: int) -> dict[UUID, M3Error]:
+        """Which of a thread's messages there is no room for. What is recorded already needs none, and is learnt."""
+        ids = list(dict.fromkeys(message.message_id for message in said if message.source == "api"))
+        if not ids:
+            return {}
+        room = bound - await self._store.waiting_count(said[0].thread_id, "api", bound)
+        if len(ids) <= room:
+            return {}
+        watch.messages |= await self._store.messages(ids)
+        new = [message_id for message_id in ids if message_id not in watch.messages]
+        error: M3Error = ThreadFlooded(_FLOODED)
+        return dict.fromkeys(new[room:], error)
+
+    async def _hand_in_all(self, said: Sequence[MessageAccepted], watch: BatchWatch) -> dict[UUID, M3Error]:
+        """One body after the other, so that nothing gets past what the bus refuses; returns what was not handed in.
+        Raises the BusError where nothing is kept at all."""
+        parcels = bodies(said)
+        for number, (body, _) in enumerate(parcels):
+            try:
+                await self._batcher.publish(body)
+            except BusError as error:
+                uncertain = isinstance(error, BusUnavailable)  # it may have arrived, and is not recorded as yet
+                if number == 0 and not uncertain and not watch.messages:
+                    raise
+                left = parcels[number + uncertain :]
+                return {message.message_id: error for _, messages in left for message in messages}
+        return {}
 
     async def _recorded(self, message_id: UUID) -> Message:
         message = await self._store.message(message_id)
@@ -283,6 +387,12 @@ class Door:
                     watch.learn(event.message, reply)
 
 
-def _check_key(said: MessageAccepted, message: Message) -> None:
-    if not said.became(message):
-        raise KeyReused("The key was used before, for another message.")
+def _too_long(said: MessageAccepted, settings: Settings) -> MessageTooLong | None:
+    limit = settings.message_limit
+    if len(said.content.encode()) <= limit:
+        return None
+    return MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
+
+
+def _reused(said: MessageAccepted, message: Message) -> KeyReused | None:
+    return None if said.became(message) else KeyReused("The key was used before, for another message.")

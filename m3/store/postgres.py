@@ -5,7 +5,7 @@ The table is the truth and the bus only carries news of it: whatever was committ
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -186,8 +186,11 @@ class Store:
         raise AssertionError("unreachable")
 
     async def message(self, message_id: UUID) -> Message | None:
-        rows = await self._fetch("message", message_id)
-        return _message(rows[0]) if rows else None
+        return (await self.messages([message_id])).get(message_id)
+
+    async def messages(self, message_ids: Collection[UUID]) -> dict[UUID, Message]:
+        """Those of the messages that are in the table."""
+        return {row["message_id"]: _message(row) for row in await self._fetch("messages", list(message_ids))}
 
     async def latest(self, thread_id: str, limit: int, *, before: int = END) -> list[Message]:
         """The newest messages of the thread, or the newest of those before a number, oldest first."""
