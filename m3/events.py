@@ -263,13 +263,42 @@ class CancelAsked(Event):
     thread_id: ThreadId
 
 
+class ThreadSockets(BaseModel):
+    """The sockets of a thread that one pusher has: how many, the names that they gave, how many more names there are
+    than are listed, and the names of who types."""
+
+    model_config = ConfigDict(frozen=True)
+
+    thread_id: ThreadId
+    connections: int
+    names: tuple[SenderName, ...] = ()
+    unlisted: int = 0
+    typing: tuple[SenderName, ...] = ()
+
+
+class SocketsCounted(Event):
+    """A pusher tells the others what sockets it has: of threads in which that changed, or none, as a sign of life.
+
+    Its reports are numbered without gaps. One that is ``anew`` begins to tell all of its threads, which those that
+    follow go on with: what it told before is void. It ``asks`` where it has not heard all of the others: they are to
+    tell anew.
+    """
+
+    type: Literal["sockets_counted"] = "sockets_counted"
+    pusher: UUID
+    number: int
+    threads: tuple[ThreadSockets, ...] = ()
+    anew: bool = False
+    asks: bool = False
+
+
 #: What the recorder is asked to write.
 Incoming = MessageAccepted | TurnFailed | MessagesPassedOver | TurnInterrupted | RetryAsked | ThreadSummarised
 #: What leaves a message without a reply of its own.
 Unanswered = TurnFailed | MessagesPassedOver
 #: What the agent does just now, for whoever watches; never recorded.
 TurnNews = TurnStarted | ReplyGrew | TurnEnded
-AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked
+AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked | SocketsCounted
 #: What happens in a thread and takes its next number.
 ThreadEvent = MessageRecorded | MessageSettled
 

@@ -9,11 +9,13 @@ agent ──knocked(lane, thread)──▶ chat.out, as a message of the lane wo
 recorder ──changed(thread)──▶ chat.out ──▶ its pushers: fates
 agent ──thinking(thread)──▶ chat.out ──▶ its pushers, and gateways whose callers read along: turns and their text
 gateway, pusher ──asked_to_cancel(thread)──▶ chat.control ──▶ one private queue an agent
+pusher ──counted(itself)──▶ chat.control ──▶ one private queue a pusher: what sockets each has
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
 """
 
 from dataclasses import dataclass
 from typing import Literal
+from uuid import UUID
 
 from m3.events import Lane, OutsideSource, ThreadId
 
@@ -110,6 +112,15 @@ def asked_to_cancel(thread_id: ThreadId) -> Route:
 
 #: The binding key of an agent that hears of every cancellation.
 EVERY_CANCELLATION = "cancel.*"
+
+
+def counted(pusher: UUID) -> Route:
+    """What sockets a pusher has, to every pusher. What is lost shows as a gap in its numbers."""
+    return Route(CHAT_CONTROL.name, f"sockets.{pusher}", must_arrive=False, confirmed=False)
+
+
+#: The binding key of a pusher that hears of every pusher's sockets.
+EVERY_COUNT = "sockets.*"
 
 
 def told(origin: str) -> Route:

@@ -22,7 +22,9 @@ from m3.events import (
     PassedOverFate,
     ReplyGrew,
     RetryAsked,
+    SocketsCounted,
     ThreadId,
+    ThreadSockets,
     ThreadSummarised,
     Turn,
     TurnEnded,
@@ -113,6 +115,15 @@ EVENTS: list[AnyEvent] = [
     TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="failed", reason="No model."),
     TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="interrupted"),
     CancelAsked(thread_id="t"),
+    SocketsCounted(pusher=ONE, number=1, anew=True, asks=True),
+    SocketsCounted(
+        pusher=ONE,
+        number=2,
+        threads=(
+            ThreadSockets(thread_id="t", connections=0),
+            ThreadSockets(thread_id="t:1@x_y-z", connections=7, names=("ann", ' "\\~'), unlisted=2, typing=("ann",)),
+        ),
+    ),
 ]
 
 ACCEPTED = {
@@ -179,7 +190,7 @@ def test_every_event_is_tried_here() -> None:
 
 def test_what_the_agent_does_just_now_is_nothing_to_record() -> None:
     assert not set(get_args(TurnNews)) & set(get_args(Incoming))
-    assert CancelAsked not in get_args(Incoming)
+    assert not {CancelAsked, SocketsCounted} & set(get_args(Incoming))
 
 
 @pytest.mark.parametrize("fate", ["pending", "answered", "failed", "lost"])

@@ -1,6 +1,7 @@
 """Exchanges, queues and routes fit each other."""
 
 from typing import Literal
+from uuid import UUID
 
 import pytest
 
@@ -96,6 +97,12 @@ def test_a_cancellation_is_heard_by_every_agent_and_kept_for_none() -> None:
     assert topology.EVERY_CANCELLATION == "cancel.*"
     assert CHAT_CONTROL in EXCHANGES
     assert not any(queue.exchange is CHAT_CONTROL for queue in QUEUES)
+
+
+def test_what_sockets_a_pusher_has_is_heard_by_every_pusher_and_kept_for_none() -> None:
+    key = "sockets.00000000-0000-0000-0000-000000000001"  # of two words, as the binding asks
+    assert topology.counted(UUID(int=1)) == Route(CHAT_CONTROL.name, key, must_arrive=False, confirmed=False)
+    assert topology.EVERY_COUNT == "sockets.*"
 
 
 def test_one_process_is_told_in_its_own_queue_if_it_still_lives() -> None:

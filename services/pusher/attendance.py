@@ -1,0 +1,219 @@
+"""Who is in which thread, over all pushers: what this one tells the others, and what they told it. Free of buses.
+
+A pusher tells states, never differences, and numbers what it tells: whoever comes new or misses a number asks, and
+then everybody tells all that they have. One that was not heard of for a moment counts for nothing, and counts again
+when it turns out to have been slow. So the numbers are right within 2 s of any change, and a moment old until then.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from uuid import UUID
+
+from m3.events import ANYONE, SocketsCounted, ThreadSockets
+
+#: Seconds between the reports of a pusher where nothing changes.
+BEAT = 1.0
+#: Seconds after which a pusher that is not heard of counts for nothing.
+SILENCE = 1.7
+#: Seconds for which is kept what it said, should it only have been slow.
+KEPT = 60.0
+#: Seconds for which somebody types who does not say so again.
+TYPING = 6.0
+#: Most names of a thread that a report lists; of who types, as many as anybody is shown.
+ROSTER = 500
+TYPISTS = 10
+#: Characters of one report, estimated: at most half of the 256 KiB that a body may have.
+REPORT = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who is in a thread. ``unlisted``: how many names more there are than are known here; one may count twice."""
+
+    connections: int
+    names: frozenset[str]
+    unlisted: int
+    typing: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Own:
+    """This pusher's sockets of a thread; those without a name are ``ANYONE``."""
+
+    connections: int = 0
+    names: Counter[str] = field(default_factory=Counter)
+    typing: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Other:
+    """What another pusher told. ``expected``: the number of its next report; None where something was missed."""
+
+    heard: float
+    counts: bool = True
+    expected: int | None = None
+    threads: dict[str, ThreadSockets] = field(default_factory=dict)
+
+
+class Attendance:
+    """``pusher``: whose it is, a name that no other process ever had. ``now`` is in seconds, of any one clock."""
+
+    def __init__(self, pusher: UUID) -> None:
+        self._pusher = pusher
+        self._own: dict[str, _Own] = {}
+        self._others: dict[UUID, _Other] = {}
+        self._expiries: dict[tuple[str, str], float] = {}  # until when a name types in a thread, in that order
+        self._changed: set[str] = set()
+        self._untold: set[str] = set()
+        self._number = 0
+        self._told = -inf
+        self._asked = -inf
+        self._anew = True
+        self._doubts = True
+
+    def join(self, thread_id: str, name: str) -> None:
+        own = self._own.setdefault(thread_id, _Own())
+        own.connections += 1
+        own.names[name] += 1
+        self._change(thread_id)
+
+    def leave(self, thread_id: str, name: str) -> None:
+        own = self._own[thread_id]
+        own.connections -= 1
+        own.names[name] -= 1
+        if not own.names[name]:
+            del own.names[name]
+            self.stop_typing(thread_id, name)
+        if not own.connections:
+            del self._own[thread_id]
+        self._change(thread_id)
+
+    def type(self, thread_id: str, name: str, now: float) -> None:
+        """A name types as long as any of its sockets that are here said so lately."""
+        typed = self._expiries.pop((thread_id, name), None)
+        self._expiries[thread_id, name] = now + TYPING
+        if typed is None:
+            self._own[thread_id].typing.add(name)
+            self._change(thread_id)
+
+    def stop_typing(self, thread_id: str, name: str) -> None:
+        if self._expiries.pop((thread_id, name), None) is not None:
+            self._own[thread_id].typing.discard(name)
+            self._change(thread_id)
+
+    def connections(self, thread_id: str, now: float) -> int:
+        own = self._own.get(thread_id)
+        return (own.connections if own else 0) + sum(told.connections for told in self._elsewhere(thread_id, now))
+
+    def crowd(self, thread_id: str, now: float) -> Crowd:
+        own = self._own.get(thread_id) or _Own()
+        elsewhere = list(self._elsewhere(thread_id, now))
+        return Crowd(
+            own.connections + sum(told.connections for told in elsewhere),
+            frozenset(own.names).union(*(told.names for told in elsewhere)) - {ANYONE},
+            sum(told.unlisted for told in elsewhere),
+            frozenset(own.typing).union(*(told.typing for told in elsewhere)),
+        )
+
+    def changed(self, now: float) -> set[str]:
+        """The threads whose crowd may be another than when this was asked last."""
+        while self._expiries and (first := next(iter(self._expiries.items())))[1] <= now:
+            self.stop_typing(*first[0])
+        for pusher, other in tuple(self._others.items()):
+            if other.counts != self._lives(other, now):
+                other.counts = not other.counts
+                self._changed |= other.threads.keys()
+            if now - other.heard > KEPT:
+                del self._others[pusher]
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def hear(self, report: SocketsCounted, now: float) -> None:
+        if report.pusher == self._pusher:
+            return
+        self._anew |= report.asks
+        other = self._others.setdefault(report.pusher, _Other(now))
+        other.heard = now
+        in_order = report.number == other.expected
+        if not in_order and not report.anew:
+            other.expected = None
+            return
+        if not in_order:
+            self._changed |= other.threads.keys()
+            other.threads.clear()
+        other.expected = report.number + 1
+        for told in report.threads:
+            if told != other.threads.pop(told.thread_id, None):
+                self._changed.add(told.thread_id)
+            if told.connections:
+                other.threads[told.thread_id] = told
+
+    def doubt(self) -> None:
+        """Something may have been missed: ask."""
+        self._doubts = True
+
+    def reports(self, now: float) -> list[SocketsCounted]:
+        """What to tell the others by now, which is then taken as told."""
+        lost = any(other.expected is None and self._lives(other, now) for other in self._others.values())
+        asks = self._doubts or (lost and now - self._asked >= BEAT)
+        if not (self._anew or asks or self._untold or now - self._told >= BEAT):
+            return []
+        threads = _parts(map(self._here, self._own if self._anew else self._untold))
+        start = self._number + 1
+        reports = [
+            SocketsCounted(
+                pusher=self._pusher, number=number, threads=part, anew=self._anew and number == start, asks=asks
+            )
+            for number, part in enumerate(threads, start)
+        ]
+        self._number += len(reports)
+        self._told = now
+        self._asked = now if asks else self._asked
+        self._anew = self._doubts = False
+        self._untold.clear()
+        return reports
+
+    def _change(self, thread_id: str) -> None:
+        self._changed.add(thread_id)
+        self._untold.add(thread_id)
+
+    def _here(self, thread_id: str) -> ThreadSockets:
+        """To be told to the others."""
+        own = self._own.get(thread_id) or _Own()
+        named = [name for name in islice(own.names, ROSTER + 1) if name != ANYONE][:ROSTER]
+        unlisted = len(own.names) - (ANYONE in own.names) - len(named)
+        typing = sorted(own.typing)[:TYPISTS]
+        return ThreadSockets(
+            thread_id=thread_id,
+            connections=own.connections,
+            names=tuple(named),
+            unlisted=unlisted,
+            typing=tuple(typing),
+        )
+
+    def _elsewhere(self, thread_id: str, now: float) -> Iterator[ThreadSockets]:
+        """What the other pushers that live have of the thread."""
+        for other in self._others.values():
+            if self._lives(other, now) and (told := other.threads.get(thread_id)):
+                yield told
+
+    @staticmethod
+    def _lives(other: _Other, now: float) -> bool:
+        return now - other.heard <= SILENCE
+
+
+def _parts(threads: Iterable[ThreadSockets]) -> Iterator[tuple[ThreadSockets, ...]]:
+    """In parts that fit into a body each; at least one, which may be empty."""
+    part: list[ThreadSockets] = []
+    size = 0
+    for thread in threads:
+        length = 256 + sum(len(name) + 3 for name in (*thread.names, *thread.typing))
+        if part and size + length > REPORT:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(thread)
+        size += length
+    yield tuple(part)

@@ -1,0 +1,289 @@
+"""Who is in which thread over all pushers, which tell each other: without a bus, and with a clock of their own."""
+
+from uuid import UUID
+
+import pytest
+
+from m3.events import ANYONE, SocketsCounted, decode, encode
+from services.pusher.attendance import BEAT, KEPT, REPORT, ROSTER, SILENCE, TYPING, TYPISTS, Attendance, Crowd
+
+
+class Pushers:
+    """So many pushers; what one tells, all that live hear, it itself included."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = 100.0
+        self.living: list[Attendance] = []
+        self.told: list[SocketsCounted] = []
+        self.by_name = {name: self.start() for name in names}
+
+    def __getitem__(self, name: str) -> Attendance:
+        return self.by_name[name]
+
+    def start(self) -> Attendance:
+        pusher = Attendance(UUID(int=len(self.told) + len(self.living)))
+        self.living.append(pusher)
+        return pusher
+
+    def kill(self, name: str) -> None:
+        self.living.remove(self[name])
+
+    def tell(self, *, deaf: Attendance | None = None) -> None:
+        """Everybody reports once, and is heard by all but who is deaf."""
+        for pusher in tuple(self.living):
+            for report in pusher.reports(self.now):
+                self.told.append(report)
+                for hearer in self.living:
+                    if hearer is not deaf:
+                        hearer.hear(report, self.now)
+
+    def wait(self, seconds: float, *, deaf: Attendance | None = None) -> None:
+        """As time passes, in steps as those in which pushers report."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.1
+            self.tell(deaf=deaf)
+
+    def connections(self, thread_id: str = "t") -> list[int]:
+        return [pusher.connections(thread_id, self.now) for pusher in self.living]
+
+
+@pytest.fixture
+def pushers() -> Pushers:
+    """Three that know of each other."""
+    pushers = Pushers("a", "b", "c")
+    pushers.wait(0.5)
+    return pushers
+
+
+def test_sockets_count_over_all_pushers_as_soon_as_those_have_told_each_other(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["a"].join("t", "ann")
+    pushers["b"].join("t", "bob")
+    pushers["b"].join("elsewhere", "bob")
+    assert pushers.connections() == [2, 1, 0]
+    pushers.tell()
+    assert pushers.connections() == [3, 3, 3]
+    assert pushers.connections("elsewhere") == [1, 1, 1]
+    pushers["a"].leave("t", "ann")
+    pushers["b"].leave("t", "bob")
+    pushers.tell()
+    assert pushers.connections() == [1, 1, 1]
+
+
+def test_a_name_is_here_while_it_has_a_socket_on_any_pusher(pushers: Pushers) -> None:
+    for pusher in (pushers["a"], pushers["a"], pushers["b"]):
+        pusher.join("t", "ann")
+    pushers.tell()
+
+    def names() -> list[set[str]]:
+        pushers.tell()
+        return [set(pusher.crowd("t", pushers.now).names) for pusher in pushers.living]
+
+    pushers["a"].leave("t", "ann")
+    assert names() == [{"ann"}] * 3
+    pushers["a"].leave("t", "ann")
+    assert names() == [{"ann"}] * 3
+    pushers["b"].leave("t", "ann")
+    assert names() == [set()] * 3
+
+
+def test_sockets_without_a_name_are_counted_and_not_named(pushers: Pushers) -> None:
+    for name in (ANYONE, ANYONE, "ann"):
+        pushers["a"].join("t", name)
+    pushers.tell()
+    for pusher in pushers.living:
+        assert pusher.crowd("t", pushers.now) == Crowd(3, frozenset({"ann"}), unlisted=0, typing=frozenset())
+
+
+def test_a_killed_pusher_counts_for_nothing_within_two_seconds(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers.wait(5)
+    assert pushers.connections() == [1, 1, 1]
+    pushers.kill("a")
+    killed = pushers.now
+    while pushers.connections() != [0, 0]:
+        pushers.wait(0.1)
+    assert pushers.now - killed < 2
+    assert BEAT < SILENCE < 2
+
+
+def test_one_that_was_only_slow_counts_again_with_all_that_it_had(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers.wait(1)
+    slow = pushers["a"]
+    pushers.living.remove(slow)
+    pushers.wait(KEPT - 5)
+    assert pushers.connections() == [0, 0]
+    pushers.living.append(slow)
+    pushers.tell()
+    assert pushers.connections() == [1, 1, 1]
+
+
+def test_one_that_is_gone_for_good_is_forgotten(pushers: Pushers) -> None:
+    pushers.kill("a")
+    pushers.wait(KEPT + 2)
+    for pusher in pushers.living:
+        pusher.changed(pushers.now)
+        assert len(pusher._others) == 1
+
+
+def test_a_newcomer_hears_what_all_others_have(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["b"].join("t", "bob")
+    pushers.wait(5)
+    newcomer = pushers.start()
+    newcomer.join("t", "carl")
+    pushers.wait(0.3)
+    assert pushers.connections() == [3, 3, 3, 3]
+    assert newcomer.crowd("t", pushers.now).names == {"ann", "bob", "carl"}
+
+
+def test_a_change_that_one_misses_is_made_good_within_two_seconds(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["a"].join("gone", "ann")
+    pushers.tell()
+    pushers["a"].join("t", "bob")
+    pushers["a"].leave("gone", "ann")
+    pushers.tell(deaf=pushers["b"])
+    assert pushers.connections() == [2, 1, 2]
+    pushers.wait(1.5)
+    assert pushers.connections() == [2, 2, 2]
+    assert pushers.connections("gone") == [0, 0, 0]
+
+
+def test_a_subscription_that_was_interrupted_asks_everybody(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers.tell(deaf=pushers["b"])
+    pushers["b"].doubt()
+    pushers.wait(0.2)
+    assert pushers.connections() == [1, 1, 1]
+
+
+def test_whoever_misses_every_other_report_of_a_busy_pusher_asks_once_a_second() -> None:
+    busy, pusher = UUID(int=1), Attendance(UUID(int=2))
+    asked = 0
+    for step in range(100):
+        now = step * 0.1
+        pusher.hear(SocketsCounted(pusher=busy, number=2 * step), now)
+        asked += sum(report.asks for report in pusher.reports(now))
+    assert 9 <= asked <= 11
+
+
+def test_where_nothing_happens_a_pusher_gives_a_sign_of_life_a_second(pushers: Pushers) -> None:
+    pushers.wait(2)
+    pushers.told.clear()
+    pushers.wait(10)
+    assert 27 <= len(pushers.told) <= 31
+    assert not any(report.threads or report.anew or report.asks for report in pushers.told)
+
+
+def test_changes_are_gathered_into_one_report(pushers: Pushers) -> None:
+    pushers.told.clear()
+    for number in range(1000):
+        pushers["a"].join("t", f"n{number}")
+    pushers.tell()
+    (report,) = pushers.told
+    (told,) = report.threads
+    assert (told.connections, len(told.names), told.unlisted) == (1000, ROSTER, 1000 - ROSTER)
+    assert pushers["b"].crowd("t", pushers.now).unlisted == 1000 - ROSTER
+
+
+@pytest.mark.parametrize("length", [1, 128])
+def test_all_that_a_pusher_has_goes_in_bodies_of_a_quarter_of_a_mebibyte(pushers: Pushers, length: int) -> None:
+    for number in range(5_000):
+        pushers["a"].join(f"{number:0{length}}", '"' * length)
+    for number in range(ROSTER + 1):
+        pushers["a"].join("t", f"{number:0{length}}")
+    pushers.told.clear()
+    pushers.tell()
+    bodies = [encode([report]) for report in pushers.told]
+    assert len(bodies) > 1
+    assert max(map(len, bodies)) <= 256 * 1024
+    assert [event for body in bodies for event in decode(body)] == pushers.told
+    assert pushers.connections("4999".zfill(length)) == [1, 1, 1]
+    newcomer = pushers.start()
+    pushers.wait(0.3)
+    assert newcomer.connections("4999".zfill(length), pushers.now) == 1
+    assert newcomer.connections("t", pushers.now) == ROSTER + 1
+
+
+def test_one_thread_with_the_longest_names_fits_into_a_report() -> None:
+    assert (ROSTER + TYPISTS) * (128 + 3) < REPORT
+
+
+def test_somebody_types_until_he_stops_leaves_or_does_not_say_so_again(pushers: Pushers) -> None:
+    def typing() -> list[set[str]]:
+        for pusher in pushers.living:
+            pusher.changed(pushers.now)
+        pushers.tell()
+        return [set(pusher.crowd("t", pushers.now).typing) for pusher in pushers.living]
+
+    for name in ("ann", "bob", "carl", ANYONE):
+        pushers["a"].join("t", name)
+        pushers["a"].type("t", name, pushers.now)
+    assert typing() == [{"ann", "bob", "carl", ANYONE}] * 3
+    pushers["a"].stop_typing("t", "ann")
+    pushers["a"].leave("t", "bob")
+    assert typing() == [{"carl", ANYONE}] * 3
+    pushers.wait(TYPING - 1)
+    pushers["a"].type("t", ANYONE, pushers.now)
+    pushers.wait(2)
+    assert typing() == [{ANYONE}] * 3
+    pushers.wait(TYPING)
+    assert typing() == [set()] * 3
+    assert not pushers["a"]._expiries
+
+
+def test_who_types_on_and_on_is_told_once(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["a"].type("t", "ann", pushers.now)
+    pushers.tell()
+    pushers.told.clear()
+    for _ in range(20):
+        pushers["a"].type("t", "ann", pushers.now)
+        pushers.wait(0.1)
+        assert not pushers["b"].changed(pushers.now) - {"t"}
+    assert not any(report.threads for report in pushers.told)
+
+
+def test_who_has_two_sockets_goes_on_typing_when_one_of_them_leaves(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["a"].join("t", "ann")
+    pushers["a"].type("t", "ann", pushers.now)
+    pushers["a"].leave("t", "ann")
+    assert pushers["a"].crowd("t", pushers.now).typing == {"ann"}
+    pushers["a"].leave("t", "ann")
+    assert not pushers["a"].crowd("t", pushers.now).typing
+
+
+def test_a_thread_changes_by_its_own_sockets_by_others_and_by_their_silence(pushers: Pushers) -> None:
+    for pusher in pushers.living:
+        pusher.changed(pushers.now)
+    a, b = pushers["a"], pushers["b"]
+    a.join("t", "ann")
+    assert (a.changed(pushers.now), b.changed(pushers.now)) == ({"t"}, set())
+    pushers.tell()
+    assert (a.changed(pushers.now), b.changed(pushers.now)) == (set(), {"t"})
+    pushers.wait(5)
+    assert b.changed(pushers.now) == set()
+    pushers.kill("a")
+    pushers.wait(SILENCE + 0.1)
+    assert b.changed(pushers.now) == {"t"}
+    assert b.changed(pushers.now) == set()
+    pushers.living.append(a)
+    pushers.wait(BEAT)
+    assert b.changed(pushers.now) == {"t"}
+
+
+def test_nothing_is_kept_of_threads_that_everybody_left(pushers: Pushers) -> None:
+    for number in range(100):
+        pushers["a"].join(f"t{number}", "ann")
+        pushers["a"].type(f"t{number}", "ann", pushers.now)
+        pushers.tell()
+        pushers["a"].leave(f"t{number}", "ann")
+    pushers.tell()
+    for pusher in pushers.living:
+        assert not pusher._own
+        assert not pusher._expiries
+        assert not any(other.threads for other in pusher._others.values())
