@@ -82,15 +82,24 @@ class Settings(BaseSettings):
     )
     message_limit: int = Field(16 * 1024, ge=1, le=1024**2, description="longest message, in bytes of UTF-8")
     body_limit: int = Field(64 * 1024, ge=1024, le=16 * 1024**2, description="longest request body, in bytes")
+    batch_limit: int = Field(
+        1024**2, ge=1024, le=16 * 1024**2, description="longest request body with several messages, in bytes"
+    )
     frame_limit: int = Field(64 * 1024, ge=1024, le=16 * 1024**2, description="longest frame of a socket, in bytes")
     ping_interval: float = Field(
         25, gt=0, description="seconds between pings of a socket, and until one without an answer is closed"
     )
     socket_buffer: int = Field(
-        1024**2, ge=128 * 1024, description="most that may wait for one socket, in characters, before it is slow"
+        1024**2, ge=128 * 1024, description="most that may wait for one socket, in bytes, before it is too slow"
     )
     sockets_per_thread: int | None = Field(
-        None, ge=1, description="most sockets that one thread may have on one pusher; unset is unlimited"
+        None, ge=1, description="most sockets that one thread may have, on all pushers together; unset is unlimited"
+    )
+    sockets_per_address: int | None = Field(
+        None, ge=1, description="most sockets that one client address may have on a pusher; unset is unlimited"
+    )
+    trusted_proxies: str = Field(
+        "", description="addresses or networks, with commas, whose X-Forwarded-For tells the client's address"
     )
     linger: float = Field(
         5, ge=0, description="seconds for which a thread is still heard that no socket or event stream listens to"

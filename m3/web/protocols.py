@@ -13,10 +13,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.http11 import Request as Handshake
 from websockets.server import ServerProtocol
 
 from m3.web.errors import Refusal
+from m3.web.raw_frames import EXTENSION
 
 #: Longest head of a request, which is its first line and its headers, in bytes.
 MAX_HEAD = 64 * 1024
@@ -117,8 +119,9 @@ def _head_too_long() -> Refusal:
     return Refusal(431, "head_too_long", f"The request's head is longer than {MAX_HEAD} bytes.")
 
 
-class AnsweringSockets(WebSocketsSansIOProtocol):
-    """Answers every handshake that fails, and in the one shape. uvicorn leaves some without an answer."""
+class RoomSockets(WebSocketsSansIOProtocol):
+    """Answers every handshake that fails, and in the one shape; uvicorn leaves some without an answer. And lets the app
+    write frames of its own making."""
 
     _end: asyncio.TimerHandle | None = None
     _silent = False  # whether a ping was not answered in time
@@ -138,6 +141,23 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1011})  # uvicorn does not tell the app
         self._end_soon()
 
+    def close(self, code: int, reason: str) -> None:
+        """As the app's ``websocket.close``, but without waiting."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:  # the client closes just now
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT, self.transport.close)
+        self._end_soon()
+
     def _end_soon(self) -> None:
         """One that does not read would keep what it was not yet told for ever."""
         self._end = self._end or self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
@@ -151,6 +171,8 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
         response = ServerProtocol().accept(event)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             super().handle_connect(event)
+            extensions: dict[str, object] = self.scope["extensions"]  # type: ignore[assignment]  # uvicorn's are dicts
+            extensions[EXTENSION] = _RawFrames(self)
         else:
             _refuse(self.transport, Refusal(response.status_code, "bad_handshake", response.body.decode().strip()))
 
@@ -160,6 +182,29 @@ class AnsweringSockets(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # otherwise uvicorn logs an error for every refusal
+
+
+class _RawFrames:
+    """The FrameWriter of a socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: RoomSockets) -> None:
+        self._socket = socket
+
+    @property
+    def unsent(self) -> int:
+        return self._socket.transport.get_write_buffer_size()
+
+    def write(self, frames: bytes) -> None:
+        if not self._socket.close_sent:
+            self._socket.transport.write(frames)
+
+    async def drain(self) -> None:
+        await self._socket.writable.wait()
+
+    def close(self, code: int, reason: str) -> None:
+        self._socket.close(code, reason)
 
 
 def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:

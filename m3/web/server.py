@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from m3.errors import StartError
 from m3.settings import Settings
 from m3.tasks import background
-from m3.web.protocols import AnsweringSockets, BoundedHttp
+from m3.web.protocols import BoundedHttp, RoomSockets
 
 #: Seconds in which a server must listen.
 START_TIMEOUT = 10.0
@@ -59,7 +59,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
-        ws=AnsweringSockets,
+        ws=RoomSockets,
         ws_max_size=settings.frame_limit,
         ws_ping_interval=settings.ping_interval,
         ws_ping_timeout=settings.ping_interval,
@@ -68,6 +68,8 @@ async def serve(
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=grace,  # type: ignore[arg-type]  # it hands it to asyncio.wait_for
     )
     server = _Server(config)

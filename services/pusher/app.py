@@ -1,10 +1,17 @@
-"""``WS /ws/chat/{thread_id}``."""
+"""``WS /ws/chat/{thread_id}``, and the pusher's health.
+
+Sockets pass FastAPI by: of its layers each open one would keep a part in memory for as long as it lives.
+"""
 
 import asyncio
-from contextlib import suppress
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, WebSocket
 from pydantic import ValidationError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import __version__
 from m3.bus import Bus
@@ -12,72 +19,93 @@ from m3.door import Door
 from m3.errors import StoreUnavailable
 from m3.settings import Settings
 from m3.store import Store
-from m3.tasks import background
 from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence
 from m3.web.origins import is_foreign
-from services.pusher import close_codes, frames
-from services.pusher.close_codes import Close
+from m3.web.raw_frames import frame_writer
+from services.pusher import frames
+from services.pusher.close_codes import Close, Closed
 from services.pusher.conversation import Conversation, Gone, Opening
 from services.pusher.hub import Hub
-from services.pusher.outbox import Closed, Outbox
+from services.pusher.outbox import Outbox
 
-#: Seconds that telling a socket why it is closed may take.
-CLOSE_TIMEOUT = 5.0
+PATH = re.compile("/ws/chat/(.*)")
 
 
-def pusher(hub: Hub, door: Door, bus: Bus, store: Store, settings: Settings) -> FastAPI:
-    app = FastAPI(title="M3 pusher", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BoundedBody, limit=settings.body_limit)
-    answer_errors(app)
-    app.include_router(health(bus, store))
-    app.include_router(_sockets(hub, door, settings))
+def pusher(hub: Hub, door: Door, bus: Bus, store: Store, settings: Settings) -> ASGIApp:
+    http = FastAPI(title="M3 pusher", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    http.add_middleware(BoundedBody, limit=settings.body_limit)
+    answer_errors(http)
+    http.include_router(health(bus, store))
+    sockets = _Sockets(hub, door, settings)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
+
     return app
 
 
-def _sockets(hub: Hub, door: Door, settings: Settings) -> APIRouter:
-    router = APIRouter()
+class _Sockets:
+    def __init__(self, hub: Hub, door: Door, settings: Settings) -> None:
+        self._hub = hub
+        self._door = door
+        self._settings = settings
+        self._addresses: Counter[str] = Counter()
 
-    @router.websocket("/ws/chat/{thread_id:path}")
-    async def chat(websocket: WebSocket, thread_id: str) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
         try:
-            opening = Opening.model_validate({**websocket.query_params, "thread_id": thread_id})
-        except ValidationError as error:
-            sentence = problem_sentence(error.errors(include_input=False))
-            await websocket.send_denial_response(Refusal(422, "invalid_request", sentence).response())
-            return
-        if is_foreign(websocket):
-            refusal = Refusal(403, "foreign_origin", "A page of another host may not open a socket here.")
+            opening = _opening(websocket)
+        except Refusal as refusal:
             await websocket.send_denial_response(refusal.response())
             return
         await websocket.accept()
-        outbox = Outbox(settings.socket_buffer, all_events=opening.events == "all")
-
-        async def send(frame: str) -> None:
-            try:
-                await websocket.send_text(frame)
-            except WebSocketDisconnect:  # what it said before it went is still to be heard
-                outbox.mute()
-
+        outbox = Outbox(frame_writer(scope), self._settings.socket_buffer, all_events=opening.events == "all")
         try:
-            async with (
-                hub.joined(opening.thread_id, outbox) as seat,
-                background(f"socket of {thread_id}", outbox.write(send)),
-                asyncio.TaskGroup() as group,
-            ):
-                outbox.put(frames.connected(thread_id, seat.connections))
-                group.create_task(seat.listen(opening.after), name=f"catching up in {thread_id}")
-                conversation = Conversation(websocket, opening, outbox, door, settings)
-                group.create_task(conversation.take_all(), name=f"messages of a socket of {thread_id}")
-                group.create_task(conversation.pass_on_cancels(), name=f"cancellations of a socket of {thread_id}")
-                await conversation.hear()
+            with self._counted(scope["client"]):
+                await self._converse(receive, opening, outbox)
         except* Gone:
             pass
         except* StoreUnavailable:
-            await _close(websocket, close_codes.TRY_AGAIN_LATER)
+            outbox.close(Close.TRY_AGAIN_LATER)
         except* Closed as group:
-            await _close(websocket, _why(group))
+            outbox.close(_why(group))
 
-    return router
+    async def _converse(self, receive: Receive, opening: Opening, outbox: Outbox) -> None:
+        async with self._hub.joined(opening.thread_id, outbox) as seat, asyncio.TaskGroup() as tasks:
+            outbox.tell(frames.connected(opening.thread_id, seat.connections))
+            if opening.after is None:
+                seat.listen()
+            else:
+                tasks.create_task(seat.catch_up(opening.after), name=f"catching up in {opening.thread_id}")
+            await Conversation(opening, outbox, self._door, self._settings, tasks).hear(receive)
+
+    @contextmanager
+    def _counted(self, client: tuple[str, int] | None) -> Iterator[None]:
+        """Raises Closed where the address has no socket left."""
+        address = client[0] if client else ""
+        if self._addresses[address] == self._settings.sockets_per_address:
+            raise Closed(Close.ADDRESS_FULL)
+        self._addresses[address] += 1
+        try:
+            yield
+        finally:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+
+def _opening(websocket: WebSocket) -> Opening:
+    """Raises Refusal."""
+    path = PATH.fullmatch(websocket.scope["path"])
+    if path is None:
+        raise Refusal(404, "not_found", "Not Found.")
+    try:
+        opening = Opening.model_validate({**websocket.query_params, "thread_id": path[1]})
+    except ValidationError as error:
+        raise Refusal(422, "invalid_request", problem_sentence(error.errors(include_input=False))) from None
+    if is_foreign(websocket):
+        raise Refusal(403, "foreign_origin", "A page of another host may not open a socket here.")
+    return opening
 
 
 def _why(closed: BaseException) -> Close:
@@ -85,9 +113,3 @@ def _why(closed: BaseException) -> Close:
         closed = closed.exceptions[0]
     assert isinstance(closed, Closed)
     return closed.why
-
-
-async def _close(websocket: WebSocket, why: Close) -> None:
-    with suppress(TimeoutError, WebSocketDisconnect):  # it may be gone, or too stuck to be told
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await websocket.close(why.code, why.reason)

@@ -9,21 +9,37 @@
 | 4000 | too slow: more waits for the socket than its buffer holds | reconnect |
 | 4001 | the thread has as many sockets as it may have | reconnect later |
 | 4002 | the thread was taken back, as by a restored backup | reconnect; `after` is then answered with `reset` |
+| 4003 | the client's address has as many sockets as it may have | reconnect later |
 
 A socket that reads nothing at all cannot be told, and is cut off: its client sees 1006, which means the same. Whoever
 reconnects with `after` and the last number it saw misses nothing. Codes from 4000 to 4499 mean "reconnect";
 from 4500 to 4999 they will mean "do not".
 """
 
-from typing import NamedTuple
+from enum import Enum
 
 
-class Close(NamedTuple):
-    code: int
-    reason: str
+class Close(Enum):
+    """Each with its code and its reason."""
+
+    TRY_AGAIN_LATER = 1013, "The thread cannot be opened just now."
+    SLOW = 4000, "Too slow; reconnect with after."
+    THREAD_FULL = 4001, "The thread has as many sockets as it may have."
+    TAKEN_BACK = 4002, "The thread was taken back; reconnect with after."
+    ADDRESS_FULL = 4003, "Your address has as many sockets as it may have."
+
+    @property
+    def code(self) -> int:
+        return self.value[0]
+
+    @property
+    def reason(self) -> str:
+        return self.value[1]
 
 
-TRY_AGAIN_LATER = Close(1013, "The thread cannot be opened just now.")
-SLOW = Close(4000, "Too slow; reconnect with after.")
-THREAD_FULL = Close(4001, "The thread has as many sockets as it may have.")
-TAKEN_BACK = Close(4002, "The thread was taken back; reconnect with after.")
+class Closed(Exception):
+    """The socket is to be closed, for the reason in ``why``."""
+
+    def __init__(self, why: Close) -> None:
+        super().__init__(why.reason)
+        self.why = why

@@ -1,25 +1,28 @@
 """What one socket says: messages, cancellations and pings."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Literal, NoReturn
+from typing import Generic, Literal, NoReturn, TypeVar
 
-from fastapi import WebSocket
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive
 from uuid_utils.compat import uuid7
 
 from m3.door import Door
-from m3.errors import BusError, M3Error, NotRecorded, NotTaken, StoreUnavailable
-from m3.events import ANYONE, MessageAccepted, Number, SenderName, ThreadId, keyed_id
+from m3.errors import BusError, M3Error, NotRecorded, StoreUnavailable
+from m3.events import ANYONE, Message, MessageAccepted, Number, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
 from m3.web import Refusal, problem_sentence, refusal_of
 from services.pusher import frames
 from services.pusher.outbox import Outbox
 
-#: Messages of one socket that may wait to be taken; past it the socket is not read. Cancellations likewise.
+#: Frames of one socket that may wait to be dealt with; past it the socket is not read. Cancellations likewise.
 INBOX = 64
 
 _NOT_HANDED_IN = Refusal(503, "not_handed_in", "The message before it was not recorded; say both again.")
+
+T = TypeVar("T")
 
 
 class Opening(BaseModel):
@@ -35,79 +38,135 @@ class Gone(Exception):
     """The client went away."""
 
 
-class Conversation:
-    """``hear`` reads what the socket says; ``take_all`` and ``pass_on_cancels`` run beside it."""
+class _Inbox(Generic[T]):
+    """What a socket said and is not dealt with yet. The task that does so begins with the first of it: most sockets
+    only listen, and have none."""
 
-    def __init__(self, websocket: WebSocket, opening: Opening, outbox: Outbox, door: Door, settings: Settings) -> None:
-        self._websocket = websocket
+    def __init__(self, name: str, deal: Callable[[list[T]], Awaitable[None]], tasks: asyncio.TaskGroup) -> None:
+        self._name = name
+        self._deal = deal
+        self._tasks = tasks
+        self._waiting: asyncio.Queue[T] | None = None
+
+    async def put(self, said: T) -> None:
+        if self._waiting is None:
+            self._waiting = asyncio.Queue(INBOX)
+            self._tasks.create_task(self._run(self._waiting), name=self._name)
+        await self._waiting.put(said)
+
+    def take_all(self) -> list[T]:
+        """All that waits just now."""
+        if self._waiting is None:
+            return []
+        taken = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
+        for _ in taken:
+            self._waiting.task_done()
+        return taken
+
+    async def join(self) -> None:
+        """Wait until all was dealt with."""
+        if self._waiting is not None:
+            await self._waiting.join()
+
+    async def _run(self, waiting: asyncio.Queue[T]) -> NoReturn:
+        while True:
+            first = await waiting.get()
+            try:
+                await self._deal([first, *self.take_all()])
+            finally:
+                waiting.task_done()
+
+
+class Conversation:
+    """``hear`` reads what the socket says, and goes on while what it said is dealt with: the client's pongs come in
+    between. ``tasks`` are those of this socket."""
+
+    def __init__(
+        self, opening: Opening, outbox: Outbox, door: Door, settings: Settings, tasks: asyncio.TaskGroup
+    ) -> None:
         self._opening = opening
         self._outbox = outbox
         self._door = door
         self._settings = settings
-        self._said: asyncio.Queue[frames.SocketMessage] = asyncio.Queue(INBOX)
-        self._cancels: asyncio.Queue[None] = asyncio.Queue(INBOX)
+        thread_id = opening.thread_id
+        self._messages = _Inbox(f"messages of a socket of {thread_id}", self._take, tasks)
+        self._cancels = _Inbox(f"cancellations of a socket of {thread_id}", self._pass_on, tasks)
 
-    async def hear(self) -> NoReturn:
-        """Read on while a message is being recorded: the client's pongs come in between. Raises Gone."""
+    async def hear(self, receive: Receive) -> NoReturn:
+        """Raises Gone."""
         while True:
-            received = await self._websocket.receive()
+            received = await receive()
             if received["type"] == "websocket.disconnect":
-                self._outbox.mute()
                 with suppress(TimeoutError):  # what it said last is still taken
                     async with asyncio.timeout(self._settings.record_timeout):
-                        await self._said.join()
+                        await self._messages.join()
                         await self._cancels.join()
                 raise Gone
             text = received.get("text")
             if text is None:
-                self._outbox.put(frames.error("invalid_message", "Frames must be text."))
+                self._outbox.tell(frames.error("invalid_message", "Frames must be text."))
             elif text == "ping":
-                self._outbox.put(frames.pong())
+                self._outbox.tell(frames.pong())
             else:
                 await self._hear_frame(text)
 
     async def _hear_frame(self, text: str) -> None:
         try:
-            if frames.SocketFrame.model_validate_json(text).type == "cancel":
-                await self._cancels.put(None)
-            else:
-                await self._said.put(frames.SocketMessage.model_validate_json(text))
+            match frames.SocketFrame.model_validate_json(text).type:
+                case "cancel":
+                    await self._cancels.put(None)
+                case "message":
+                    await self._messages.put([frames.Said.model_validate_json(text)])
+                case "messages":
+                    await self._messages.put(self._understood(frames.SocketBatch.model_validate_json(text).messages))
         except ValidationError as error:
-            sentence = problem_sentence(error.errors(include_input=False))
-            self._outbox.put(frames.error("invalid_message", sentence, client_id=frames.client_id_of(text)))
+            self._tell_invalid(error, frames.client_id_of(text))
 
-    async def take_all(self) -> NoReturn:
-        """One message after the other, so that a socket's messages are numbered in the order in which it sent them.
-        Where one is not recorded, what waits behind it is refused at once, for the client to say in order again."""
-        while True:
-            said = await self._said.get()
+    def _understood(self, batch: Sequence[object]) -> list[frames.Said]:
+        """Those of the batch that are messages; of each other one the socket is told."""
+        said = []
+        for place, one in enumerate(batch):
             try:
-                await self._take(said)
-            except (BusError, StoreUnavailable, NotRecorded) as error:
-                self._refuse(said, error)
-                while not self._said.empty():
-                    self._refuse(self._said.get_nowait(), _NOT_HANDED_IN)
-                    self._said.task_done()
-            except NotTaken as error:
-                self._refuse(said, error)
-            finally:
-                self._said.task_done()
+                said.append(frames.Said.model_validate(one))
+            except ValidationError as error:
+                client_id = one.get("client_id") if isinstance(one, dict) else None
+                self._tell_invalid(error, client_id if isinstance(client_id, str) else None, "messages", place)
+        return said
 
-    async def pass_on_cancels(self) -> NoReturn:
-        """Beside the messages: a turn that is to stop should not go on until they are recorded."""
-        while True:
-            await self._cancels.get()
+    def _tell_invalid(self, error: ValidationError, client_id: str | None, *where: str | int) -> None:
+        problems = [{**problem, "loc": (*where, *problem["loc"])} for problem in error.errors(include_input=False)]
+        self._outbox.tell(frames.error("invalid_message", problem_sentence(problems), client_id=client_id))
+
+    async def _take(self, batches: list[list[frames.Said]]) -> None:
+        """What piled up goes in together and in order, so that a socket's messages are numbered as it sent them. Where
+        one is not recorded, what waits behind it is refused at once, for the client to say in order again."""
+        said = [one for batch in batches for one in batch]
+        results: Sequence[Message | M3Error]
+        try:
+            results = await self._door.take_all([self._accepted(one) for one in said], self._settings)
+        except (BusError, StoreUnavailable) as error:
+            results = [error, *[_NOT_HANDED_IN] * (len(said) - 1)]
+        for one, result in zip(said, results, strict=True):
+            if isinstance(result, M3Error):
+                self._refuse(one, result)
+            else:
+                self._outbox.tell(frames.recorded(result, one.client_id))
+        if any(isinstance(result, BusError | StoreUnavailable | NotRecorded) for result in results):
+            for one in (one for batch in self._messages.take_all() for one in batch):
+                self._refuse(one, _NOT_HANDED_IN)
+
+    async def _pass_on(self, cancels: list[None]) -> None:
+        """Not behind the messages: a turn that is to stop should not go on until they are recorded."""
+        for _ in cancels:
             try:
                 await self._door.ask_to_cancel(self._opening.thread_id)
-                self._outbox.put(frames.cancelling(self._opening.thread_id))
+                self._outbox.tell(frames.cancelling(self._opening.thread_id))
             except BusError as error:
                 refusal = refusal_of(error).body
-                self._outbox.put(frames.error(refusal.code, refusal.message))
-            finally:
-                self._cancels.task_done()
+                self._outbox.tell(frames.error(refusal.code, refusal.message))
 
-    async def _take(self, said: frames.SocketMessage) -> None:
-        accepted = MessageAccepted(
+    def _accepted(self, said: frames.Said) -> MessageAccepted:
+        return MessageAccepted(
             message_id=keyed_id(self._opening.client, said.client_id) if said.client_id else uuid7(),
             thread_id=self._opening.thread_id,
             source=said.source,
@@ -115,11 +174,9 @@ class Conversation:
             interface="websocket",
             origin=self._door.origin,
         )
-        async with self._door.taken(accepted, self._settings) as taken:
-            self._outbox.put(frames.recorded(taken.message, said.client_id))
 
-    def _refuse(self, said: frames.SocketMessage, error: M3Error) -> None:
+    def _refuse(self, said: frames.Said, error: M3Error) -> None:
         refusal = refusal_of(error).body
-        self._outbox.put(
+        self._outbox.tell(
             frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=said.client_id)
         )

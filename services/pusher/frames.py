@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m3.events import Message, MessageRecorded, OutsideSource, OutsideText, SenderKey, ThreadEvent, TurnNews
 from m3.frames import Frame, fates, new_message, text, turn_news
 from m3.frames import recorded as recorded_frame
+
+#: Most messages in one frame.
+MAX_BATCH = 500
 
 
 class SocketFrame(BaseModel):
@@ -17,19 +20,27 @@ class SocketFrame(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    type: Literal["message", "cancel"]
+    type: Literal["message", "messages", "cancel"]
 
 
-class SocketMessage(BaseModel):
+class Said(BaseModel):
     """``{"type": "message", "message": …, "source": "user"}``, said over a socket. With a ``client_id`` it can be said
     again without being recorded twice."""
 
     model_config = ConfigDict(frozen=True)
 
-    type: Literal["message"]
     message: OutsideText
     source: OutsideSource = "user"
     client_id: SenderKey | None = None
+
+
+class SocketBatch(BaseModel):
+    """``{"type": "messages", "messages": [{"message": …}, …]}``: as many messages at once, each answered as if it came
+    alone. What is wrong with one of them is no fault of the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    messages: Annotated[list[object], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 def for_everyone(event: ThreadEvent) -> Iterator[str]:

@@ -1,33 +1,41 @@
-"""Which sockets listen to which thread, and what each thread's sockets are sent."""
+"""Which sockets listen to which thread, and what each thread's sockets are sent.
+
+Nothing waits for a socket here. What is announced goes out at once; what piled up meanwhile goes out together.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import groupby, islice
+from functools import partial
+from itertools import islice
 
 import structlog
 
 from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
-from m3.events import MessageRecorded, MessageSettled, ThreadEvent, TurnNews, decode
+from m3.events import ThreadEvent, TurnNews, decode
 from m3.store import Store
 from m3.tasks import background
 from services.pusher import frames
-from services.pusher.close_codes import TAKEN_BACK, THREAD_FULL
+from services.pusher.audience import Audience
+from services.pusher.close_codes import Close, Closed
 from services.pusher.feed import Feed
-from services.pusher.outbox import Closed, Outbox
+from services.pusher.outbox import Outbox
 
 #: Announcements taken from the bus at a time.
 ANNOUNCEMENTS_AT_ONCE = 1_000
-#: Bytes pushed until the sockets' writers have their turn.
-TURN = 64 * 1024
+#: Bytes gathered for a socket until they are flushed, and others have their turn: far less than a socket's buffer,
+#: which a burst must not fill.
+FLUSH = 64 * 1024
 #: Events read from the table at a time.
-PAGE = 50
+PAGE = 200
 #: Threads whose gaps are filled side by side.
 FILLS_AT_ONCE = 8
 #: Sockets that read from the table what they missed, side by side.
 READERS_AT_ONCE = 8
+#: Seconds in which a socket that catches up must take what it is sent, a flush at a time.
+DRAIN_TIMEOUT = 10.0
 #: Shortest time between looks for threads to unbind, in seconds.
 MIN_LINGER = 0.1
 #: Seconds between attempts while the database is away.
@@ -42,32 +50,10 @@ class _Thread:
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         self.feed = Feed()
+        self.audience = Audience()
         self.opening = asyncio.Lock()
         self.members = 0  # who listens, and who waits for it to open
-        self.outboxes: set[Outbox] = set()
         self.idle_since = 0.0
-
-    def push(self, events: Sequence[ThreadEvent]) -> None:
-        watching = self._watching()
-        for event in events:
-            _put(frames.for_all_events(event), watching)
-            _put(frames.for_everyone(event), self.outboxes)
-
-    def show(self, news: TurnNews) -> None:
-        """At once, and to who listens just now: it has no number, and the table will have what comes of it."""
-        if watching := self._watching():
-            _put([frames.of_turn(news)], watching)
-
-    def _watching(self) -> list[Outbox]:
-        return [outbox for outbox in self.outboxes if outbox.all_events]
-
-
-def _put(built: Iterable[str], outboxes: Collection[Outbox]) -> None:
-    """``built``: frames, which may be built as they are taken. None is for nobody."""
-    if outboxes:
-        for frame in built:
-            for outbox in outboxes:
-                outbox.put(frame)
 
 
 class Seat:
@@ -83,36 +69,42 @@ class Seat:
         """How many sockets of the thread this pusher has."""
         return self._thread.members
 
-    async def listen(self, after: int | None) -> None:
-        """Have what happens from now on put into the outbox; with ``after`` first what happened since that number.
+    def listen(self) -> None:
+        """Have what happens from now on put into the outbox."""
+        self._thread.audience.join(self._outbox)
 
-        Returns when nothing more is missing. Raises StoreUnavailable.
+    async def catch_up(self, after: int) -> None:
+        """Have what happened since that number put into the outbox, and listen when nothing more is missing.
+
+        Raises StoreUnavailable, and Closed where the socket does not take it in time.
         """
-        if after is not None:
-            await self._catch_up(after)
-        self._thread.outboxes.add(self._outbox)  # with no await since the last look at what went out
-
-    async def _catch_up(self, after: int) -> None:
         hub, thread, feed = self._hub, self._thread, self._thread.feed
         head = await hub.check_head(thread)
         if after > head:
-            self._outbox.put(frames.reset(thread.thread_id, head))
+            self._outbox.tell(frames.reset(thread.thread_id, head))
             after = head
         while head > feed.seen:  # this pusher has not heard of all yet
             await hub.fill(thread)
         while after < (until := feed.seen):
             async with hub.reading:
                 page = await hub.store.events_after(thread.thread_id, after, PAGE, until=until)
-            for event in page:
-                await self._tell(event)
+            await self._tell(page)
             after = page[-1].number if len(page) == PAGE else until
+        self.listen()  # with no await since the last look at what went out
 
-    async def _tell(self, event: ThreadEvent) -> None:
+    async def _tell(self, events: Iterable[ThreadEvent]) -> None:
         """At the pace at which the socket reads: it cannot be too slow for what is long past."""
-        extra = frames.for_all_events(event) if self._outbox.all_events else ()
-        for frame in (*extra, *frames.for_everyone(event)):
-            await self._outbox.empty()
-            self._outbox.put(frame)
+        own = Audience()
+        own.join(self._outbox)
+        await _flushed(own, events, self._drain)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await self._outbox.drain()
+        except TimeoutError as error:
+            raise Closed(Close.SLOW) from error
 
 
 class Hub:
@@ -127,7 +119,6 @@ class Hub:
         self._threads: dict[str, _Thread] = {}
         self._behind: dict[_Thread, None] = {}
         self._gap = asyncio.Event()
-        self._pushed = 0  # since the writers had their turn
 
     @classmethod
     @asynccontextmanager
@@ -155,7 +146,7 @@ class Hub:
         """
         thread = self._threads.setdefault(thread_id, _Thread(thread_id))
         if thread.members == self._sockets_per_thread:
-            raise Closed(THREAD_FULL)
+            raise Closed(Close.THREAD_FULL)
         thread.members += 1
         try:
             async with thread.opening:
@@ -163,7 +154,7 @@ class Hub:
                     await self._start(thread)
             yield Seat(self, thread, outbox)
         finally:
-            thread.outboxes.discard(outbox)
+            thread.audience.leave(outbox)
             thread.members -= 1
             thread.idle_since = asyncio.get_running_loop().time()
 
@@ -176,36 +167,45 @@ class Hub:
     async def _hear_announcements(self) -> None:
         while True:
             try:
-                for body in await self._subscription.take(ANNOUNCEMENTS_AT_ONCE):
-                    self._hear(body)
-                    await self._share_time(len(body))
+                bodies = await self._subscription.take(ANNOUNCEMENTS_AT_ONCE)
             except Interrupted:
                 for thread in self._threads.values():
                     thread.feed.doubt()
                     self._check(thread)
+            else:
+                await self._push(bodies)
 
-    async def _share_time(self, pushed: int) -> None:
-        """Let the sockets' writers have their turn now and then, or a burst would fill the outboxes of those that keep
-        up. ``pushed``: bytes or characters."""
-        self._pushed += pushed
-        if self._pushed > TURN:
-            self._pushed = 0
-            await asyncio.sleep(0)
+    async def _push(self, bodies: Sequence[bytes]) -> None:
+        """What is there is pushed together, one write for each socket of a thread, up to FLUSH at a time."""
+        heard: dict[_Thread, None] = {}
+        gathered = 0
+        for body in bodies:
+            for thread, event in self._understood(body):
+                heard[thread] = None
+                gathered += _gather(thread, event)
+            if gathered > FLUSH:
+                _flush(heard)
+                gathered = 0
+                await asyncio.sleep(0)
+        _flush(heard)
+        for thread in heard:
+            self._check(thread)  # only now, since what is missing may come in the next body
 
-    def _hear(self, body: bytes) -> None:
+    def _understood(self, body: bytes) -> Iterator[tuple[_Thread, ThreadEvent | TurnNews]]:
         try:
             events = decode(body)
         except UndecodableEvents as error:
             log.warning("announcement not understood", reason=str(error))
             return
         for event in events:
-            if isinstance(event, TurnNews) and (thread := self._threads.get(event.thread_id)):
-                thread.show(event)
-        told = [event for event in events if isinstance(event, MessageRecorded | MessageSettled)]
-        for thread_id, of_thread in groupby(told, key=lambda event: event.message.thread_id):
-            if thread := self._threads.get(thread_id):
-                thread.push(thread.feed.announce(list(of_thread)))
-                self._check(thread)
+            if isinstance(event, TurnNews):
+                thread = self._threads.get(event.thread_id)
+            elif isinstance(event, ThreadEvent):
+                thread = self._threads.get(event.message.thread_id)
+            else:
+                continue
+            if thread:
+                yield thread, event
 
     def _check(self, thread: _Thread) -> None:
         if thread.feed.behind:
@@ -232,9 +232,8 @@ class Hub:
             head = await self.check_head(thread)
             asked = feed.ask()
             page = await self.store.events_after(thread.thread_id, asked, PAGE)
-            for event in page:
-                thread.push(feed.fill([event]))
-                await self._share_time(len(event.message.content))
+            new = (passed for event in page for passed in feed.fill([event]))  # as it is then, since others push too
+            await _flushed(thread.audience, new, partial(asyncio.sleep, 0))
             if not page and feed.seen == asked < head:
                 feed.start(head)  # somebody took rows out of the table
         except StoreUnavailable as error:
@@ -255,8 +254,7 @@ class Hub:
         if head < seen:
             log.warning("thread taken back", thread_id=thread.thread_id, seen=seen, head=head)
             thread.feed.start(head)
-            for outbox in thread.outboxes:
-                outbox.close(TAKEN_BACK)
+            thread.audience.close(Close.TAKEN_BACK)
         return head
 
     async def _unbind_idle_threads(self) -> None:
@@ -268,3 +266,26 @@ class Hub:
                 if not thread.members and now() - thread.idle_since >= self._linger:
                     del self._threads[thread.thread_id]
                     await self._subscription.unbind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
+
+
+def _gather(thread: _Thread, event: ThreadEvent | TurnNews) -> int:
+    """News of turns go to who listens just now: they have no number, and the table will have what comes of them."""
+    passed = [event] if isinstance(event, TurnNews) else thread.feed.announce(event)
+    return sum(thread.audience.gather(one) for one in passed)
+
+
+def _flush(threads: Iterable[_Thread]) -> None:
+    for thread in threads:
+        thread.audience.flush()
+
+
+async def _flushed(audience: Audience, events: Iterable[ThreadEvent], between: Callable[[], Awaitable[None]]) -> None:
+    """Send the events, up to FLUSH at a time."""
+    gathered = 0
+    for event in events:
+        gathered += audience.gather(event)
+        if gathered > FLUSH:
+            audience.flush()
+            gathered = 0
+            await between()
+    audience.flush()

@@ -138,17 +138,16 @@ async def test_sockets_that_come_and_go_all_the_time_leave_nothing_behind(memory
 async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothing(
     memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.pusher.outbox.WRITE_TIMEOUT", 0.2)
     async with (
         running_pusher(memory, store, socket_buffer=64 * 1024) as (address, hub),
         connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t", max_queue=1, close_timeout=0) as stuck,
         socket(address, "t") as reader,
     ):
         await reader.next("connected")
-        await until(lambda: len(hub._threads["t"].outboxes) == 2)
+        await until(lambda: len(hub._threads["t"].audience) == 2)
         stuck.transport.pause_reading()
         sent = 0
-        while len(hub._threads["t"].outboxes) == 2:
+        while len(hub._threads["t"].audience) == 2:
             await announce(memory, *await record(store, *["x" * 10_000] * 3))
             sent += 3
             assert await contents(reader, 3) == ["x" * 10_000] * 3
@@ -280,12 +279,12 @@ async def test_a_page_of_the_same_host_may_open_a_socket_whatever_its_port(memor
 async def test_clients_that_vanish_are_no_errors(memory: Bus, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     async with running_pusher(memory, store) as (address, hub):
         visitors = [await connect(f"{address.replace('http', 'ws', 1)}/ws/chat/t") for _ in range(30)]
-        await until(lambda: len(hub._threads["t"].outboxes) == 30)
+        await until(lambda: len(hub._threads["t"].audience) == 30)
         for visitor in visitors:
             visitor.transport.abort()
         for _ in range(20):
             await announce(memory, *await record(store, "to whom?"))
-        await until(lambda: not hub._threads["t"].outboxes)
+        await until(lambda: not hub._threads["t"].audience)
     assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]
 
 

@@ -32,7 +32,7 @@ def numbers(events: list[ThreadEvent]) -> list[int]:
 
 
 def announce(feed: Feed, *announced: int) -> list[int]:
-    return numbers(feed.announce(numbered(*announced)))
+    return numbers([passed for event in numbered(*announced) for passed in feed.announce(event)])
 
 
 def fill(feed: Feed, *found: int) -> list[int]:
@@ -86,7 +86,7 @@ def test_the_next_numbers_go_out_at_once(feed: Feed) -> None:
 
 def test_a_change_of_an_earlier_message_goes_out_at_its_own_number(feed: Feed) -> None:
     changed = MessageSettled(message=MESSAGE.model_copy(update={"seq": 2, "rev": 6}))
-    assert feed.announce([changed]) == [changed]
+    assert feed.announce(changed) == [changed]
     assert announce(feed, 7) == [7]
 
 
@@ -122,11 +122,18 @@ def test_what_comes_before_a_gap_goes_out(feed: Feed) -> None:
     assert feed.behind
 
 
-def test_what_closes_a_gap_late_goes_out_and_the_rest_comes_from_the_table(feed: Feed) -> None:
-    announce(feed, 7)
-    assert announce(feed, 6) == [6]
+def test_what_closes_a_gap_late_lets_the_rest_go_out_and_nobody_asks_the_table(feed: Feed) -> None:
+    announce(feed, 8, 7)
+    assert announce(feed, 6) == [6, 7, 8]
+    assert not feed.behind
+
+
+def test_only_so_much_is_put_aside(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.pusher.feed.ASIDE", 2)
+    announce(feed, 7, 8, 9)
+    assert announce(feed, 6) == [6, 7, 8]
     assert feed.behind
-    assert fill(feed, 7) == [7]
+    assert fill(feed, 9) == [9]
 
 
 def test_the_table_is_asked_until_it_has_nothing_more(feed: Feed) -> None:
@@ -211,7 +218,7 @@ def test_whatever_is_lost_late_doubled_or_shuffled_each_number_goes_out_once_and
                 announced += table[committed : committed + some]
                 committed = min(committed + some, head)
             case "hear":
-                went_out += feed.announce(announced[:some])
+                went_out += [passed for event in announced[:some] for passed in feed.announce(event)]
                 del announced[:some]
             case "spoil":
                 spoil(announced, chance)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from m3.events import Fate, Message, MessageRecorded, MessageSettled, ReplyGrew, TurnEnded, TurnStarted
 from m3.frames import fate, new_message, text
 from services.pusher import frames
-from services.pusher.frames import SocketFrame, SocketMessage
+from services.pusher.frames import Said, SocketFrame
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 MESSAGE = Message(
@@ -181,6 +181,11 @@ def test_an_error_names_the_message_only_where_there_is_one() -> None:
     )
 
 
+def understood(text: str) -> Said:
+    assert SocketFrame.model_validate_json(text).type == "message"
+    return Said.model_validate_json(text)
+
+
 @pytest.mark.parametrize(
     ("text", "source"),
     [
@@ -189,7 +194,7 @@ def test_an_error_names_the_message_only_where_there_is_one() -> None:
     ],
 )
 def test_a_socket_speaks_as_a_user_unless_it_says_otherwise(text: str, source: str) -> None:
-    said = SocketMessage.model_validate_json(text)
+    said = understood(text)
     assert (said.message, said.source) == ("hi", source)
 
 
@@ -212,4 +217,4 @@ def test_a_socket_speaks_as_a_user_unless_it_says_otherwise(text: str, source: s
 )
 def test_a_socket_can_say_nothing_else(text: str) -> None:
     with pytest.raises(ValidationError):
-        SocketMessage.model_validate_json(text)
+        understood(text)
