@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS dialogue (
 """
 INSERT = "INSERT INTO dialogue (thread_id, role, content, source, timestamp, interface) VALUES (?, ?, ?, ?, ?, ?)"
 HISTORY = "SELECT id, content, source, timestamp FROM dialogue WHERE thread_id = ? ORDER BY timestamp DESC LIMIT ?"
+COUNT = "SELECT count(*) FROM dialogue WHERE timestamp >= ? AND timestamp < ?"
 
 
 class Said(BaseModel):
@@ -88,9 +89,9 @@ def app(database: Path) -> FastAPI:
 
     @room.post("/api/chat")
     async def chat(said: Said) -> dict[str, str]:
-        now = datetime.now(UTC).isoformat()
+        row = (said.thread_id, "user", said.message, said.source, _timestamp(time.time()), "http_api")
         with closing(sqlite3.connect(database)) as connection, connection:
-            connection.execute(INSERT, (said.thread_id, "user", said.message, said.source, now, "http_api"))
+            connection.execute(INSERT, row)
         await sockets.broadcast(said)
         return {"response": "", "thread_id": said.thread_id}
 
@@ -124,10 +125,11 @@ class Predecessor:
     database: Path
     pid: int
 
-    def count(self) -> int:
-        """Messages in its table."""
+    def count(self, since: float, until: float) -> int:
+        """Messages that it recorded between two times of ``time.time()``."""
+        between = [_timestamp(when) for when in (since, until)]
         with closing(sqlite3.connect(self.database)) as connection:
-            ((count,),) = connection.execute("SELECT count(*) FROM dialogue")
+            ((count,),) = connection.execute(COUNT, between)
             return int(count)
 
 
@@ -146,6 +148,10 @@ def predecessor(folder: Path) -> Iterator[Predecessor]:
                 process.wait(2 * GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _timestamp(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds")
 
 
 def _database(folder: Path) -> Path:
