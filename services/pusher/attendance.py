@@ -161,13 +161,13 @@ class Attendance:
         asks = self._doubts or (lost and now - self._asked >= BEAT)
         if not (self._anew or asks or self._untold or now - self._told >= BEAT):
             return []
-        threads = _parts(map(self._here, self._own if self._anew else self._untold))
+        threads = self._untold | self._own.keys() if self._anew else self._untold  # also those just left
         start = self._number + 1
         reports = [
             SocketsCounted(
                 pusher=self._pusher, number=number, threads=part, anew=self._anew and number == start, asks=asks
             )
-            for number, part in enumerate(threads, start)
+            for number, part in enumerate(_parts(map(self._here, threads)), start)
         ]
         self._number += len(reports)
         self._told = now

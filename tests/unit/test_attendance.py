@@ -152,6 +152,15 @@ def test_a_change_that_one_misses_is_made_good_within_two_seconds(pushers: Pushe
     assert pushers.connections("gone") == [0, 0, 0]
 
 
+def test_who_leaves_while_somebody_asks_is_gone_for_those_who_heard_all_before_too(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers.tell()
+    pushers["a"].hear(SocketsCounted(pusher=UUID(int=99), number=1, anew=True, asks=True), pushers.now)
+    pushers["a"].leave("t", "ann")
+    pushers.tell()
+    assert pushers.connections() == [0, 0, 0]
+
+
 def test_a_subscription_that_was_interrupted_asks_everybody(pushers: Pushers) -> None:
     pushers["a"].join("t", "ann")
     pushers.tell(deaf=pushers["b"])
