@@ -1,8 +1,10 @@
 """Request bodies within a bound and a deadline."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3.web.errors import Refusal
@@ -14,13 +16,14 @@ BODY_TIMEOUT = 10.0
 class BoundedBody:
     """Reads a request's whole body before the app sees it, within a bound and a deadline.
 
-    ``limit``: in bytes. FastAPI's own ``max_body_size`` knows no deadline, and refuses with plain text where no body
-    was expected.
+    ``limit``: in bytes; ``limits`` has those of paths, as routes write them, that have another. FastAPI's own
+    ``max_body_size`` knows no deadline, and refuses with plain text where no body was expected.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, limits: Mapping[str, int] | None = None) -> None:
         self._app = app
         self._limit = limit
+        self._limits = [(compile_path(path)[0], other) for path, other in (limits or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,7 +32,7 @@ class BoundedBody:
         deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
         try:
             async with asyncio.timeout_at(deadline):
-                body = await _read(scope, receive, self._limit)
+                body = await _read(scope, receive, self._limit_of(scope["path"]))
         except TimeoutError:
             refusal = Refusal(408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT:g} seconds.")
             await _close_with(refusal, receive, send, deadline)
@@ -43,6 +46,9 @@ class BoundedBody:
             return next(unread, None) or await receive()
 
         await self._app(scope, replay, send)
+
+    def _limit_of(self, path: str) -> int:
+        return next((limit for pattern, limit in self._limits if pattern.match(path)), self._limit)
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:

@@ -22,6 +22,7 @@ from services.gateway.guards import (
     NOT_FOUND,
     NOT_RECORDED,
     OVERLOADED,
+    TOO_MANY,
     of_a_body,
     plain,
 )
@@ -76,11 +77,11 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
             **ACCEPTED,
             **documented(
                 NOT_FOUND,
-                *of_a_body(settings),
+                *of_a_body(settings.body_limit),
                 INVALID,
                 (422, "message_too_long", f"message: must be at most {settings.message_limit} bytes of UTF-8."),
                 (422, "key_reused", "The key was used before, for another message."),
-                (429, "thread_flooded", "Too many messages of programs wait in the thread; try again later."),
+                TOO_MANY,
                 (502, "model_failed", "The model's server cannot be reached."),
                 OVERLOADED,
                 NO_BROKER,

@@ -2,7 +2,6 @@
 
 from fastapi import Request
 
-from m3.settings import Settings
 from m3.web import Refusal, not_json
 from m3.web.origins import is_foreign
 
@@ -11,32 +10,41 @@ INVALID = (422, "invalid_request", "message: must not be blank.")
 NOT_FOUND = (404, "not_found", "There is no such message.")
 NO_BROKER = (503, "broker_unavailable", "The message could not be handed on; try again.")
 NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
+TOO_MANY = (429, "thread_flooded", "Too many messages of programs wait in the thread; try again later.")
 NOT_RECORDED = (503, "not_recorded", "The message was not recorded in time; it may be recorded later.")
 OVERLOADED = (503, "overloaded", "Too much waits to be recorded; try again later.")
 
 
-def of_a_body(settings: Settings) -> tuple[tuple[int, str, str], ...]:
-    """The refusals of every route that takes a body."""
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+
+def of_a_body(limit: int, kinds: str = JSON) -> tuple[tuple[int, str, str], ...]:
+    """The refusals of every route that takes a body: of at most so many bytes, and of these kinds."""
     return (
         (400, "malformed_body", "The body is not JSON."),
         (400, "malformed_request", "Invalid HTTP request received."),
         (408, "body_too_slow", "The body did not arrive within 10 seconds."),
-        (413, "body_too_long", f"The body is longer than {settings.body_limit} bytes."),
-        (415, "unsupported_media_type", "The body must be application/json."),
+        (413, "body_too_long", f"The body is longer than {limit} bytes."),
+        (415, "unsupported_media_type", f"The body must be {kinds}."),
         (431, "head_too_long", "The request's head is longer than 65536 bytes."),
     )
 
 
 async def plain(request: Request) -> None:
     """Refuse bodies other than JSON, which a page of another origin could send without being asked; and two keys."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refusal(415, "unsupported_media_type", "The body must be application/json.")
+    if kind_of(request) != JSON:
+        raise Refusal(415, "unsupported_media_type", f"The body must be {JSON}.")
     for name in ("idempotency-key", "last-event-id"):
         if len(request.headers.getlist(name)) > 1:
             raise Refusal(422, "invalid_request", f"header.{name}: may be there once only.")
     if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too
         raise not_json()
+
+
+def kind_of(request: Request) -> str:
+    """The media type of the request's body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def own(request: Request) -> None:

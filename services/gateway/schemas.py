@@ -5,11 +5,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from m3.events import Fate, Message, Number, OutsideSource, OutsideText, ThreadId, whole_number
+from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
 from m3.threads import MAX_PROMPT, ThreadSettings
+from m3.web import ErrorBody
 
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
+
+#: Most messages in one batch.
+BATCH = 500
 
 #: What OpenAPI can say of OutsideText: not blank, and no NUL.
 SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -70,6 +74,29 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         "headers": {"Location": {"description": "Where its fate is told.", "schema": {"type": "string"}}},
     }
 }
+
+
+class BatchMessage(BaseModel):
+    """One of several messages. ``key``: any text of the sender's own; the same message with the same key is taken
+    once."""
+
+    message: Annotated[OutsideText, Field(json_schema_extra={"pattern": SAYABLE_PATTERN})]
+    source: OutsideSource = "api"
+    key: SenderKey | None = None
+
+
+class MessageTaken(BaseModel):
+    """The message is recorded."""
+
+    message_id: UUID
+    seq: int
+
+
+class BatchTaken(BaseModel):
+    """What became of each message, in their order: recorded, or why it was not taken."""
+
+    thread_id: ThreadId
+    messages: list[MessageTaken | ErrorBody]
 
 
 class CancelAccepted(BaseModel):

@@ -73,7 +73,7 @@ def threads(door: Door, bus: Bus, store: Store, settings: Settings) -> APIRouter
         "/api/threads/{thread_id}/settings",
         summary="Set how the agent deals with a thread",
         dependencies=[Depends(plain)],
-        responses=documented(*of_a_body(settings), INVALID, NO_DATABASE),
+        responses=documented(*of_a_body(settings.body_limit), INVALID, NO_DATABASE),
     )
     async def change_settings(thread_id: ThreadId, wanted: SettingsRequest) -> SettingsOfThread:
         """Replaces all of them. What is null or not there becomes as the room has it."""

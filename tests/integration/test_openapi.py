@@ -1,5 +1,6 @@
 """The HTTP door is what its OpenAPI document says."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from m3.web import ErrorBody
 from tests.support.processes import Process, processes
 from tests.support.until import DEADLINE
+
+BATCHES = "/api/threads/{thread_id}/messages"
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
@@ -54,6 +57,11 @@ from itertools import count
 import schemathesis
 
 numbers = count()
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    return value.encode() if isinstance(value, str) else b""  # what is no text is no body of lines
 
 
 @schemathesis.hook
@@ -106,6 +114,22 @@ def test_every_error_is_documented_with_the_one_shape_and_examples(document: Any
 def test_every_refusal_of_a_message_is_documented(document: Any) -> None:
     statuses = {status for operation, status, _ in answers(document) if operation == "POST /api/chat"}
     assert statuses == {200, 202, 400, 404, 408, 413, 415, 422, 429, 431, 502, 503}
+
+
+def test_every_refusal_of_a_batch_is_documented(document: Any) -> None:
+    statuses = {status for operation, status, _ in answers(document) if operation == f"POST {BATCHES}"}
+    assert statuses == {202, 400, 403, 408, 413, 415, 422, 429, 431, 503}
+
+
+def test_both_forms_of_a_batch_are_documented_with_examples_that_are_taken(http: httpx2.Client, document: Any) -> None:
+    content = document["paths"][BATCHES]["post"]["requestBody"]["content"]
+    assert set(content) == {"application/json", "application/x-ndjson"}
+    array, lines = (content[kind]["example"] for kind in content)
+    for body, kind in ((json.dumps(array), "application/json"), (lines, "application/x-ndjson")):
+        headers = {"Content-Type": kind, "M3-Client": "examples"}
+        answer = http.post(BATCHES.format(thread_id="examples"), content=body.encode(), headers=headers)
+        assert answer.status_code == 202
+        assert [set(message) for message in answer.json()["messages"]] == [{"message_id", "seq"}] * 2
 
 
 def test_the_event_stream_is_documented(document: Any) -> None:

@@ -1,0 +1,171 @@
+"""``POST /api/threads/{thread_id}/messages``: many messages of a program, each answered by itself."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import ValidationError
+from pydantic_core import from_json
+from uuid_utils.compat import uuid7
+
+from m3.door import Door
+from m3.errors import M3Error
+from m3.events import ANYONE, Message, MessageAccepted, SenderName, ThreadId, keyed_id
+from m3.settings import Settings
+from m3.web import Refusal, documented, not_json, problem_sentence, refusal_of
+from services.gateway.guards import (
+    FOREIGN,
+    JSON,
+    NDJSON,
+    NO_BROKER,
+    NO_DATABASE,
+    NOT_RECORDED,
+    OVERLOADED,
+    TOO_MANY,
+    kind_of,
+    of_a_body,
+    own,
+)
+from services.gateway.schemas import BATCH, BatchMessage, BatchTaken, MessageTaken
+
+PATH = "/api/threads/{thread_id}/messages"
+
+_KINDS = f"{JSON} or {NDJSON}"
+_COUNT = (422, "invalid_request", f"There must be 1 to {BATCH} messages.")
+
+#: Items are described without binding them, since one that is wrong does not spoil the others.
+_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": BATCH,
+                "items": {
+                    "description": "A BatchMessage; anything else is answered with an error of its own.",
+                    "anyOf": [BatchMessage.model_json_schema(), {}],
+                },
+            },
+            "example": [{"message": "666", "key": "comment-4711"}, {"message": "first!"}],
+        },
+        NDJSON: {
+            "schema": {
+                "type": "string",
+                "pattern": r"\S",
+                "description": "The same, one JSON object a line; empty lines are skipped.",
+            },
+            "example": '{"message": "666", "key": "comment-4711"}\n{"message": "first!"}\n',
+        },
+    },
+}
+
+
+async def _items(request: Request) -> list[BatchMessage | Refusal]:
+    """What the body says, each by itself. Raises Refusal, where it is no batch."""
+    kind, body = kind_of(request), await request.body()
+    if kind == NDJSON:
+        items = [_from_line(line) for line in body.split(b"\n") if line.strip()]
+    elif kind == JSON:
+        items = [_from_value(value) for value in _array(body)]
+    else:
+        raise Refusal(415, "unsupported_media_type", f"The body must be {_KINDS}.")
+    if not 1 <= len(items) <= BATCH:
+        raise Refusal(*_COUNT)
+    return items
+
+
+def _array(body: bytes) -> list[object]:
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        raise not_json() from None
+    if not isinstance(values, list):
+        raise Refusal(422, "invalid_request", "Input should be an array.")
+    return values
+
+
+def _from_line(line: bytes) -> BatchMessage | Refusal:
+    try:
+        return BatchMessage.model_validate_json(line)
+    except ValidationError as error:
+        return _invalid(error)
+
+
+def _from_value(value: object) -> BatchMessage | Refusal:
+    try:
+        return BatchMessage.model_validate(value)
+    except ValidationError as error:
+        return _invalid(error)
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    problems = error.errors(include_input=False)
+    sentence = "The line is not JSON." if problems[0]["type"] == "json_invalid" else problem_sentence(problems)
+    return Refusal(422, "invalid_message", sentence)
+
+
+def batches(door: Door, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["messages"])
+
+    @router.post(
+        PATH,
+        summary="Say many things at once",
+        status_code=202,
+        response_model=BatchTaken,
+        dependencies=[Depends(own)],
+        openapi_extra={"requestBody": _BODY},
+        responses=documented(
+            FOREIGN,
+            *of_a_body(settings.batch_limit, _KINDS),
+            _COUNT,
+            TOO_MANY,
+            OVERLOADED,
+            NO_BROKER,
+            NOT_RECORDED,
+            NO_DATABASE,
+        ),
+    )
+    async def say_all(
+        thread_id: ThreadId,
+        items: Annotated[list[BatchMessage | Refusal], Depends(_items)],
+        m3_client: Annotated[
+            SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
+        ] = ANYONE,
+    ) -> Response:
+        """Answers as soon as they are recorded, in their order, each with its number or why it was not taken. Where
+        none was, and trying again may help, the whole is refused."""
+        said = [
+            MessageAccepted(
+                message_id=keyed_id(m3_client, item.key) if item.key else uuid7(),
+                thread_id=thread_id,
+                source=item.source,
+                content=item.message,
+                interface="http_api",
+                origin=door.origin,
+            )
+            for item in items
+            if isinstance(item, BatchMessage)
+        ]
+        outcomes = iter(await door.take_all(said, settings))
+        results = [item if isinstance(item, Refusal) else next(outcomes) for item in items]
+        return Response(_answer(thread_id, results).model_dump_json(exclude_none=True), 202, media_type=JSON)
+
+    return router
+
+
+def _answer(thread_id: ThreadId, results: Sequence[Message | M3Error]) -> BatchTaken:
+    """Raises Refusal, where no message was taken and trying again may help."""
+    refusals = {result: refusal_of(result) for result in results if isinstance(result, M3Error)}
+    for_now = next((refusal for refusal in refusals.values() if "Retry-After" in refusal.headers), None)
+    if for_now and not any(isinstance(result, Message) for result in results):
+        raise Refusal(for_now.status, for_now.body.code, for_now.body.message, retry=True)
+    return BatchTaken(
+        thread_id=thread_id,
+        messages=[
+            refusals[result].body
+            if isinstance(result, M3Error)
+            else MessageTaken(message_id=result.message_id, seq=result.seq)
+            for result in results
+        ],
+    )
