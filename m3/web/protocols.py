@@ -51,22 +51,29 @@ class BoundedHttp(HttpToolsProtocol):
             self._await_head()  # otherwise the head may wait behind another request, and not for its client
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_is_here()
-        if self._look is not None:
-            self._look.cancel()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         self._untaken = 0
         super().resume_writing()
 
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_watching()
+        super().handle_websocket_upgrade()
+
+    def _stop_watching(self) -> None:
+        """A timer would keep the whole protocol alive."""
+        self._head_is_here()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
     def _look_again(self) -> None:
         self._look = self.loop.call_later(TAKE_TIMEOUT, self._look_at_taking)
 
     def _look_at_taking(self) -> None:
         """Cut off who does not read: closing would wait for them for ever, and so would an app that goes on writing."""
-        if self.transport.get_protocol() is not self:  # it is a socket by now
-            return
         no_more_comes = self.flow.write_paused or self.transport.is_closing()
         untaken = self.transport.get_write_buffer_size() if no_more_comes else 0
         if 0 < self._untaken <= untaken:
@@ -106,6 +113,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _head_is_here(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
 
     def send_400_response(self, msg: str) -> None:
         _refuse(self.transport, Refusal(400, "malformed_request", msg))
@@ -180,6 +188,8 @@ class RoomSockets(WebSocketsSansIOProtocol):
         if self._silent:
             raise ClientDisconnected  # and not that nothing may follow a close, of which the app does not know yet
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            del self.request, self.response  # their headers are a tenth of what an open socket takes
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # otherwise uvicorn logs an error for every refusal
 
