@@ -5,8 +5,10 @@ While one transaction runs, the next batch gathers: batches grow with the load a
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -24,14 +26,17 @@ from m3.events import (
     RetryAsked,
     TurnFailed,
     decode,
+    encode,
     encode_within,
 )
 from m3.store import Record, Store
 from m3.tasks import background
 from m3.topology import Route
 
-#: Most deliveries written in one transaction.
-BATCH = 500
+#: Most events written in one transaction, unless one body alone has more.
+BATCH = 1_000
+#: Most bodies that are fetched and not settled. Under load each has many events, and up to 256 KiB of them.
+PREFETCH = 400
 #: Longest announcement, in bytes. RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass, and a
 #: pusher's socket has a buffer that one announcement must not fill.
 MAX_BODY = 256 * 1024
@@ -45,12 +50,19 @@ log = structlog.get_logger(__name__)
 async def recorder(bus: Bus, store: Store, *, grace: float) -> AsyncIterator[None]:
     """Record while inside the block. Leaving it sees to what was fetched, as far as ``grace`` seconds allow; the rest
     goes to another recorder."""
-    # Twice the batch, so that the next one gathers while one is written.
     async with (
-        bus.consume(topology.RECORDER, prefetch=2 * BATCH) as consumer,
+        bus.consume(topology.RECORDER, prefetch=PREFETCH) as consumer,
         background("recorder", _Recorder(bus, store, consumer).run(), stop=consumer.stop, grace=grace),
     ):
         yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A body that could be read."""
+
+    delivery: Delivery
+    events: Sequence[Incoming]
 
 
 class _Recorder:
@@ -60,46 +72,73 @@ class _Recorder:
         self._consumer = consumer
 
     async def run(self) -> None:
-        while deliveries := await self._consumer.take(BATCH):
-            await self._record(deliveries)
+        # Half of what is fetched, so that the next batch gathers while one is written.
+        while deliveries := await self._consumer.take(PREFETCH // 2):
+            for letters in _batches(await self._readable(deliveries)):
+                await self._record(letters)
 
-    async def _record(self, deliveries: Sequence[Delivery]) -> None:
-        """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
-        readable: list[Delivery] = []
-        incoming: list[Incoming] = []
-        unannounced: set[UUID] = set()
+    async def _readable(self, deliveries: Sequence[Delivery]) -> list[_Letter]:
+        letters = []
         for delivery in deliveries:
             try:
-                events = _incoming(delivery.body)
+                letters.append(_Letter(delivery, _incoming(delivery.body)))
             except UndecodableEvents as error:
-                log.error("message refused", reason=str(error))
-                await self._consumer.reject(delivery, str(error))
-                continue
-            readable.append(delivery)
-            incoming += events
-            if delivery.redelivered:  # by a recorder that may have died before it announced them
-                unannounced |= {event.message_id for event in events if isinstance(event, MessageAccepted)}
-        if not readable:
+                await self._reject(delivery, str(error))
+        return letters
+
+    async def _record(self, letters: Sequence[_Letter]) -> None:
+        """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
+        events = [event for letter in letters for event in letter.events]
+        unannounced = {  # by a recorder that may have died before it announced them
+            event.message_id
+            for letter in letters
+            if letter.delivery.redelivered
+            for event in letter.events
+            if isinstance(event, MessageAccepted)
+        }
+        refused = await self._write(events, unannounced)
+        spoilt = [letter for letter in letters if refused.keys() & letter.events] if refused else []
+        await self._consumer.ack([letter.delivery for letter in letters if letter not in spoilt])
+        for letter in spoilt:
+            await self._refuse(letter, refused)
+
+    async def _refuse(self, letter: _Letter, refused: Mapping[Incoming, str]) -> None:
+        """To the dead letters. What came with others is handed in anew to come back by itself, or would take them
+        along; if that fails the whole body comes again."""
+        if len(letter.events) == 1:
+            await self._reject(letter.delivery, refused[letter.events[0]])
             return
         try:
-            record, doubtful = await self._write(incoming)
+            for event in letter.events:
+                if event in refused:
+                    await self._bus.publish(topology.accepted(), encode([event]))
+        except BusError as error:
+            log.warning("refused message not handed in anew", reason=str(error))
+        else:
+            await self._consumer.ack([letter.delivery])
+
+    async def _reject(self, delivery: Delivery, reason: str) -> None:
+        log.error("message refused", reason=reason)
+        await self._consumer.reject(delivery, reason)
+
+    async def _write(self, events: Sequence[Incoming], unannounced: AbstractSet[UUID]) -> dict[Incoming, str]:
+        """Write and announce them, in parts where the database refuses some; returns those, and why."""
+        try:
+            record, doubtful = await self._commit(events)
         except Unstorable as error:
-            if len(readable) > 1:  # find the one that spoils the batch
-                for delivery in readable:
-                    await self._record([delivery])
-                return
-            log.error("message refused", reason=str(error))
-            await self._consumer.reject(readable[0], str(error))
-            return
+            if len(events) == 1:
+                return {events[0]: str(error)}
+            middle = len(events) // 2
+            return await self._write(events[:middle], unannounced) | await self._write(events[middle:], unannounced)
         # Whoever says the same message again is told, and nobody else: it was announced when it was recorded.
         announced = frozenset() if doubtful else record.known - unannounced
-        announcements = _announcements(incoming, record, announced)
+        announcements = _announcements(events, record, announced)
         async with asyncio.TaskGroup() as group:
             for route, news in announcements.items():
                 group.create_task(self._announce(route, news), name=f"announce {route.exchange} {route.key}")
-        await self._consumer.ack(readable)
+        return {}
 
-    async def _write(self, incoming: Sequence[Incoming]) -> tuple[Record, bool]:
+    async def _commit(self, incoming: Sequence[Incoming]) -> tuple[Record, bool]:
         """Keep at it while the database is away: handing the batch back would count as a failed delivery. Also tells
         whether a try before may have been carried out."""
         doubtful = False
@@ -126,6 +165,20 @@ class _Recorder:
             except BusError as error:
                 log.warning("announcement not confirmed", reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
+
+
+def _batches(letters: Sequence[_Letter]) -> Iterator[list[_Letter]]:
+    """As many at a time as one transaction takes."""
+    batch: list[_Letter] = []
+    size = 0
+    for letter in letters:
+        size += len(letter.events)
+        if batch and size > BATCH:
+            yield batch
+            batch, size = [], len(letter.events)
+        batch.append(letter)
+    if batch:
+        yield batch
 
 
 def _incoming(body: bytes) -> list[Incoming]:

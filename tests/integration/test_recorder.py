@@ -10,7 +10,7 @@ import pytest
 
 from m3 import topology
 from m3.bus import Bus, Delivery, Subscription
-from m3.errors import BusUnavailable, StoreUnavailable
+from m3.errors import BusFull, BusUnavailable, StoreUnavailable
 from m3.events import (
     AnyEvent,
     CancelAsked,
@@ -213,6 +213,62 @@ async def test_what_the_database_refuses_goes_to_the_dead_letters_and_the_rest_o
         assert refused.body == encode([poison])
         assert refused.reason.startswith("The database refuses this")
     assert [message.content for message in await store.latest("t", 10)] == ["before", "after"]
+
+
+async def test_what_the_database_refuses_of_a_body_of_many_costs_only_itself(
+    bus: Bus, store: Store, listener: Subscription
+) -> None:
+    poison = [said(text).model_copy(update={"origin": "\x00"}) for text in ("one", "other")]
+    good = [said(str(number)) for number in range(6)]
+    await hand_in(bus, *good[:3], poison[0], *good[3:5], poison[1], good[5])
+    async with recording(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+        refused = [await _take_one(dead), await _take_one(dead)]
+        assert [delivery.body for delivery in refused] == [encode([event]) for event in poison]
+        assert all(delivery.reason.startswith("The database refuses this") for delivery in refused)
+        assert [message.content for message in await recorded(listener, 6)] == [str(number) for number in range(6)]
+        await until(lambda: _head_is(store, 6))
+
+
+async def test_what_cannot_be_set_aside_comes_again_with_its_body(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = said("x").model_copy(update={"origin": "\x00"})
+    await hand_in(bus, said("good"), poison)
+    publish = bus.publish
+    over = asyncio.Event()
+
+    async def full(route: Route, body: bytes) -> None:
+        if route == topology.accepted():
+            over.set()
+            raise BusFull("full")
+        await publish(route, body)
+
+    monkeypatch.setattr(bus, "publish", full)
+    async with recording(bus, store):
+        await over.wait()
+    monkeypatch.setattr(bus, "publish", publish)
+    async with recording(bus, store), bus.consume(DEAD, prefetch=10) as dead:
+        assert (await _take_one(dead)).body == encode([poison])
+        assert [message.content for message in await store.latest("t", 10)] == ["good"]
+
+
+async def test_a_transaction_has_so_many_events_and_no_more(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class Counting(Store):
+        async def record(self, events: Sequence[Incoming]) -> Record:
+            sizes.append(len(events))
+            return await super().record(events)
+
+    monkeypatch.setattr("services.recorder.recording.BATCH", 10)
+    for size in (4, 4, 4, 12, 1, 9, 1):
+        await hand_in(bus, *(said("x") for _ in range(size)))
+    async with recording(bus, Counting(store._pool, store._url)):
+        await until(lambda: _head_is(store, 35))
+    assert max(sizes) == 12
+    assert sorted(sizes)[-2] <= 10
 
 
 async def _head_is(store: Store, number: int) -> bool:
