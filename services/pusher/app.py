@@ -71,13 +71,13 @@ class _Sockets:
             outbox.close(_why(group))
 
     async def _converse(self, receive: Receive, opening: Opening, outbox: Outbox) -> None:
-        async with self._hub.joined(opening.thread_id, outbox) as seat, asyncio.TaskGroup() as tasks:
+        async with self._hub.joined(opening.thread_id, outbox, opening.client) as seat, asyncio.TaskGroup() as tasks:
             outbox.tell(frames.connected(opening.thread_id, seat.connections))
             if opening.after is None:
                 seat.listen()
             else:
                 tasks.create_task(seat.catch_up(opening.after), name=f"catching up in {opening.thread_id}")
-            await Conversation(opening, outbox, self._door, self._settings, tasks).hear(receive)
+            await Conversation(opening, seat, self._door, self._settings, tasks).hear(receive)
 
     @contextmanager
     def _counted(self, client: tuple[str, int] | None) -> Iterator[None]:

@@ -42,6 +42,10 @@ class Audience:
             size += _add(map(text_frame, frames.for_everyone(event)), self._for_listeners, self._for_watchers)
         return size
 
+    def show(self, *built: str) -> None:
+        """Send the frames at once to those who watch."""
+        _send(list(map(text_frame, built)), self.watchers)
+
     def flush(self) -> None:
         _send(self._for_listeners, self.listeners)
         _send(self._for_watchers, self.watchers)

@@ -15,7 +15,7 @@ from m3.events import ANYONE, Message, MessageAccepted, Number, SenderName, Thre
 from m3.settings import Settings
 from m3.web import Refusal, problem_sentence, refusal_of
 from services.pusher import frames
-from services.pusher.outbox import Outbox
+from services.pusher.hub import Seat
 
 #: Frames of one socket that may wait to be dealt with; past it the socket is not read. Cancellations likewise.
 INBOX = 64
@@ -81,11 +81,10 @@ class Conversation:
     """``hear`` reads what the socket says, and goes on while what it said is dealt with: the client's pongs come in
     between. ``tasks`` are those of this socket."""
 
-    def __init__(
-        self, opening: Opening, outbox: Outbox, door: Door, settings: Settings, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, opening: Opening, seat: Seat, door: Door, settings: Settings, tasks: asyncio.TaskGroup) -> None:
         self._opening = opening
-        self._outbox = outbox
+        self._seat = seat
+        self._outbox = seat.outbox
         self._door = door
         self._settings = settings
         thread_id = opening.thread_id
@@ -115,9 +114,13 @@ class Conversation:
             match frames.SocketFrame.model_validate_json(text).type:
                 case "cancel":
                     await self._cancels.put(None)
+                case "typing":
+                    self._seat.type(active=frames.SocketTyping.model_validate_json(text).active)
                 case "message":
+                    self._seat.type(active=False)
                     await self._messages.put([frames.Said.model_validate_json(text)])
                 case "messages":
+                    self._seat.type(active=False)
                     await self._messages.put(self._understood(frames.SocketBatch.model_validate_json(text).messages))
         except ValidationError as error:
             self._tell_invalid(error, frames.client_id_of(text))

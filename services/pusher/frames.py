@@ -20,7 +20,7 @@ class SocketFrame(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    type: Literal["message", "messages", "cancel"]
+    type: Literal["message", "messages", "typing", "cancel"]
 
 
 class Said(BaseModel):
@@ -41,6 +41,15 @@ class SocketBatch(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     messages: Annotated[list[object], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class SocketTyping(BaseModel):
+    """``{"type": "typing"}``, to be said again every few seconds; ``{"type": "typing", "active": false}`` to stop. A
+    message said stops it too."""
+
+    model_config = ConfigDict(frozen=True)
+
+    active: bool = True
 
 
 def for_everyone(event: ThreadEvent) -> Iterator[str]:

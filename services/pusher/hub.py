@@ -15,13 +15,17 @@ from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ThreadEvent, TurnNews, decode
+from m3.frames import text
 from m3.store import Store
 from m3.tasks import background
-from services.pusher import frames
+from services.pusher import frames, presence
+from services.pusher.attendance import Attendance
 from services.pusher.audience import Audience
 from services.pusher.close_codes import Close, Closed
 from services.pusher.feed import Feed
+from services.pusher.neighbours import attending
 from services.pusher.outbox import Outbox
+from services.pusher.presence import Presence
 
 #: Announcements taken from the bus at a time.
 ANNOUNCEMENTS_AT_ONCE = 1_000
@@ -36,6 +40,8 @@ FILLS_AT_ONCE = 8
 READERS_AT_ONCE = 8
 #: Seconds in which a socket that catches up must take what it is sent, a flush at a time.
 DRAIN_TIMEOUT = 10.0
+#: Seconds between looks for who is to be told of a change of who is here.
+GLANCE = 0.05
 #: Shortest time between looks for threads to unbind, in seconds.
 MIN_LINGER = 0.1
 #: Seconds between attempts while the database is away.
@@ -51,6 +57,7 @@ class _Thread:
         self.thread_id = thread_id
         self.feed = Feed()
         self.audience = Audience()
+        self.presence: Presence | None = None  # until somebody watches
         self.opening = asyncio.Lock()
         self.members = 0  # who listens, and who waits for it to open
         self.idle_since = 0.0
@@ -59,19 +66,34 @@ class _Thread:
 class Seat:
     """One socket's place in its thread."""
 
-    def __init__(self, hub: "Hub", thread: _Thread, outbox: Outbox) -> None:
+    def __init__(self, hub: "Hub", thread: _Thread, outbox: Outbox, name: str) -> None:
         self._hub = hub
         self._thread = thread
-        self._outbox = outbox
+        self.outbox = outbox
+        self._name = name
 
     @property
     def connections(self) -> int:
-        """How many sockets of the thread this pusher has."""
-        return self._thread.members
+        """How many sockets the thread has, on all pushers."""
+        return self._hub.attendance.connections(self._thread.thread_id, _now())
+
+    def type(self, *, active: bool) -> None:
+        """Whoever has the socket types, or stopped."""
+        if active:
+            self._hub.attendance.type(self._thread.thread_id, self._name, _now())
+        else:
+            self._hub.attendance.stop_typing(self._thread.thread_id, self._name)
 
     def listen(self) -> None:
-        """Have what happens from now on put into the outbox."""
-        self._thread.audience.join(self._outbox)
+        """Have what happens from now on put into the outbox, and who is here just now."""
+        thread, audience = self._thread, self._thread.audience
+        audience.join(self.outbox)
+        if self.outbox.all_events:
+            crowd = self._hub.attendance.crowd(thread.thread_id, _now())
+            if len(audience.watchers) == 1:
+                thread.presence = Presence(thread.thread_id, crowd)
+            for frame in presence.opening(thread.thread_id, crowd):
+                self.outbox.tell(text(frame))
 
     async def catch_up(self, after: int) -> None:
         """Have what happened since that number put into the outbox, and listen when nothing more is missing.
@@ -81,7 +103,7 @@ class Seat:
         hub, thread, feed = self._hub, self._thread, self._thread.feed
         head = await hub.check_head(thread)
         if after > head:
-            self._outbox.tell(frames.reset(thread.thread_id, head))
+            self.outbox.tell(frames.reset(thread.thread_id, head))
             after = head
         while head > feed.seen:  # this pusher has not heard of all yet
             await hub.fill(thread)
@@ -95,23 +117,30 @@ class Seat:
     async def _tell(self, events: Iterable[ThreadEvent]) -> None:
         """At the pace at which the socket reads: it cannot be too slow for what is long past."""
         own = Audience()
-        own.join(self._outbox)
+        own.join(self.outbox)
         await _flushed(own, events, self._drain)
         await self._drain()
 
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
-                await self._outbox.drain()
+                await self.outbox.drain()
         except TimeoutError as error:
             raise Closed(Close.SLOW) from error
 
 
 class Hub:
     def __init__(
-        self, store: Store, subscription: Subscription, *, linger: float, sockets_per_thread: int | None
+        self,
+        store: Store,
+        subscription: Subscription,
+        attendance: Attendance,
+        *,
+        linger: float,
+        sockets_per_thread: int | None,
     ) -> None:
         self.store = store
+        self.attendance = attendance
         self.reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
         self._linger = linger
@@ -127,36 +156,41 @@ class Hub:
     ) -> AsyncIterator["Hub"]:
         """Hear announcements while inside the block.
 
-        ``linger``: seconds that a thread without sockets stays bound. ``sockets_per_thread``: how many it may have.
+        ``linger``: seconds that a thread without sockets stays bound. ``sockets_per_thread``: how many it may have, on
+        all pushers; those that come at the same moment to several of them may be a few more.
         """
-        async with bus.subscribe("pusher") as subscription:
-            hub = cls(store, subscription, linger=linger, sockets_per_thread=sockets_per_thread)
+        async with attending(bus) as attendance, bus.subscribe("pusher") as subscription:
+            hub = cls(store, subscription, attendance, linger=linger, sockets_per_thread=sockets_per_thread)
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
+                background("pusher presence", hub._show_presence()),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
                 yield hub
 
     @asynccontextmanager
-    async def joined(self, thread_id: str, outbox: Outbox) -> AsyncIterator[Seat]:
-        """Have a seat in the thread, which is heard from here on; nothing is put into the outbox before it listens.
+    async def joined(self, thread_id: str, outbox: Outbox, name: str) -> AsyncIterator[Seat]:
+        """Have a seat in the thread under that name; nothing is put into the outbox before it listens.
 
         Raises StoreUnavailable when the thread cannot be opened, and Closed when it has no seat left.
         """
-        thread = self._threads.setdefault(thread_id, _Thread(thread_id))
-        if thread.members == self._sockets_per_thread:
+        limit = self._sockets_per_thread
+        if limit is not None and self.attendance.connections(thread_id, _now()) >= limit:
             raise Closed(Close.THREAD_FULL)
+        thread = self._threads.setdefault(thread_id, _Thread(thread_id))
         thread.members += 1
+        self.attendance.join(thread_id, name)
         try:
             async with thread.opening:
                 if not thread.feed.started:
                     await self._start(thread)
-            yield Seat(self, thread, outbox)
+            yield Seat(self, thread, outbox, name)
         finally:
             thread.audience.leave(outbox)
+            self.attendance.leave(thread_id, name)
             thread.members -= 1
-            thread.idle_since = asyncio.get_running_loop().time()
+            thread.idle_since = _now()
 
     async def _start(self, thread: _Thread) -> None:
         """Bind first and read the head then, so that nothing falls between the two."""
@@ -257,15 +291,34 @@ class Hub:
             thread.audience.close(Close.TAKEN_BACK)
         return head
 
+    async def _show_presence(self) -> None:
+        changed: set[str] = set()
+        while True:
+            await asyncio.sleep(GLANCE)
+            changed |= self.attendance.changed(_now())
+            for thread_id in tuple(changed):
+                thread = self._threads.get(thread_id)
+                if thread is None or thread.presence is None or not thread.audience.watchers:
+                    changed.discard(thread_id)
+                elif thread.presence.ready(_now()):
+                    changed.discard(thread_id)
+                    crowd = self.attendance.crowd(thread_id, _now())
+                    shown = thread.presence.tell(crowd, len(thread.audience.watchers), _now())
+                    thread.audience.show(*map(text, shown))
+                    await asyncio.sleep(0)
+
     async def _unbind_idle_threads(self) -> None:
-        now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(max(self._linger, MIN_LINGER))
             idle = [thread for thread in self._threads.values() if not thread.members]
             for thread in idle:
-                if not thread.members and now() - thread.idle_since >= self._linger:
+                if not thread.members and _now() - thread.idle_since >= self._linger:
                     del self._threads[thread.thread_id]
                     await self._subscription.unbind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _gather(thread: _Thread, event: ThreadEvent | TurnNews) -> int:

@@ -43,6 +43,11 @@ class Presence:
         return frames
 
 
+def opening(thread_id: str, crowd: Crowd) -> list[Frame]:
+    """What a socket is told that begins to watch."""
+    return [here(thread_id, crowd), *([typing(thread_id, crowd)] if crowd.typing else [])]
+
+
 def here(thread_id: str, crowd: Crowd, joined: Collection[str] = (), left: Collection[str] = ()) -> Frame:
     """Who is here. The names that are not listed are counted as ``more``."""
     clients = _listed(crowd.names)

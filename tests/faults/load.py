@@ -412,8 +412,8 @@ class _Listener:
         match frame["type"]:
             case "new_message":
                 got = Frame("new_message", frame["seq"], thread, frame["message_id"])
-            case "turn" | "delta" if self.heard.everything:
-                return  # news of what the agent does; it has no number, and may be lost
+            case "turn" | "delta" | "presence" if self.heard.everything:
+                return  # news of what the agent does and of who is here; it has no number, and may be lost
             case "fate":
                 # An answer comes right before its reply, which has the number; a failure has one of its own.
                 kind, number = ("fate", frame["number"]) if "number" in frame else (ANSWERED, frame["reply_seq"])

@@ -13,6 +13,9 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.support.until import DEADLINE
 
+#: Frames that may come between any others: only who asks for them by name is given them.
+AT_ANY_TIME = {"presence", "typing"}
+
 
 class Socket:
     """A listening client that keeps every frame it was sent."""
@@ -27,7 +30,7 @@ class Socket:
             while True:
                 frame: dict[str, Any] = json.loads(await self._connection.recv())
                 self.frames.append(frame)
-                if kind in {None, frame["type"]}:
+                if frame["type"] == kind or (kind is None and frame["type"] not in AT_ANY_TIME):
                     return frame
 
     async def messages(self, count: int) -> list[dict[str, Any]]:
