@@ -207,8 +207,9 @@ class _RawFrames:
         return self._socket.transport.get_write_buffer_size()
 
     def write(self, frames: bytes) -> None:
-        if not self._socket.close_sent:
-            self._socket.transport.write(frames)
+        socket = self._socket
+        if not (socket.close_sent or socket.transport.is_closing()):
+            socket.transport.write(frames)
 
     async def drain(self) -> None:
         await self._socket.writable.wait()

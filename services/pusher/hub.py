@@ -117,7 +117,7 @@ class Seat:
     async def _tell(self, events: Iterable[ThreadEvent]) -> None:
         """At the pace at which the socket reads: it cannot be too slow for what is long past."""
         own = Audience()
-        own.join(self.outbox)
+        own.join(self.outbox.unbounded())
         await _flushed(own, events, self._drain)
         await self._drain()
 

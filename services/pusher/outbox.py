@@ -1,5 +1,7 @@
 """What one socket is sent, and when it is too slow for it."""
 
+from sys import maxsize
+
 from m3.web.raw_frames import FrameWriter, text_frame
 from services.pusher.close_codes import Close
 
@@ -28,8 +30,12 @@ class Outbox:
         """Put one frame, for this socket alone."""
         self.put(text_frame(frame))
 
+    def unbounded(self) -> "Outbox":
+        """The same socket, for who has much to put and waits with ``drain`` in between."""
+        return Outbox(self._writer, maxsize, all_events=self.all_events)
+
     async def drain(self) -> None:
-        """For who has much to put: wait until the client has taken most of it. The caller sees to a deadline."""
+        """Wait until the client has taken most of what was put. The caller sees to a deadline."""
         await self._writer.drain()
 
     def close(self, why: Close) -> None:

@@ -60,6 +60,15 @@ def test_what_is_longer_than_the_bound_is_written_where_nothing_else_waits() -> 
     assert writer.closed is None
 
 
+def test_who_waits_for_the_client_in_between_has_no_bound() -> None:
+    writer = Writer(takes=False)
+    unbounded = Outbox(writer, LIMIT, all_events=True).unbounded()
+    for _ in range(3):
+        unbounded.put(b"1234567890")
+    assert writer.closed is None
+    assert unbounded.all_events
+
+
 @pytest.mark.parametrize("why", Close)
 def test_a_socket_is_closed_with_a_code_and_a_sentence(why: Close) -> None:
     writer = Writer()
