@@ -8,7 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from bench import cpu
 from m3.store.embedded import embedded_postgres
 from m3.topology import EXCHANGES, QUEUES
 from tests.support.broker import NoBrokerError, running_broker
+from tests.support.client import client
 from tests.support.processes import Process, processes
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -168,6 +169,14 @@ async def empty_broker(broker_url: str) -> None:
             await channel.exchange_delete(exchange.name)
 
 
+async def pause(room: Room, thread_ids: Iterable[str]) -> None:
+    """Have the agent leave what is said in the threads."""
+    async with client(room.gateway) as http:
+        for thread_id in thread_ids:
+            answer = await http.put(f"/api/threads/{thread_id}/settings", json={"pause": "wait"})
+            assert answer.status_code == 200, answer.text
+
+
 async def checks(http: httpx2.AsyncClient, count: int) -> list[float]:
     """Seconds of each of the least requests that there are."""
     seconds = []
@@ -197,6 +206,11 @@ async def until_none(database_url: str, query: str, *arguments: Any, within: flo
 
 def ms(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms"
+
+
+def spread(figures: Sequence[float], form: str = ",.0f") -> str:
+    """The median, and the least and the most."""
+    return f"{statistics.median(figures):{form}} ({min(figures):{form}} to {max(figures):{form}})"
 
 
 def p90(times: Sequence[float]) -> float:
