@@ -1,24 +1,19 @@
-"""``python -m bench.roundtrip``: the time from a POST to its reply, and the CPU use of the room at rest.
+"""``python -m bench.roundtrip``: the time from a POST to its reply.
 
 Both deployments run side by side on real servers and take turns, so that whatever else the machine does meets both.
 """
 
-import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from math import lcm
 from pathlib import Path
 
 import httpx2
-from websockets.asyncio.client import connect
 
-from bench import cpu, rooms
+from bench import rooms
 from bench.model import Model
 from bench.rooms import ms, say
-from m3.settings import Settings
 from tests.support.client import client, post
 
 ROUNDS = 5
@@ -26,13 +21,6 @@ ROUNDS = 5
 POSTS = 60
 #: Posts go to these in turn, since the agent still leaves one thread while the next post is on its way.
 THREADS = 20
-
-SOCKETS = 100
-#: Seconds in which the rooms finish what they were at.
-REST = 10.0
-#: Seconds of one measure of CPU use: a multiple of the times between an agent's sweeps and between a socket's pings,
-#: so that it holds as many of both wherever it begins.
-WINDOW = lcm(*(int(Settings.model_fields[name].default) for name in ("sweep_interval", "ping_interval")))
 
 
 @dataclass
@@ -46,8 +34,6 @@ class Measured:
     checks: list[float] = field(default_factory=list)
     #: Seconds of each POST without the model's, round by round.
     rounds: list[list[float]] = field(default_factory=list)
-    #: Each server's CPU use in % of one core, first without sockets and then with them.
-    idle: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def posts(self) -> list[float]:
@@ -64,13 +50,6 @@ async def _measure(folder: Path, broker_url: str) -> str:
         measured = [Measured(embedded, aim=0.010), Measured(rabbitmq, aim=0.015)]
         say(f"posting, {ROUNDS} rounds")
         await _take_turns(measured, model)
-        if cpu.MEASURABLE:
-            say(f"watching the rooms rest, {2 * (REST + WINDOW):g} s")
-            await _watch(measured)
-            async with AsyncExitStack() as sockets:
-                for one in measured:
-                    await sockets.enter_async_context(_sockets(one.room))
-                await _watch(measured)
         return _report(measured)
 
 
@@ -96,30 +75,13 @@ async def _post(http: httpx2.AsyncClient, model: Model) -> list[float]:
     return seconds
 
 
-async def _watch(measured: list[Measured]) -> None:
-    await asyncio.sleep(REST)
-    shares = await asyncio.gather(*(cpu.shares(one.room.servers, WINDOW) for one in measured))
-    for one, used in zip(measured, shares, strict=True):
-        one.idle.append(used)
-
-
-@asynccontextmanager
-async def _sockets(room: rooms.Room) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for number in range(SOCKETS):
-            address = f"{room.pusher.replace('http', 'ws', 1)}/ws/chat/{_thread(number)}"
-            # It answers the room's pings and sends none of its own.
-            await stack.enter_async_context(connect(address, ping_interval=None, proxy=None))
-        yield
-
-
 def _thread(number: int) -> str:
     return f"thread-{number % THREADS}"
 
 
 def _report(measured: list[Measured]) -> str:
     return f"""\
-## From `POST /api/chat` to its reply, less the model's own time
+From `POST /api/chat` to its reply, less the model's own time:
 
 | | median | p90 | aim for the median | `GET /healthz`, median |
 |---|---:|---:|---:|---:|
@@ -131,11 +93,7 @@ One client posts one message after the other over one connection: {POSTS} to eac
 {POSTS} that do not count. They go to {THREADS} threads in turn, so that in the end the model is shown
 {POSTS * (ROUNDS + 1) // THREADS - 1} earlier messages and their replies. It streams its reply in one piece and at
 once; its own time, from having a request to having written its reply, is taken off the client's. `GET /healthz` shows
-what the least of requests costs on this machine.
-
-## CPU use at rest
-
-{_idle_table(measured) if cpu.MEASURABLE else "Not measured: it is read from Linux's `/proc`."}"""
+what the least of requests costs on this machine."""
 
 
 def _time_rows(measured: list[Measured]) -> str:
@@ -156,24 +114,5 @@ def _ratios(embedded: Measured, rabbitmq: Measured) -> str:
     return f"{rabbitmq.room.name} to {embedded.room.name}, ratio of medians: {overall:.2f}; round by round {listed}."
 
 
-def _idle_table(measured: list[Measured]) -> str:
-    return f"""\
-| in % of one core | no sockets | {SOCKETS} WebSockets |
-|---|---:|---:|
-{"".join(map(_idle_rows, measured))}
-Read from `/proc/<pid>/stat`: utime and stime of each process and its descendants, over {WINDOW} s that began
-{REST:g} s after the last post or the last opened socket, for both rooms at once. Each room's sockets are spread over
-{THREADS} threads; their clients answer the room's pings and are not counted. A broker is counted where it was started
-for this measure."""
-
-
-def _idle_rows(one: Measured) -> str:
-    alone, listened_to = one.idle
-    room = one.room
-    rows = [f"| {room.name}: {name} | {alone[name]:.2f} | {listened_to[name]:.2f} |" for name in room.servers]
-    total = f"| **{room.name}, in sum** | **{sum(alone.values()):.2f}** | **{sum(listened_to.values()):.2f}** |"
-    return "".join(f"{row}\n" for row in [*rows, total])
-
-
 if __name__ == "__main__":
-    rooms.run("Round trip and CPU use at rest", _measure)
+    rooms.run("Round trip", _measure)
