@@ -32,8 +32,8 @@ THREADS = 64
 TEXT = "What is the name of this song, and who is singing it tonight?"
 
 #: Seconds of load before what is measured, and of one measure.
-WARM_UP = 1.0
-WINDOW = 4.0
+WARM_UP = 2.0
+WINDOW = 5.0
 #: Seconds between two looks at a table that is about to be at rest, and in which it must be.
 LOOK_INTERVAL = 0.5
 PATIENCE = 60.0
