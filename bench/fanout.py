@@ -235,9 +235,9 @@ once for the two that are slow.
 {_room_rows(pushes)}
 
 As many sockets and messages, but said: `POST /api/threads/{{thread_id}}/messages`, {BATCH} in a request and
-{BURST // BATCH} requests at once, {BURSTS} times, to a thread whose settings are `{{"pause": "wait"}}`. The time is from
-the first request to the last socket's last message, and CPU that of `m3 up`, which does all of it but the database's
-part, and of `m3 pusher`."""
+{BURST // BATCH} requests at once, {BURSTS} times, to a thread whose settings are `{{"pause": "wait"}}`. The time is
+from the first request to the last socket's last message, and CPU that of `m3 up`, which does all of it but the
+database's part, and of `m3 pusher`."""
 
 
 def _rows(pushes: Pushes, names: Iterable[str]) -> str:

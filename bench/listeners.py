@@ -72,7 +72,7 @@ async def listening(
 
     async def open_one(thread_id: str) -> None:
         async with places:
-            crowd.transports.append(await connect(address, thread_id, lambda: listener(crowd)))
+            crowd.transports.append(await _connect(address, thread_id, lambda: listener(crowd)))
 
     allow_files(len(thread_ids))
     try:
@@ -83,23 +83,40 @@ async def listening(
         yield crowd
     finally:
         crowd.leaving = True
-        await leave(crowd.transports)
+        for transport in crowd.transports:
+            transport.disconnect()  # at once, since not every server answers
 
 
-async def connect(address: str, thread_id: str, listener: Callable[[], WSListener]) -> WSTransport:
-    url = f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}"
-    transport, _ = await ws_connect(listener, url, websocket_handshake_timeout=TIMEOUT)
+class _Guest(WSListener):
+    """One socket alone, and its welcome."""
+
+    def __init__(self) -> None:
+        self.welcomed = asyncio.Event()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:  # noqa: ARG002  # picows hands it over
+        self.welcomed.set()
+
+
+async def visit(address: str, thread_id: str) -> WSTransport:
+    """A welcomed socket. Raises OSError, WSError, TimeoutError."""
+    guest = _Guest()
+    transport = await _connect(address, thread_id, lambda: guest)
+    async with asyncio.timeout(TIMEOUT):
+        await guest.welcomed.wait()
     return transport
 
 
-async def leave(transports: Sequence[WSTransport]) -> None:
-    """Close sockets as a client does, and wait until the server has closed them too."""
-    for transport in transports:
-        transport.send_close()
-        transport.disconnect()
+async def part(transport: WSTransport) -> None:
+    """Close a socket, and wait until the server has closed it too. Raises TimeoutError."""
+    transport.send_close()
     async with asyncio.timeout(TIMEOUT):
-        for transport in transports:
-            await transport.wait_disconnected()
+        await transport.wait_disconnected()
+
+
+async def _connect(address: str, thread_id: str, listener: Callable[[], WSListener]) -> WSTransport:
+    url = f"{address.replace('http', 'ws', 1)}/ws/chat/{thread_id}"
+    transport, _ = await ws_connect(listener, url, websocket_handshake_timeout=TIMEOUT)
+    return transport
 
 
 def allow_files(count: int) -> None:
