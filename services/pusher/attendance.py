@@ -5,6 +5,7 @@ then everybody tells all that they have. One that was not heard of for a moment 
 when it turns out to have been slow. So the numbers are right within 2 s of any change, and a moment old until then.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -59,9 +60,13 @@ class _Other:
 
 
 class Attendance:
-    """``pusher``: whose it is, a name that no other process ever had. ``now`` is in seconds, of any one clock."""
+    """``pusher``: whose it is, a name that no other process ever had. ``now`` is in seconds, of any one clock.
+
+    ``stirred`` is set when there is something to report, or to look for with ``changed``; whoever does that clears it.
+    """
 
     def __init__(self, pusher: UUID) -> None:
+        self.stirred = asyncio.Event()
         self._pusher = pusher
         self._own: dict[str, _Own] = {}
         self._others: dict[UUID, _Other] = {}
@@ -118,6 +123,13 @@ class Attendance:
             frozenset(own.typing).union(*(told.typing for told in elsewhere)),
         )
 
+    @property
+    def due(self) -> float:
+        """When to report, or to look for changes, though nothing stirred."""
+        expiries = islice(self._expiries.values(), 1)
+        silences = (other.heard + SILENCE for other in self._others.values() if other.counts)
+        return min([self._told + BEAT, *expiries, *silences])
+
     def changed(self, now: float) -> set[str]:
         """The threads whose crowd may be another than when this was asked last."""
         while self._expiries and (first := next(iter(self._expiries.items())))[1] <= now:
@@ -134,26 +146,27 @@ class Attendance:
     def hear(self, report: SocketsCounted, now: float) -> None:
         if report.pusher == self._pusher:
             return
-        self._anew |= report.asks
         other = self._others.setdefault(report.pusher, _Other(now))
         other.heard = now
         in_order = report.number == other.expected
-        if not in_order and not report.anew:
-            other.expected = None
-            return
-        if not in_order:
+        other.expected = report.number + 1 if in_order or report.anew else None
+        if report.anew and not in_order:
             self._changed |= other.threads.keys()
             other.threads.clear()
-        other.expected = report.number + 1
-        for told in report.threads:
-            if told != other.threads.pop(told.thread_id, None):
-                self._changed.add(told.thread_id)
-            if told.connections:
-                other.threads[told.thread_id] = told
+        if other.expected is not None:
+            for told in report.threads:
+                if told != other.threads.pop(told.thread_id, None):
+                    self._changed.add(told.thread_id)
+                if told.connections:
+                    other.threads[told.thread_id] = told
+        self._anew |= report.asks
+        if self._anew or self._changed or other.expected is None:
+            self.stirred.set()
 
     def doubt(self) -> None:
         """Something may have been missed: ask."""
         self._doubts = True
+        self.stirred.set()
 
     def reports(self, now: float) -> list[SocketsCounted]:
         """What to tell the others by now, which is then taken as told."""
@@ -179,6 +192,7 @@ class Attendance:
     def _change(self, thread_id: str) -> None:
         self._changed.add(thread_id)
         self._untold.add(thread_id)
+        self.stirred.set()
 
     def _here(self, thread_id: str) -> ThreadSockets:
         """To be told to the others."""
@@ -210,7 +224,7 @@ def _parts(threads: Iterable[ThreadSockets]) -> Iterator[tuple[ThreadSockets, ..
     part: list[ThreadSockets] = []
     size = 0
     for thread in threads:
-        length = 256 + sum(len(name) + 3 for name in (*thread.names, *thread.typing))
+        length = 96 + len(thread.thread_id) + sum(len(name) + 3 for name in (*thread.names, *thread.typing))
         if part and size + length > REPORT:
             yield tuple(part)
             part, size = [], 0

@@ -5,7 +5,7 @@ Nothing waits for a socket here. What is announced goes out at once; what piled 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 
@@ -23,7 +23,7 @@ from services.pusher.attendance import Attendance
 from services.pusher.audience import Audience
 from services.pusher.close_codes import Close, Closed
 from services.pusher.feed import Feed
-from services.pusher.neighbours import attending
+from services.pusher.neighbours import attending, tell
 from services.pusher.outbox import Outbox
 from services.pusher.presence import Presence
 
@@ -40,8 +40,8 @@ FILLS_AT_ONCE = 8
 READERS_AT_ONCE = 8
 #: Seconds in which a socket that catches up must take what it is sent, a flush at a time.
 DRAIN_TIMEOUT = 10.0
-#: Seconds between looks for who is to be told of a change of who is here.
-GLANCE = 0.05
+#: Seconds for which changes of who is here are gathered.
+GATHERING = 0.05
 #: Shortest time between looks for threads to unbind, in seconds.
 MIN_LINGER = 0.1
 #: Seconds between attempts while the database is away.
@@ -164,7 +164,7 @@ class Hub:
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
-                background("pusher presence", hub._show_presence()),
+                background("pusher presence", hub._tell_presence(bus)),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
                 yield hub
@@ -291,21 +291,32 @@ class Hub:
             thread.audience.close(Close.TAKEN_BACK)
         return head
 
-    async def _show_presence(self) -> None:
+    async def _tell_presence(self, bus: Bus) -> None:
+        """Tell the other pushers of our sockets, and our sockets that watch of everybody's."""
         changed: set[str] = set()
         while True:
-            await asyncio.sleep(GLANCE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(_now() if changed else self.attendance.due):
+                    await self.attendance.stirred.wait()
+            await asyncio.sleep(GATHERING)
+            self.attendance.stirred.clear()
+            await tell(bus, self.attendance)
             changed |= self.attendance.changed(_now())
             for thread_id in tuple(changed):
-                thread = self._threads.get(thread_id)
-                if thread is None or thread.presence is None or not thread.audience.watchers:
+                if self._show_presence(thread_id):
                     changed.discard(thread_id)
-                elif thread.presence.ready(_now()):
-                    changed.discard(thread_id)
-                    crowd = self.attendance.crowd(thread_id, _now())
-                    shown = thread.presence.tell(crowd, len(thread.audience.watchers), _now())
-                    thread.audience.show(*map(text, shown))
                     await asyncio.sleep(0)
+
+    def _show_presence(self, thread_id: str) -> bool:
+        """To whoever watches the thread; returns whether that was done, or is to be done later."""
+        thread, now = self._threads.get(thread_id), _now()
+        if thread is None or thread.presence is None or not thread.audience.watchers:
+            return True
+        if not thread.presence.ready(now):
+            return False
+        shown = thread.presence.tell(self.attendance.crowd(thread_id, now), len(thread.audience.watchers), now)
+        thread.audience.show(*map(text, shown))
+        return True
 
     async def _unbind_idle_threads(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Pushers tell each other what sockets they have."""
+"""Pushers tell each other over the bus what sockets they have."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,8 +15,6 @@ from m3.events import SocketsCounted, decode, encode
 from m3.tasks import background
 from services.pusher.attendance import Attendance
 
-#: Seconds for which changes are gathered.
-GATHERING = 0.1
 #: Bodies taken from the bus at a time.
 AT_ONCE = 1_000
 
@@ -25,15 +23,22 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def attending(bus: Bus) -> AsyncIterator[Attendance]:
-    """Have the attendance of all pushers on the bus kept up while inside the block."""
+    """Hear the other pushers while inside the block. They hear of this one with each ``tell``."""
     attendance = Attendance(uuid7())
     async with bus.subscribe("pusher.neighbours") as subscription:
         await subscription.bind(topology.CHAT_CONTROL, topology.EVERY_COUNT)
-        async with (
-            background("hearing other pushers", _hear(subscription, attendance)),
-            background("telling other pushers", _tell(bus, attendance)),
-        ):
+        async with background("other pushers", _hear(subscription, attendance)):
             yield attendance
+
+
+async def tell(bus: Bus, attendance: Attendance) -> None:
+    """Tell the others what they are to hear by now. What is lost on the way leaves a gap, for which they ask."""
+    if bus.connected:  # or it would wait for that
+        try:
+            for report in attendance.reports(asyncio.get_running_loop().time()):
+                await bus.publish(topology.counted(report.pusher), encode([report]))
+        except BusError as error:
+            log.warning("other pushers not told", reason=str(error))
 
 
 async def _hear(subscription: Subscription, attendance: Attendance) -> NoReturn:
@@ -53,16 +58,3 @@ async def _hear(subscription: Subscription, attendance: Attendance) -> NoReturn:
             for event in events:
                 if isinstance(event, SocketsCounted):
                     attendance.hear(event, now())
-
-
-async def _tell(bus: Bus, attendance: Attendance) -> NoReturn:
-    """What is lost on the way leaves a gap, for which the others ask."""
-    now = asyncio.get_running_loop().time
-    while True:
-        await asyncio.sleep(GATHERING)
-        if bus.connected:
-            try:
-                for report in attendance.reports(now()):
-                    await bus.publish(topology.counted(report.pusher), encode([report]))
-            except BusError as error:
-                log.warning("other pushers not told", reason=str(error))

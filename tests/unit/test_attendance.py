@@ -285,6 +285,43 @@ def test_a_thread_changes_by_its_own_sockets_by_others_and_by_their_silence(push
     assert b.changed(pushers.now) == {"t"}
 
 
+def test_it_is_looked_at_again_when_a_report_is_due_somebody_stops_typing_or_a_pusher_falls_silent() -> None:
+    pusher = Attendance(UUID(int=1))
+    pusher.reports(100.0)
+    assert pusher.due == 100.0 + BEAT
+    pusher.hear(SocketsCounted(pusher=UUID(int=2), number=1, anew=True), 99.0)
+    assert pusher.due == 99.0 + SILENCE
+    pusher.changed(99.1 + SILENCE)
+    assert pusher.due == 100.0 + BEAT
+    pusher.join("t", "ann")
+    pusher.type("t", "ann", 94.0)
+    assert pusher.due == 94.0 + TYPING
+
+
+def test_it_is_stirred_by_changes_and_questions_and_not_by_signs_of_life(pushers: Pushers) -> None:
+    a, b = pushers["a"], pushers["b"]
+
+    def stirred(by: Attendance) -> bool:
+        was = by.stirred.is_set()
+        by.changed(pushers.now)
+        pushers.tell()
+        by.stirred.clear()
+        return was
+
+    for pusher in pushers.living:
+        stirred(pusher)
+    pushers.wait(10)
+    assert not stirred(a)
+    a.join("t", "ann")
+    assert stirred(a)
+    assert stirred(b)
+    pushers.tell()
+    assert not stirred(b)
+    b.doubt()
+    assert stirred(b)
+    assert stirred(a)
+
+
 def test_nothing_is_kept_of_threads_that_everybody_left(pushers: Pushers) -> None:
     for number in range(100):
         pushers["a"].join(f"t{number}", "ann")
