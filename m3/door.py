@@ -84,8 +84,8 @@ class Watch:
         self._given_up = True
         self._news.set()
 
-    async def recorded(self, within: float) -> Message:
-        """The message with its number. Raises TimeoutError after so many seconds."""
+    async def recorded(self, within: float | None) -> Message:
+        """The message with its number. Raises TimeoutError after so many seconds; None: the caller sees to that."""
         async with asyncio.timeout(within):
             while self._message is None:
                 await self._look()
@@ -323,7 +323,7 @@ class Door:
             watch.learn(known)
             return Taken(known, watch)
         await self.hand_in(said)
-        return Taken(await watch.recorded(settings.record_timeout), watch, before)
+        return Taken(await watch.recorded(None), watch, before)
 
     async def _waiting(self, said: MessageAccepted, bound: int) -> int | None:
         """How many messages of programs wait before a program's. Raises ThreadFlooded where there is no room for it."""

@@ -52,10 +52,9 @@ class BoundedBody:
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    too_long = Refusal(413, "body_too_long", f"The body is longer than {limit} bytes.")
     declared = dict(scope["headers"]).get(b"content-length", b"").lstrip(b"0")  # int takes no thousands of digits
     if declared.isdigit() and int(declared) > limit:
-        raise too_long
+        raise _too_long(limit)
     body = bytearray()
     while True:
         message = await receive()
@@ -63,9 +62,13 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise Refusal(400, "incomplete_body", "The connection ended before the body did.")
         body += message.get("body", b"")
         if len(body) > limit:
-            raise too_long
+            raise _too_long(limit)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_long(limit: int) -> Refusal:
+    return Refusal(413, "body_too_long", f"The body is longer than {limit} bytes.")
 
 
 async def _close_with(refusal: Refusal, receive: Receive, send: Send, deadline: float) -> None:

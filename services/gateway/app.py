@@ -21,8 +21,8 @@ def gateway(door: Door, reading_along: ReadingAlong, bus: Bus, store: Store, set
     app = FastAPI(title="M3 room", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBody, limit=settings.body_limit, limits={BATCH_PATH: settings.batch_limit})
     answer_errors(app)
+    app.include_router(chat(door, reading_along, store, settings))  # first, since routes are tried one after the other
     app.include_router(health(bus, store))
-    app.include_router(chat(door, reading_along, store, settings))
     app.include_router(batches(door, settings))
     app.include_router(threads(door, bus, store, settings))
     app.include_router(messages(door, store, settings))

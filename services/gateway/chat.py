@@ -2,10 +2,11 @@
 
 import re
 from contextlib import suppress
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
@@ -14,6 +15,7 @@ from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import documented
+from services.gateway.direct import DirectRoute
 from services.gateway.event_stream import MEDIA_TYPE
 from services.gateway.guards import (
     INVALID,
@@ -24,7 +26,6 @@ from services.gateway.guards import (
     OVERLOADED,
     TOO_MANY,
     of_a_body,
-    plain,
 )
 from services.gateway.outcomes import is_far_behind, outcome, reply_known
 from services.gateway.reading_along import ReadingAlong
@@ -36,39 +37,37 @@ _STREAM = """With `Accept: text/event-stream` a stream of events: `recorded` (wh
 the model failed, `pending` where the reply comes later."""
 
 
-class _Identity(NamedTuple):
-    """Which message the request is about; ``resumed``: one that was recorded before."""
-
-    message_id: UUID
-    resumed: bool
-
-
-async def _identity(
+class _Headers(BaseModel):
     idempotency_key: Annotated[
         SenderKey | None,
-        Header(description="Any text of the sender's own. The same message with the same key is taken once."),
-    ] = None,
+        Field(description="Any text of the sender's own. The same message with the same key is taken once."),
+    ] = None
     m3_client: Annotated[
-        SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
-    ] = ANYONE,
+        SenderName, Field(description="The sender's name; its keys do not meet those of other names.")
+    ] = ANYONE
     last_event_id: Annotated[
         UUID | SkipJsonSchema[None],
-        Header(description="The id of the message, recorded before: nothing is taken, its outcome is told."),
-    ] = None,
-) -> _Identity:
-    if last_event_id:
-        return _Identity(last_event_id, resumed=True)
-    return _Identity(keyed_id(m3_client, idempotency_key) if idempotency_key else uuid7(), resumed=False)
+        Field(description="The id of the message, recorded before: nothing is taken, its outcome is told."),
+    ] = None
+    prefer: Annotated[str | None, Field(description="`respond-async`: answer as soon as the message is recorded.")] = (
+        None
+    )
+
+    @property
+    def message_id(self) -> UUID:
+        """Which message the request is about."""
+        if self.last_event_id:
+            return self.last_event_id
+        return keyed_id(self.m3_client, self.idempotency_key) if self.idempotency_key else uuid7()
 
 
 def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settings) -> APIRouter:
-    router = APIRouter(tags=["chat"])
+    router = APIRouter(tags=["chat"], route_class=DirectRoute)
 
     @router.post(
         "/api/chat",
         summary="Say something and get the agent's reply",
         response_model=ChatReply,
-        dependencies=[Depends(plain)],
         responses={
             200: {
                 "description": f"The reply. {_STREAM}",
@@ -90,30 +89,23 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
             ),
         },
     )
-    async def say(
-        said: ChatRequest,
-        request: Request,
-        identity: Annotated[_Identity, Depends(_identity)],
-        prefer: Annotated[
-            str | None, Header(description="`respond-async`: answer as soon as the message is recorded.")
-        ] = None,
-    ) -> Response | ChatReply:
+    async def say(said: ChatRequest, headers: Annotated[_Headers, Header()], request: Request) -> Response:
         """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
         accepted = MessageAccepted(
-            message_id=identity.message_id,
+            message_id=headers.message_id,
             thread_id=said.thread_id,
             source=said.source,
             content=said.message,
             interface="http_api",
             origin=door.origin,
         )
-        taking = door.found(accepted) if identity.resumed else door.taken(accepted, settings)
+        taking = door.found(accepted) if headers.last_event_id else door.taken(accepted, settings)
         if _names_event_stream(request):
             reading = reading_along.reader(accepted.thread_id, accepted.message_id)
-            return ChatStream(reading, taking, store, settings, resumed=identity.resumed)
+            return ChatStream(reading, taking, store, settings, resumed=headers.last_event_id is not None)
         async with taking as taken:
             message, place = taken.message, taken.before
-            if "respond-async" not in _preferences(prefer) and not await is_far_behind(taken, store, settings):
+            if "respond-async" not in _preferences(headers.prefer) and not await is_far_behind(taken, store, settings):
                 place = None  # as it was then
                 with suppress(TimeoutError):
                     message = await taken.watch.settled(settings.reply_timeout)
@@ -129,8 +121,10 @@ def _preferences(header: str | None) -> set[str]:
 
 def _names_event_stream(request: Request) -> bool:
     """Whether the ``Accept`` headers name it. What merely would take it, as ``*/*`` does, gets JSON."""
-    accepted = ",".join(request.headers.getlist("accept")).lower().split(",")
+    accepted = (
+        b",".join(value for name, value in request.scope["headers"] if name == b"accept").decode("latin-1").lower()
+    )
     return any(
         kind.strip() == MEDIA_TYPE and not re.search(r"(^|;)\s*q\s*=\s*0(\.0*)?\s*(;|$)", parameters)
-        for kind, _, parameters in (one.partition(";") for one in accepted)
+        for kind, _, parameters in (one.partition(";") for one in accepted.split(","))
     )

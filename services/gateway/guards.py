@@ -35,9 +35,10 @@ async def plain(request: Request) -> None:
     """Refuse bodies other than JSON, which a page of another origin could send without being asked; and two keys."""
     if kind_of(request) != JSON:
         raise Refusal(415, "unsupported_media_type", f"The body must be {JSON}.")
-    for name in ("idempotency-key", "last-event-id"):
-        if len(request.headers.getlist(name)) > 1:
-            raise Refusal(422, "invalid_request", f"header.{name}: may be there once only.")
+    names = [name for name, _ in request.scope["headers"]]
+    for name in (b"idempotency-key", b"last-event-id"):
+        if names.count(name) > 1:
+            raise Refusal(422, "invalid_request", f"header.{name.decode()}: may be there once only.")
     if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too
         raise not_json()
 

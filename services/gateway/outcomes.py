@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from fastapi.responses import JSONResponse
+from fastapi import Response
 
 from m3.door import Taken, Watch
 from m3.errors import StoreUnavailable
@@ -11,6 +11,7 @@ from m3.settings import Settings
 from m3.store import Store
 from m3.threads import ThreadSettings
 from m3.web import Refusal
+from services.gateway.guards import JSON
 from services.gateway.schemas import ChatAccepted, ChatReply
 
 
@@ -31,13 +32,13 @@ async def reply_known(watch: Watch) -> Message | None:
     return None
 
 
-def outcome(message: Message, reply: Message | None, place: int | None = None) -> JSONResponse | ChatReply:
+def outcome(message: Message, reply: Message | None, place: int | None = None) -> Response:
     """Raises Refusal, where the model failed."""
     if message.fate == "failed":
         raise failure(message)
     if reply is None:
         return come_back(message, place)
-    return ChatReply(
+    answer = ChatReply(
         response=reply.content,
         thread_id=message.thread_id,
         message_id=message.message_id,
@@ -46,15 +47,16 @@ def outcome(message: Message, reply: Message | None, place: int | None = None) -
         reply_seq=reply.seq,
         cancelled=reply.cancelled,
     )
+    return Response(answer.model_dump_json(), media_type=JSON)
 
 
 def failure(message: Message) -> Refusal:
     return Refusal(502, "model_failed", message.reason or "", message_id=message.message_id)
 
 
-def come_back(message: Message, place: int | None = None) -> JSONResponse:
+def come_back(message: Message, place: int | None = None) -> Response:
     location = f"/api/messages/{message.message_id}"
-    return JSONResponse(accepted(message, place).model_dump(mode="json"), 202, {"Location": location})
+    return Response(accepted(message, place).model_dump_json(), 202, {"Location": location}, JSON)
 
 
 def accepted(message: Message, place: int | None = None) -> ChatAccepted:

@@ -198,12 +198,14 @@ def _announcements(
     each origin."""
     bodies: dict[Route, list[AnyEvent]] = defaultdict(list)
     accepted = [event for event in incoming if isinstance(event, MessageAccepted)]
-    for message in record.messages.values():  # ordered by thread and number
-        if message.message_id in announced:
-            continue
-        bodies[topology.announced(message.source, message.thread_id)].append(MessageRecorded(message=message))
+    news = {
+        message_id: MessageRecorded.model_construct(message=message) for message_id, message in record.messages.items()
+    }
+    for message_id, message in record.messages.items():  # ordered by thread and number
+        if message_id not in announced:
+            bodies[topology.announced(message.source, message.thread_id)].append(news[message_id])
     for message_id, origin in dict.fromkeys((event.message_id, event.origin) for event in accepted):
-        bodies[topology.told(origin)].append(MessageRecorded(message=record.messages[message_id]))
+        bodies[topology.told(origin)].append(news[message_id])
     askers = _askers(incoming)
     for origin, message in record.settled:
         reply = record.messages.get(message.reply_id) if message.reply_id else None
