@@ -25,8 +25,10 @@ format: .venv/dev ## Lay the code out
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
-bench: .venv/dev ## Measure everything that bench/results.md tells, a quarter of an hour; ONLY=<name> for one
-	@set -e; for name in $(or $(ONLY),roundtrip first_delta agents flood); do $(BIN)/python -m bench.$$name; done
+MEASURES := roundtrip first_delta agents flood fanout live many accept history idle
+
+bench: .venv/dev ## Measure everything that bench/results.md tells, an hour; ONLY=<name> for one
+	@set -e; for name in $(or $(ONLY),$(MEASURES)); do $(BIN)/python -m bench.$$name; done
 
 faults: .venv/dev ## Kill, freeze and cut off everything under load, most of an hour; ONLY=<name> for one fault
 	@exec $(BIN)/python -m tests.faults $(ONLY)

@@ -157,7 +157,7 @@ def _report(runs: dict[str, list[Run]]) -> str:
 |---|---:|---:|---:|---:|---:|
 {_time_rows(runs)}
 
-Aims: p99 at most {ms(P99)}, p99.9 at most {ms(P999)}. {_verdicts(runs)}
+Aims: p99 at most {ms(P99)} and p99.9 at most {ms(P999)}; {_verdicts(runs)}
 
 | | sent late, p99 | load maker | all cores at work | servers, of a core |
 |---|---:|---:|---:|---|
@@ -204,9 +204,9 @@ def _verdicts(runs: dict[str, list[Run]]) -> str:
     for name, some in runs.items():
         every = sorted(said.latency for run in some for said in run.messages)
         met = _quantile(every, 0.99) <= P99 and _quantile(every, 0.999) <= P999
-        words.append(f"{name.capitalize()}: {'met' if met else 'missed'}.")
-        if any(run.load_maker.limiting for run in some):
-            words.append(f"**The load maker took {BUSY:.0%} of a core or more and was the limit.**")
+        words.append(f"{name} {'met' if met else 'missed'}.")
+    if any(run.load_maker.limiting for some in runs.values() for run in some):
+        words.append(f"**The load maker took {BUSY:.0%} of a core or more, and was the limit.**")
     return " ".join(words)
 
 
