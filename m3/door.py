@@ -4,11 +4,13 @@ What comes back over the bus is news that may be lost, so whoever waits looks in
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -170,6 +172,15 @@ class Taken:
     before: int | None = None
 
 
+class _Count:
+    """What a look at a thread found that began at ``looked``."""
+
+    def __init__(self) -> None:
+        self.looking = asyncio.Lock()
+        self.looked = -math.inf
+        self.waiting = 0
+
+
 class Door:
     """Hands messages in under this process's own origin."""
 
@@ -179,6 +190,7 @@ class Door:
         self._store = store
         self._subscription = subscription
         self._watches: dict[UUID, list[Watch | BatchWatch]] = {}
+        self._counts: WeakValueDictionary[str, _Count] = WeakValueDictionary()  # of those who ask just now
         self._closing = False
 
     @classmethod
@@ -329,17 +341,30 @@ class Door:
         """How many messages of programs wait before a program's. Raises ThreadFlooded where there is no room for it."""
         if said.source != "api":
             return None
-        waiting = await self._store.waiting_count(said.thread_id, said.source, bound)
+        waiting = await self._waiting_count(said.thread_id, bound)
         if waiting >= bound:
             raise ThreadFlooded(_FLOODED)
         return waiting
+
+    async def _waiting_count(self, thread_id: str, bound: int) -> int:
+        """How many messages of programs wait in the thread, up to the bound, at some moment from now on: those who ask
+        while one looks share the next look."""
+        now = asyncio.get_running_loop().time
+        asked = now()
+        count = self._counts.setdefault(thread_id, _Count())
+        async with count.looking:
+            if count.looked < asked:
+                looked = now()
+                count.waiting = await self._store.waiting_count(thread_id, "api", bound)
+                count.looked = looked
+            return count.waiting
 
     async def _flooded(self, said: Sequence[MessageAccepted], watch: BatchWatch, bound: int) -> dict[UUID, M3Error]:
         """Which of a thread's messages there is no room for. What is recorded already needs none, and is learnt."""
         ids = list(dict.fromkeys(message.message_id for message in said if message.source == "api"))
         if not ids:
             return {}
-        room = bound - await self._store.waiting_count(said[0].thread_id, "api", bound)
+        room = bound - await self._waiting_count(said[0].thread_id, bound)
         if len(ids) <= room:
             return {}
         watch.messages |= await self._store.messages(ids)

@@ -271,3 +271,42 @@ async def test_nothing_gets_past_what_the_bus_refused(
         second = BusFull if isinstance(error, BusFull) else NotRecorded  # it may have arrived
         assert told(outcomes) == [1, second, type(error)]
         assert await store.head("t") == 1
+
+
+async def test_programs_that_speak_at_once_share_looks_at_what_waits(memory: Bus, store: Store) -> None:
+    looks = count()
+
+    class Counting(Store):
+        async def waiting_count(self, thread_id: str, source: OutsideSource, at_most: int) -> int:
+            next(looks)
+            return await super().waiting_count(thread_id, source, at_most)
+
+    counting = Counting(store._pool, store._url)
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, counting) as door:
+
+        async def take(number: int) -> int | None:
+            async with door.taken(message(door, str(number), "api"), SETTINGS) as taken:
+                return taken.before
+
+        assert await take(0) == 0
+        assert set(await asyncio.gather(*(take(number) for number in range(50)))) == {1}
+        assert await take(51) == 51
+        assert next(looks) <= 4
+
+
+async def test_who_stops_looking_at_what_waits_leaves_that_to_the_next(memory: Bus, store: Store) -> None:
+    begun = asyncio.Event()
+
+    class Stuck(Store):
+        async def waiting_count(self, thread_id: str, source: OutsideSource, at_most: int) -> int:
+            if begun.is_set():
+                return await super().waiting_count(thread_id, source, at_most)
+            begun.set()
+            return await asyncio.Event().wait()
+
+    stuck = Stuck(store._pool, store._url)
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, stuck) as door:
+        takes = [asyncio.create_task(door.take_all([message(door, each, "api")], SETTINGS)) for each in "ab"]
+        await begun.wait()
+        takes[0].cancel()
+        assert told(await takes[1]) == [1]
