@@ -1,6 +1,7 @@
 """``python -m bench.live``: the time from saying something to its last listener, with a thousand sockets listening."""
 
 import asyncio
+import os
 import random
 import statistics
 import time
@@ -69,6 +70,11 @@ class Run:
     machine: float
     #: Of each server, in parts of a core.
     servers: dict[str, float]
+
+    @property
+    def own_share(self) -> float:
+        """The part of all cores' time that the servers and the load maker used."""
+        return (sum(self.servers.values()) + self.load_maker.share) / (os.cpu_count() or 1)
 
 
 async def _measure(folder: Path, broker_url: str) -> str:
@@ -159,8 +165,8 @@ def _report(runs: dict[str, list[Run]]) -> str:
 
 Aims: p99 at most {ms(P99)} and p99.9 at most {ms(P999)}; {_verdicts(runs)}
 
-| | sent late, p99 | load maker | all cores at work | servers, of a core |
-|---|---:|---:|---:|---|
+| | {SECONDS} s of messages said in | late, p99 | load maker | all cores at work | with these | servers, of a core |
+|---|---:|---:|---:|---:|---:|---|
 {_cost_rows(runs)}
 
 {THREADS * SOCKETS:,} sockets, {SOCKETS} in each of {THREADS} threads; each thread is told {RATE} messages a second, one
@@ -170,7 +176,8 @@ a second in all. {SECONDS} s to each room in turn, {ROUNDS} times, after {WARM_U
 whichever of {LINES} connections is free; its time begins when it is due, waiting for a connection or for the load maker
 included, and ends when the last socket has it. The threads' settings are `{{"pause": "wait"}}`: the agent hears of the
 messages and lets them wait. One process posts and listens, on picows, and shares the cores with all servers; both ends
-of a time are of its clock."""
+of a time are of its clock. "Late": how long after its time a message was sent. The cores' work is the machine's, with
+whatever else it did meanwhile; "with these" is what the servers and the load maker had of it."""
 
 
 def _time_rows(runs: dict[str, list[Run]]) -> str:
@@ -193,8 +200,10 @@ def _cost_rows(runs: dict[str, list[Run]]) -> str:
             f"{server} {statistics.mean(run.servers[server] for run in some):.0%}" for server in some[0].servers
         )
         rows.append(
-            f"| {name} | {ms(_quantile(late, 0.99))} | {statistics.mean(run.load_maker.share for run in some):.0%} "
-            f"| {statistics.mean(run.machine for run in some):.0%} | {shares} |"
+            f"| {name} | {statistics.mean(run.load_maker.seconds for run in some):.1f} s "
+            f"| {ms(_quantile(late, 0.99))} | {statistics.mean(run.load_maker.share for run in some):.0%} "
+            f"| {statistics.mean(run.machine for run in some):.0%} "
+            f"| {statistics.mean(run.own_share for run in some):.0%} | {shares} |"
         )
     return "\n".join(rows)
 
@@ -204,10 +213,11 @@ def _verdicts(runs: dict[str, list[Run]]) -> str:
     for name, some in runs.items():
         every = sorted(said.latency for run in some for said in run.messages)
         met = _quantile(every, 0.99) <= P99 and _quantile(every, 0.999) <= P999
-        words.append(f"{name} {'met' if met else 'missed'}.")
+        words.append(f"{name} {'met' if met else 'missed'}")
+    verdicts = f"{', '.join(words)}."
     if any(run.load_maker.limiting for some in runs.values() for run in some):
-        words.append(f"**The load maker took {BUSY:.0%} of a core or more, and was the limit.**")
-    return " ".join(words)
+        return f"{verdicts} **The load maker took {BUSY:.0%} of a core or more, and was the limit.**"
+    return verdicts
 
 
 def _quantile(ordered: list[float], part: float) -> float:
