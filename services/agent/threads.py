@@ -32,6 +32,8 @@ MAILBOX = 2 * MAX_CAP
 #: Seconds for which the oldest message of a turn may have waited while it is interrupted: somebody who never falls
 #: silent would otherwise never be answered.
 MAX_INTERRUPTED = 30.0
+#: Threads that are known to have been paused, at most.
+PAUSED = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,7 @@ class Threads:
     stopping: bool = False
     places: Places = field(init=False)
     _at: set[str] = field(default_factory=set)
+    _paused: set[str] = field(default_factory=set)  # when they were visited last
 
     def __post_init__(self) -> None:
         self.places = Places(self.settings.agent_concurrency, self.settings.user_turns_in_a_row)
@@ -94,6 +97,8 @@ class Threads:
     async def _visit(self, thread_id: str, lane: OutsideSource, enough: float) -> Found:
         if thread_id in self._at:
             return Found.TAKEN
+        if thread_id in self._paused and await self._is_still_paused(thread_id):
+            return Found.QUIET
         self._at.add(thread_id)
         try:
             found, mark = await self._hold(thread_id, lane, enough)
@@ -104,6 +109,14 @@ class Threads:
             people_wait = await self.store.waiting_count(thread_id, "user", at_most=1)
             return Found.PEOPLE_WAIT if people_wait else Found.PROGRAMS_WAIT
         return found
+
+    async def _is_still_paused(self, thread_id: str) -> bool:
+        """A look at the settings alone: each message knocks, also at a thread that nobody may answer in."""
+        _, own = await self.store.mailbox_mark(thread_id)
+        if Rules.of(self.settings, own).pause == "wait":
+            return True
+        self._paused.discard(thread_id)
+        return False
 
     async def _hold(self, thread_id: str, lane: OutsideSource, enough: float) -> tuple[Found, Mark | None]:
         """Work on the thread while no other agent can."""
@@ -133,6 +146,8 @@ class Threads:
                 continue  # with a mailbox that has all that was not heard
             next_step = await self._plan(thread_id, mailbox, rules)
             if not (next_step.turn or next_step.passed_over):
+                if rules.pause == "wait" and len(self._paused) < PAUSED:
+                    self._paused.add(thread_id)
                 return Found.QUIET, mailbox.mark
             for passed_over in next_step.passed_over:
                 await self._pass_over(thread_id, passed_over)

@@ -603,6 +603,7 @@ async def test_messages_can_wait_for_a_paused_agent(bus: Bus, store: Store, agen
         await store.change_settings("thread", ThreadSettings())
         await bus.publish(topology.knocked("user", "thread"), encode([]))
         assert [(await visitor.outcome(message_id)).fate for message_id in waiting] == ["answered", "answered"]
+        assert (await visitor.ask("go on")).fate == "answered"
 
 
 # ---- Failures, and asking again
