@@ -20,7 +20,7 @@ from services.recorder import recorder
 from tests.support.client import Socket, socket
 from tests.support.processes import Process
 from tests.support.proxy import proxy
-from tests.support.pushing import running_pusher
+from tests.support.pushing import record, running_pusher
 from tests.support.until import until
 
 
@@ -186,6 +186,16 @@ async def test_who_watches_is_told_who_comes_and_goes_on_every_pusher(bus: Bus, 
         assert (await until_here(watcher, 3, "ann", "old"))["left"] == ["bob"]
         assert await old.hears_nothing()
         assert {frame["type"] for frame in old.frames} == {"connected", "pong"}
+
+
+async def test_who_comes_back_is_told_who_is_here_once_it_has_what_it_missed(memory: Bus, store: Store) -> None:
+    await record(store, "one", "two")
+    async with (
+        running_pusher(memory, store) as (address, _),
+        socket(address, "t", events="all", after=0, client="ann") as watcher,
+    ):
+        assert (await watcher.next("presence"))["clients"] == ["ann"]
+        assert [frame["type"] for frame in watcher.frames] == ["connected", "new_message", "new_message", "presence"]
 
 
 async def test_who_types_is_shown_until_something_is_said_and_to_nobody_who_did_not_ask(bus: Bus, store: Store) -> None:
