@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from aiormq.abc import DeliveredMessage
 from uuid_utils.compat import uuid7
 
 from m3.bus.interface import MAX_REASON, Delivery
@@ -233,6 +234,21 @@ def _arguments(queue: Queue) -> dict[str, Any]:
     return arguments
 
 
+async def _consume(
+    channel: AbstractChannel,
+    queue: AbstractQueue,
+    hear: Callable[[DeliveredMessage], Coroutine[Any, Any, None]],
+    *,
+    no_ack: bool,
+) -> str:
+    """Have the queue's messages from the layer under aio-pika, which has a task and an object of its own for each.
+    Returns the consumer's tag."""
+    underlay = await channel.get_underlay_channel()
+    consuming = await _in_time(underlay.basic_consume(queue.name, hear, no_ack=no_ack))
+    assert consuming.consumer_tag is not None  # the broker always tells it
+    return consuming.consumer_tag
+
+
 class _Attachment:
     """What lives on a link, in a channel of its own, and moves to the next link when that one is lost."""
 
@@ -400,7 +416,7 @@ class RabbitConsumer(_Attachment):
         self._stopping: asyncio.Task[None] | None = None
         self._waiting: deque[Delivery] = deque()  # at most `prefetch`, which the broker sees to
         self._arrived = asyncio.Event()
-        self._unsettled: dict[int, AbstractIncomingMessage] = {}
+        self._unsettled: dict[int, DeliveredMessage] = {}
 
     async def _start(self, channel: AbstractChannel) -> None:
         self._waiting.clear()  # these come again on the new link
@@ -410,7 +426,7 @@ class RabbitConsumer(_Attachment):
             if self._stopping is None:
                 await _in_time(channel.set_qos(self._prefetch))
                 queue = await channel.get_queue(self.queue.name, ensure=False)
-                tag = await _in_time(queue.consume(partial(self._hear, channel)))
+                tag = await _consume(channel, queue, partial(self._hear, channel), no_ack=False)
                 self._fetching = queue, tag
 
     @property
@@ -449,10 +465,11 @@ class RabbitConsumer(_Attachment):
             del self._unsettled[tag]
         async with self._or_lose(self._link):
             if all_before:
-                await messages[max(messages)].ack(multiple=True)
+                last = max(messages)
+                await messages[last].channel.basic_ack(last, multiple=True)
             else:
-                for message in messages.values():
-                    await message.ack()
+                for tag, message in messages.items():
+                    await message.channel.basic_ack(tag)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         if self._known(delivery):
@@ -466,7 +483,7 @@ class RabbitConsumer(_Attachment):
             else:
                 await self.ack([delivery])
 
-    async def _hear(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
+    async def _hear(self, channel: AbstractChannel, message: DeliveredMessage) -> None:
         if channel is not self._channel:
             return  # a straggler of a lost link
         self._unsettled[_tag(message)] = message
@@ -476,24 +493,25 @@ class RabbitConsumer(_Attachment):
         )
         self._arrived.set()
 
-    def _known(self, delivery: Delivery) -> tuple[int, AbstractIncomingMessage] | None:
+    def _known(self, delivery: Delivery) -> tuple[int, DeliveredMessage] | None:
         """The message, with its tag, unless it was settled or the link that brought it was lost."""
         message = delivery.receipt
-        assert isinstance(message, AbstractIncomingMessage)
+        assert isinstance(message, DeliveredMessage)
         tag = _tag(message)
         return (tag, message) if self._unsettled.get(tag) is message else None
 
 
-def _tag(message: AbstractIncomingMessage) -> int:
+def _tag(message: DeliveredMessage) -> int:
     assert message.delivery_tag is not None  # only messages of basic.get lack it
     return message.delivery_tag
 
 
-def _reason(message: AbstractIncomingMessage) -> str:
+def _reason(message: DeliveredMessage) -> str:
     """Why it is a dead letter: what the broker says, which comes after what we said, or what we said."""
-    deaths: Any = message.headers.get("x-death")
+    headers: Any = message.header.properties.headers or {}
+    deaths = headers.get("x-death")
     if not deaths:
-        return str(message.headers.get(REASON, ""))
+        return str(headers.get(REASON, ""))
     death = deaths[0]  # the latest
     why = "delivered too often" if death["reason"] == "delivery_limit" else death["reason"]
     return f"{why} from {death['queue']}"
@@ -529,7 +547,7 @@ class RabbitSubscription(_Attachment):
         )
         for exchange, key in tuple(self._bindings):  # what is bound meanwhile, bind() sees to
             await _in_time(self._queue.bind(exchange, key))
-        await _in_time(self._queue.consume(self._hear, no_ack=True))
+        await _consume(channel, self._queue, self._hear, no_ack=True)
         if missed:  # told only now, when nothing is missed any more
             self._interrupted = True
             self._arrived.set()
@@ -558,7 +576,7 @@ class RabbitSubscription(_Attachment):
         if self._queue is not None:
             await asyncio.shield(self._command(f"unbind {key}", self._queue.unbind(exchange.name, key)))
 
-    async def _hear(self, message: AbstractIncomingMessage) -> None:
+    async def _hear(self, message: DeliveredMessage) -> None:
         self._waiting.append(message.body)
         self._waiting_bytes += len(message.body)
         while len(self._waiting) > PRIVATE_MAX_LENGTH or self._waiting_bytes > PRIVATE_MAX_BYTES:
