@@ -1,5 +1,6 @@
 """What an operator can set: the only reader of the environment. Each field is the variable of the same name."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -123,6 +124,21 @@ class Settings(BaseSettings):
         if not whole:
             raise ValueError("not a URL; characters such as / and @ in a password must be escaped")
         return secret
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_proxies(cls, proxies: str) -> str:
+        """Refuse what uvicorn would take for a name, which no client has, and what would trust everybody."""
+        for proxy in map(str.strip, proxies.split(",")) if proxies else ():
+            try:
+                everybody = proxy == "*" or ip_network(proxy).prefixlen == 0
+            except ValueError:
+                raise ValueError(
+                    f"must be addresses or networks, such as 10.0.0.0/8, and {proxy!r} is neither"
+                ) from None
+            if everybody:
+                raise ValueError(f"must not be everybody ({proxy}), who could then say any address")
+        return proxies
 
 
 def read_settings() -> Settings:

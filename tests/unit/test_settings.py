@@ -44,7 +44,14 @@ def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeyp
         Path: "elsewhere",
         Policy: "ignore",
     }
-    within_bounds = {"log_level": "debug", "body_limit": "2000", "frame_limit": "2000", "socket_buffer": "200000"}
+    within_bounds = {
+        "log_level": "debug",
+        "body_limit": "2000",
+        "batch_limit": "2000",
+        "frame_limit": "2000",
+        "socket_buffer": "200000",
+        "trusted_proxies": "10.0.0.1",
+    }
     for name, field in Settings.model_fields.items():
         assert field.description
         sample = within_bounds.get(name) or samples.get(field.annotation, "x://")
@@ -98,6 +105,14 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
         ("GRACE", "0"),
         ("GRACE", "inf"),
         ("LOG_LEVEL", "loud"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "10.0.0.1, *"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("TRUSTED_PROXIES", "::/0"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "10.0.0.1;10.0.0.2"),
+        ("TRUSTED_PROXIES", "10.0.0.1,"),
+        ("TRUSTED_PROXIES", "proxy.local"),
     ],
 )
 def test_a_wrong_variable_is_named_in_a_sentence_that_tells_no_secret(
@@ -111,6 +126,15 @@ def test_a_wrong_variable_is_named_in_a_sentence_that_tells_no_secret(
     assert "hush" not in str(refused.value)
     assert refused.value.__suppress_context__  # pydantic's own account repeats the input
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "proxies", ["10.0.0.1", " 10.0.0.0/8 ,192.168.1.1", "fd00::1,fd00::/8", "127.0.0.1/32", "", None]
+)
+def test_proxies_are_addresses_and_networks(proxies: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if proxies is not None:
+        monkeypatch.setenv("TRUSTED_PROXIES", proxies)
+    assert read_settings().trusted_proxies == (proxies or "")
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
