@@ -46,6 +46,8 @@ from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
 
+#: Most messages that one request or one frame may bring.
+MAX_BATCH = 500
 #: Seconds without news after which a waiter looks into the table.
 LOOK_INTERVAL = 2.0
 #: Notices taken from the bus at a time.

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from uuid_utils.compat import uuid7
 
-from m3.door import Door
+from m3.door import MAX_BATCH, Door
 from m3.errors import M3Error
 from m3.events import ANYONE, Message, MessageAccepted, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
@@ -26,12 +26,12 @@ from services.gateway.guards import (
     of_a_body,
     own,
 )
-from services.gateway.schemas import BATCH, BatchMessage, BatchTaken, MessageTaken
+from services.gateway.schemas import BatchMessage, BatchTaken, MessageTaken
 
 PATH = "/api/threads/{thread_id}/messages"
 
 _KINDS = f"{JSON} or {NDJSON}"
-_COUNT = (422, "invalid_request", f"There must be 1 to {BATCH} messages.")
+_COUNT = (422, "invalid_request", f"There must be 1 to {MAX_BATCH} messages.")
 
 #: Items are described without binding them, since one that is wrong does not spoil the others.
 _BODY: dict[str, Any] = {
@@ -41,7 +41,7 @@ _BODY: dict[str, Any] = {
             "schema": {
                 "type": "array",
                 "minItems": 1,
-                "maxItems": BATCH,
+                "maxItems": MAX_BATCH,
                 "items": {
                     "description": "A BatchMessage; anything else is answered with an error of its own.",
                     "anyOf": [BatchMessage.model_json_schema(), {}],
@@ -70,7 +70,7 @@ async def _items(request: Request) -> list[BatchMessage | Refusal]:
         items = [_from_value(value) for value in _array(body)]
     else:
         raise Refusal(415, "unsupported_media_type", f"The body must be {_KINDS}.")
-    if not 1 <= len(items) <= BATCH:
+    if not 1 <= len(items) <= MAX_BATCH:
         raise Refusal(*_COUNT)
     return items
 

@@ -12,9 +12,6 @@ from m3.web import ErrorBody
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
 
-#: Most messages in one batch.
-BATCH = 500
-
 #: What OpenAPI can say of OutsideText: not blank, and no NUL.
 SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 
