@@ -1,12 +1,15 @@
 """Who of a thread's sockets is sent what: each frame is built once, and what waits goes out as one write per socket."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from m3.events import ThreadEvent, TurnNews
 from m3.web.raw_frames import text_frame
 from services.pusher import frames
+from services.pusher.built import built
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
+from services.pusher.replay import Read, Replay
 
 
 class Audience:
@@ -18,6 +21,7 @@ class Audience:
     def __init__(self) -> None:
         self.listeners: set[Outbox] = set()
         self.watchers: set[Outbox] = set()
+        self._replay: Replay | None = None
         self._for_listeners: list[bytes] = []
         self._for_watchers: list[bytes] = []
 
@@ -31,37 +35,52 @@ class Audience:
         self.listeners.discard(outbox)
         self.watchers.discard(outbox)
 
+    @contextmanager
+    def replaying(self, seen: int, read: Read) -> Iterator[Replay]:
+        """For who has yet to catch up with the last number that went out: what goes out meanwhile is kept."""
+        replay = self._replay = self._replay or Replay(seen, read)
+        replay.readers += 1
+        try:
+            yield replay
+        finally:
+            replay.readers -= 1
+            if not replay.readers and self._replay is replay:
+                self._replay = None
+
     def gather(self, event: ThreadEvent | TurnNews) -> int:
         """Have it sent with the next flush; nothing is built that nobody gets. Returns how many bytes that makes for a
         socket."""
-        size = 0
-        if self.watchers:
-            extra = [frames.of_turn(event)] if isinstance(event, TurnNews) else frames.for_all_events(event)
-            size += _add(map(text_frame, extra), self._for_watchers)
-        if not isinstance(event, TurnNews) and len(self):
-            size += _add(map(text_frame, frames.for_everyone(event)), self._for_listeners, self._for_watchers)
-        return size
+        if isinstance(event, TurnNews):
+            if not self.watchers:
+                return 0
+            frame = text_frame(frames.of_turn(event))
+            self._for_watchers.append(frame)
+            return len(frame)
+        watched = bool(self.watchers or self._replay)
+        if not (watched or self.listeners):
+            return 0
+        one = built(event, watched=watched)
+        self._for_listeners.append(one.for_listeners)
+        self._for_watchers.append(one.for_watchers)
+        if self._replay:
+            self._replay.add(one)
+        return max(len(one.for_listeners), len(one.for_watchers))
 
-    def show(self, *built: str) -> None:
+    def show(self, *texts: str) -> None:
         """Send the frames at once to those who watch."""
-        _send(list(map(text_frame, built)), self.watchers)
+        _send(list(map(text_frame, texts)), self.watchers)
 
     def flush(self) -> None:
         _send(self._for_listeners, self.listeners)
         _send(self._for_watchers, self.watchers)
 
     def close(self, why: Close) -> None:
+        """Have all closed, also those that catch up."""
         for outbox in (*self.listeners, *self.watchers):
             outbox.close(why)
-
-
-def _add(built: Iterable[bytes], *gathered: list[bytes]) -> int:
-    size = 0
-    for frame in built:
-        size += len(frame)
-        for one in gathered:
-            one.append(frame)
-    return size
+        if self._replay:
+            self._replay.close(why)
+            self._replay = None
 
 
 def _send(gathered: list[bytes], outboxes: set[Outbox]) -> None:

@@ -1,7 +1,7 @@
 """What one socket says: messages, cancellations and pings."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Generic, Literal, NoReturn, TypeVar
 
@@ -17,8 +17,8 @@ from m3.web import Refusal, problem_sentence, refusal_of
 from services.pusher import frames
 from services.pusher.hub import Seat
 
-#: Frames of one socket that may wait to be dealt with; past it the socket is not read. Cancellations likewise.
-INBOX = 64
+#: Messages of one socket that may wait to be taken; past it the socket is not read. Cancellations likewise.
+INBOX = 256
 
 _NOT_HANDED_IN = Refusal(503, "not_handed_in", "The message before it was not recorded; say both again.")
 
@@ -96,6 +96,7 @@ class Conversation:
         while True:
             received = await receive()
             if received["type"] == "websocket.disconnect":
+                self._seat.leave()
                 with suppress(TimeoutError):  # what it said last is still taken
                     async with asyncio.timeout(self._settings.record_timeout):
                         await self._messages.join()
@@ -118,45 +119,29 @@ class Conversation:
                     self._seat.type(active=frames.SocketTyping.model_validate_json(text).active)
                 case "message":
                     self._seat.type(active=False)
-                    await self._messages.put([frames.Said.model_validate_json(text)])
+                    await self._messages.put(frames.Said.model_validate_json(text))
                 case "messages":
                     self._seat.type(active=False)
-                    await self._messages.put(self._understood(frames.SocketBatch.model_validate_json(text).messages))
+                    for said in _understood(frames.SocketBatch.model_validate_json(text).messages):
+                        await self._messages.put(said)
         except ValidationError as error:
-            self._tell_invalid(error, frames.client_id_of(text))
+            self._outbox.tell(_invalid(error, frames.client_id_of(text)))
 
-    def _understood(self, batch: Sequence[object]) -> list[frames.Said]:
-        """Those of the batch that are messages; of each other one the socket is told."""
-        said = []
-        for place, one in enumerate(batch):
-            try:
-                said.append(frames.Said.model_validate(one))
-            except ValidationError as error:
-                client_id = one.get("client_id") if isinstance(one, dict) else None
-                self._tell_invalid(error, client_id if isinstance(client_id, str) else None, "messages", place)
-        return said
-
-    def _tell_invalid(self, error: ValidationError, client_id: str | None, *where: str | int) -> None:
-        problems = [{**problem, "loc": (*where, *problem["loc"])} for problem in error.errors(include_input=False)]
-        self._outbox.tell(frames.error("invalid_message", problem_sentence(problems), client_id=client_id))
-
-    async def _take(self, batches: list[list[frames.Said]]) -> None:
+    async def _take(self, heard: Sequence[frames.Said | str]) -> None:
         """What piled up goes in together and in order, so that a socket's messages are numbered as it sent them. Where
         one is not recorded, what waits behind it is refused at once, for the client to say in order again."""
-        said = [one for batch in batches for one in batch]
+        said = [one for one in heard if isinstance(one, frames.Said)]
         results: Sequence[Message | M3Error]
         try:
             results = await self._door.take_all([self._accepted(one) for one in said], self._settings)
         except (BusError, StoreUnavailable) as error:
-            results = [error, *[_NOT_HANDED_IN] * (len(said) - 1)]
-        for one, result in zip(said, results, strict=True):
-            if isinstance(result, M3Error):
-                self._refuse(one, result)
-            else:
-                self._outbox.tell(frames.recorded(result, one.client_id))
+            results = [error, *[_NOT_HANDED_IN for _ in said[1:]]]
         if any(isinstance(result, BusError | StoreUnavailable | NotRecorded) for result in results):
-            for one in (one for batch in self._messages.take_all() for one in batch):
-                self._refuse(one, _NOT_HANDED_IN)
+            behind = self._messages.take_all()
+            heard = [*heard, *behind]
+            results = [*results, *[_NOT_HANDED_IN for one in behind if isinstance(one, frames.Said)]]
+        outcomes = iter(results)
+        self._outbox.tell(*(one if isinstance(one, str) else _answer(one, next(outcomes)) for one in heard))
 
     async def _pass_on(self, cancels: list[None]) -> None:
         """Not behind the messages: a turn that is to stop should not go on until they are recorded."""
@@ -178,8 +163,24 @@ class Conversation:
             origin=self._door.origin,
         )
 
-    def _refuse(self, said: frames.Said, error: M3Error) -> None:
-        refusal = refusal_of(error).body
-        self._outbox.tell(
-            frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=said.client_id)
-        )
+
+def _understood(batch: Sequence[object]) -> Iterator[frames.Said | str]:
+    """Each of the batch that is a message, and for each other the error that it is answered with, in its place."""
+    for place, one in enumerate(batch):
+        try:
+            yield frames.Said.model_validate(one)
+        except ValidationError as error:
+            client_id = one.get("client_id") if isinstance(one, dict) else None
+            yield _invalid(error, client_id if isinstance(client_id, str) else None, "messages", place)
+
+
+def _invalid(error: ValidationError, client_id: str | None, *where: str | int) -> str:
+    problems = [{**problem, "loc": (*where, *problem["loc"])} for problem in error.errors(include_input=False)]
+    return frames.error("invalid_message", problem_sentence(problems), client_id=client_id)
+
+
+def _answer(said: frames.Said, result: Message | M3Error) -> str:
+    if isinstance(result, Message):
+        return frames.recorded(result, said.client_id)
+    refusal = refusal_of(result).body
+    return frames.error(refusal.code, refusal.message, message_id=refusal.message_id, client_id=said.client_id)

@@ -21,6 +21,7 @@ from m3.tasks import background
 from services.pusher import frames, presence
 from services.pusher.attendance import Attendance
 from services.pusher.audience import Audience
+from services.pusher.built import Built
 from services.pusher.close_codes import Close, Closed
 from services.pusher.feed import Feed
 from services.pusher.neighbours import attending, tell
@@ -59,6 +60,7 @@ class _Thread:
         self.audience = Audience()
         self.presence: Presence | None = None  # until somebody watches
         self.opening = asyncio.Lock()
+        self.filling = asyncio.Lock()
         self.members = 0  # who listens, and who waits for it to open
         self.idle_since = 0.0
 
@@ -71,6 +73,7 @@ class Seat:
         self._thread = thread
         self.outbox = outbox
         self._name = name
+        self._taken = True
 
     @property
     def connections(self) -> int:
@@ -87,6 +90,8 @@ class Seat:
     def listen(self) -> None:
         """Have what happens from now on put into the outbox, and who is here just now."""
         thread, audience = self._thread, self._thread.audience
+        if not self._taken:  # the client went while it caught up
+            return
         audience.join(self.outbox)
         if self.outbox.all_events:
             crowd = self._hub.attendance.crowd(thread.thread_id, _now())
@@ -94,6 +99,15 @@ class Seat:
                 thread.presence = Presence(thread.thread_id, crowd)
             for frame in presence.opening(thread.thread_id, crowd):
                 self.outbox.tell(text(frame))
+
+    def leave(self) -> None:
+        """Give the seat up, once."""
+        if self._taken:
+            self._taken = False
+            self._thread.audience.leave(self.outbox)
+            self._thread.members -= 1
+            self._thread.idle_since = _now()
+            self._hub.attendance.leave(self._thread.thread_id, self._name)
 
     async def catch_up(self, after: int) -> None:
         """Have what happened since that number put into the outbox, and listen when nothing more is missing.
@@ -105,21 +119,36 @@ class Seat:
         if after > head:
             self.outbox.tell(frames.reset(thread.thread_id, head))
             after = head
-        while head > feed.seen:  # this pusher has not heard of all yet
-            await hub.fill(thread)
-        while after < (until := feed.seen):
-            async with hub.reading:
-                page = await hub.store.events_after(thread.thread_id, after, PAGE, until=until)
-            await self._tell(page)
-            after = page[-1].number if len(page) == PAGE else until
-        self.listen()  # with no await since the last look at what went out
+        async with thread.filling:  # most who come back at once find that another has asked
+            while head > feed.seen:  # this pusher has not heard of all yet
+                await hub.fill(thread)
+        if after > feed.seen:  # since a moment ago
+            raise Closed(Close.TAKEN_BACK)
+        with thread.audience.replaying(feed.seen, partial(hub.read, thread.thread_id)) as replay:
+            while page := await replay.page(after):
+                await self._tell(page)
+                after = page[-1].number
+            self._put(replay.rest(after))
+            self.listen()  # with no await since the last look at what there is
 
-    async def _tell(self, events: Iterable[ThreadEvent]) -> None:
+    async def _tell(self, page: Sequence[Built]) -> None:
         """At the pace at which the socket reads: it cannot be too slow for what is long past."""
-        own = Audience()
-        own.join(self.outbox.unbounded())
-        await _flushed(own, events, self._drain)
+        part: list[Built] = []
+        size = 0
+        for one in page:
+            part.append(one)
+            size += len(one.for_watchers)
+            if size > FLUSH:
+                self._put(part)
+                await self._drain()
+                part, size = [], 0
+        self._put(part)
         await self._drain()
+
+    def _put(self, part: Iterable[Built]) -> None:
+        outbox = self.outbox.unbounded()
+        if together := b"".join(one.bytes_for(all_events=outbox.all_events) for one in part):
+            outbox.put(together)
 
     async def _drain(self) -> None:
         try:
@@ -141,7 +170,7 @@ class Hub:
     ) -> None:
         self.store = store
         self.attendance = attendance
-        self.reading = asyncio.Semaphore(READERS_AT_ONCE)
+        self._reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
         self._linger = linger
         self._sockets_per_thread = sockets_per_thread
@@ -181,16 +210,14 @@ class Hub:
         thread = self._threads.setdefault(thread_id, _Thread(thread_id))
         thread.members += 1
         self.attendance.join(thread_id, name)
+        seat = Seat(self, thread, outbox, name)
         try:
             async with thread.opening:
                 if not thread.feed.started:
                     await self._start(thread)
-            yield Seat(self, thread, outbox, name)
+            yield seat
         finally:
-            thread.audience.leave(outbox)
-            self.attendance.leave(thread_id, name)
-            thread.members -= 1
-            thread.idle_since = _now()
+            seat.leave()
 
     async def _start(self, thread: _Thread) -> None:
         """Bind first and read the head then, so that nothing falls between the two."""
@@ -279,6 +306,11 @@ class Hub:
             raise
         finally:
             self._check(thread)
+
+    async def read(self, thread_id: str, after: int, until: int) -> Sequence[ThreadEvent]:
+        """What happened in the thread between two numbers. Raises StoreUnavailable."""
+        async with self._reading:
+            return await self.store.events_after(thread_id, after, until - after, until=until)
 
     async def check_head(self, thread: _Thread) -> int:
         """The thread's head in the table. One that ends before what went out was taken back: its sockets are to come

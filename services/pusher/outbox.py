@@ -26,9 +26,9 @@ class Outbox:
         else:
             self._writer.write(frames)
 
-    def tell(self, frame: str) -> None:
-        """Put one frame, for this socket alone."""
-        self.put(text_frame(frame))
+    def tell(self, *frames: str) -> None:
+        """Put frames for this socket alone, together."""
+        self.put(b"".join(map(text_frame, frames)))
 
     def unbounded(self) -> "Outbox":
         """The same socket, for who has much to put and waits with ``drain`` in between."""

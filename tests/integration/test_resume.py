@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 from m3.bus import Bus, open_bus
 from m3.events import Message, MessageAccepted, MessageSettled, TurnFailed, encode, reply_id
 from m3.store import Store
+from m3.tasks import background
 from m3.topology import accepted, changed
 from services.recorder import recorder
 from tests.support.client import Socket, socket
@@ -71,7 +73,7 @@ async def test_a_socket_that_has_seen_all_gets_only_what_comes(memory: Bus, stor
 async def test_what_was_missed_comes_in_pages_of_the_table(
     memory: Bus, store: Store, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("services.pusher.hub.PAGE", 2)
+    monkeypatch.setattr("services.pusher.replay.PAGE", 2)
     if size:
         await record(store, *(str(number) for number in range(size)))
     async with running_pusher(memory, store) as (address, _), socket(address, "t", after=0) as listener:
@@ -255,10 +257,10 @@ async def test_a_socket_that_says_much_while_nobody_records_lives_and_is_refused
         socket(address, "t") as talker,
     ):
         await talker.next("connected")
-        for number in range(200):
+        for number in range(600):
             await talker.send(json.dumps({"type": "message", "message": str(number), "client_id": str(number)}))
-        errors = [await talker.next("error") for _ in range(200)]
-        assert [error["client_id"] for error in errors] == [str(number) for number in range(200)]
+        errors = [await talker.next("error") for _ in range(600)]
+        assert [error["client_id"] for error in errors] == [str(number) for number in range(600)]
         assert {error["code"] for error in errors} == {"not_recorded", "not_handed_in"}
         assert await talker.hears_nothing()
 
@@ -391,3 +393,35 @@ async def test_a_socket_opened_with_a_wrong_query_is_refused(
                 pass
         assert refused.value.response.status_code == 422
         assert json.loads(refused.value.response.body or b"")["code"] == "invalid_request"
+
+
+async def test_a_crowd_that_comes_back_to_a_busy_thread_goes_live(memory: Bus, store: Store) -> None:
+    await record(store, *(str(number) for number in range(50)))
+    async with (
+        recorder(memory, store, grace=1),
+        running_pusher(memory, store) as (address, hub),
+        socket(address, "t") as talker,
+        AsyncExitStack() as stack,
+    ):
+
+        async def talk() -> NoReturn:
+            while True:
+                await talker.say("busy")
+
+        async with background("talking", talk()):
+            crowd = [await stack.enter_async_context(socket(address, "t", after=10)) for _ in range(100)]
+            await until(lambda: len(hub._threads["t"].audience) == 101)
+        head = await store.head("t")
+        for one in crowd:
+            assert await numbers(one, head - 10) == [*range(11, head + 1)]
+
+
+async def test_a_socket_that_goes_while_it_catches_up_leaves_nothing_behind(memory: Bus, store: Store) -> None:
+    """Also where nobody records what it said, for which it still waits."""
+    await record(store, *(str(number) for number in range(50)))
+    async with running_pusher(memory, store, record_timeout=1000) as (address, hub):
+        async with socket(address, "t", after=0) as talker:
+            await talker.send(json.dumps({"type": "message", "message": "to whom?"}))
+            await talker.next("connected")
+        await until(lambda: not hub._threads["t"].members)
+        assert not hub._threads["t"].audience

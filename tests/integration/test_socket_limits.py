@@ -96,13 +96,26 @@ async def test_what_is_wrong_in_a_batch_is_told_by_its_place_and_harms_no_other(
                 answers.append(frame)
         told = [(frame.get("code"), frame.get("client_id"), frame.get("seq")) for frame in answers]
         assert told == [
+            (None, None, 1),
             ("invalid_message", "blank", None),
             ("invalid_message", None, None),
-            (None, None, 1),
             ("message_too_long", "long", None),
             (None, None, 2),
         ]
-        assert answers[0]["message"].startswith("messages.1.message:")
+        assert answers[1]["message"].startswith("messages.1.message:")
+
+
+async def test_however_much_a_socket_says_at_once_all_of_it_is_taken_in_order(memory: Bus, store: Store) -> None:
+    batch = json.dumps({"type": "messages", "messages": [{"message": "x"}] * 500})
+    async with (
+        recorder(memory, store, grace=1),
+        running_pusher(memory, store, record_timeout=DEADLINE) as (address, _),
+        socket(address, "t") as talker,
+    ):
+        await talker.next("connected")
+        for _ in range(10):
+            await talker.send(batch)
+        assert [(await talker.next("recorded"))["seq"] for _ in range(5_000)] == [*range(1, 5_001)]
 
 
 @pytest.mark.parametrize("messages", [[], [{"message": "hi"}] * 501, "hi", None])

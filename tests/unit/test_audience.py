@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from m3.events import MessageRecorded, MessageSettled, ReplyGrew, ThreadEvent, TurnNews
-from services.pusher import audience, frames
+from services.pusher import frames
 from services.pusher.audience import Audience
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
@@ -79,7 +79,8 @@ def test_nothing_is_built_for_nobody(sockets: Audience, monkeypatch: pytest.Monk
         built.append(text)
         return text.encode()
 
-    monkeypatch.setattr(audience, "text_frame", build)
+    monkeypatch.setattr("services.pusher.built.text_frame", build)
+    monkeypatch.setattr("services.pusher.audience.text_frame", build)
     tell(sockets, REPLY, FATE, DELTA)
     assert built == []
     join(sockets)
