@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import structlog
@@ -17,18 +17,24 @@ from services.pusher.attendance import Attendance
 
 #: Bodies taken from the bus at a time.
 AT_ONCE = 1_000
+#: Seconds in which a pusher that stops may tell that it has no sockets left.
+FAREWELL = 0.5
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
 async def attending(bus: Bus) -> AsyncIterator[Attendance]:
-    """Hear the other pushers while inside the block. They hear of this one with each ``tell``."""
+    """Hear the other pushers while inside the block. They hear of this one with each ``tell``, and when it ends."""
     attendance = Attendance(uuid7())
     async with bus.subscribe("pusher.neighbours") as subscription:
         await subscription.bind(topology.CHAT_CONTROL, topology.EVERY_COUNT)
         async with background("other pushers", _hear(subscription, attendance)):
             yield attendance
+            attendance.hurry()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await tell(bus, attendance)
 
 
 async def tell(bus: Bus, attendance: Attendance) -> None:

@@ -122,6 +122,20 @@ async def test_the_welcome_counts_the_sockets_of_all_pushers(bus: Bus, store: St
         assert await welcome(one) == 2
 
 
+async def test_a_pusher_that_stops_says_so_and_keeps_no_places(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.pusher.attendance.SILENCE", 600.0)  # or it would count for nothing by itself
+    monkeypatch.setattr("services.pusher.attendance.HELD", 600.0)
+    async with hub(bus, store) as staying:
+        async with hub(bus, store) as stopping:
+            stopping.attendance.join("t", "ann")
+            await until_all_count(1, staying, stopping)
+            stopping.attendance.leave("t", "ann")
+        await until_all_count(0, staying)
+        assert staying.attendance.occupied("t", asyncio.get_running_loop().time()) == 0
+
+
 @pytest.mark.parametrize("silencing", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_pusher_that_is_killed_or_hangs_does_not_count(
     broker_url: str, database_url: str, start: Callable[..., Process], silencing: signal.Signals
@@ -210,17 +224,17 @@ async def test_who_types_is_shown_until_something_is_said_and_to_nobody_who_did_
         await say_typing(bob)
         await until_types(watcher, "bob")
         await say_typing(nameless, active=True)
-        await until_types(watcher, "anyone", "bob")
         async with socket(other, "t", events="all") as late:
-            await until_types(late, "anyone", "bob")
+            await until_types(late, "bob")
+        await nameless.say("hello")
         await bob.say("hello")
-        await until_types(watcher, "anyone")
-        await say_typing(nameless, active=False)
         await until_types(watcher)
         await say_typing(bob)
         await until_types(watcher, "bob")
         await bob._connection.close()
         await until_types(watcher)
+        shown = [frame["clients"] for frame in watcher.frames if frame["type"] == "typing"]
+        assert shown == [["bob"], [], ["bob"], []]  # without a name one types unseen
         assert not {"presence", "typing"} & {frame["type"] for frame in (*bob.frames, *nameless.frames)}
 
 

@@ -5,7 +5,21 @@ from uuid import UUID
 import pytest
 
 from m3.events import ANYONE, SocketsCounted, decode, encode
-from services.pusher.attendance import BEAT, KEPT, REPORT, ROSTER, SILENCE, TYPING, TYPISTS, Attendance, Crowd
+from services.pusher.attendance import (
+    ASKING,
+    BEAT,
+    HELD,
+    KEPT,
+    PACE,
+    PATIENCE,
+    REPORT,
+    ROSTER,
+    SILENCE,
+    TYPING,
+    TYPISTS,
+    Attendance,
+    Crowd,
+)
 
 
 class Pushers:
@@ -29,7 +43,8 @@ class Pushers:
         self.living.remove(self[name])
 
     def tell(self, *, deaf: Attendance | None = None) -> None:
-        """Everybody reports once, and is heard by all but who is deaf."""
+        """A moment later everybody reports, and is heard by all but who is deaf."""
+        self.now += 0.1
         for pusher in tuple(self.living):
             for report in pusher.reports(self.now):
                 self.told.append(report)
@@ -41,7 +56,6 @@ class Pushers:
         """As time passes, in steps as those in which pushers report."""
         end = self.now + seconds
         while self.now < end:
-            self.now += 0.1
             self.tell(deaf=deaf)
 
     def connections(self, thread_id: str = "t") -> list[int]:
@@ -108,6 +122,35 @@ def test_a_killed_pusher_counts_for_nothing_within_two_seconds(pushers: Pushers)
     assert BEAT < SILENCE < 2
 
 
+@pytest.mark.parametrize("tenths", range(10))
+def test_one_that_stalls_for_a_second_goes_on_counting_and_nobody_has_left(pushers: Pushers, tenths: int) -> None:
+    """Also where that begins just before it would have given a sign of life."""
+    pushers["a"].join("t", "ann")
+    pushers.wait(5 + tenths / 10)
+    for pusher in pushers.living:
+        pusher.changed(pushers.now)
+    slow = pushers["a"]
+    pushers.living.remove(slow)
+    pushers.wait(1)
+    assert pushers.connections() == [1, 1]
+    pushers.living.append(slow)
+    pushers.tell()
+    assert pushers.connections() == [1, 1, 1]
+    assert not any(pusher.changed(pushers.now) for pusher in pushers.living)
+
+
+def test_the_sockets_of_one_that_falls_silent_keep_their_places_for_some_seconds(pushers: Pushers) -> None:
+    pushers["a"].join("t", "ann")
+    pushers["b"].join("t", "bob")
+    pushers.wait(5)
+    assert pushers["b"].occupied("t", pushers.now) == 2
+    pushers.kill("a")
+    pushers.wait(2)
+    assert (pushers["b"].connections("t", pushers.now), pushers["b"].occupied("t", pushers.now)) == (1, 2)
+    pushers.wait(HELD - 1.5)
+    assert pushers["b"].occupied("t", pushers.now) == 1
+
+
 def test_one_that_was_only_slow_counts_again_with_all_that_it_had(pushers: Pushers) -> None:
     pushers["a"].join("t", "ann")
     pushers.wait(1)
@@ -169,21 +212,21 @@ def test_a_subscription_that_was_interrupted_asks_everybody(pushers: Pushers) ->
     assert pushers.connections() == [1, 1, 1]
 
 
-def test_whoever_misses_every_other_report_of_a_busy_pusher_asks_once_a_second() -> None:
+def test_whoever_misses_every_other_report_of_a_busy_pusher_asks_now_and_then() -> None:
     busy, pusher = UUID(int=1), Attendance(UUID(int=2))
     asked = 0
     for step in range(100):
         now = step * 0.1
         pusher.hear(SocketsCounted(pusher=busy, number=2 * step), now)
         asked += sum(report.asks for report in pusher.reports(now))
-    assert 9 <= asked <= 11
+    assert 9 <= asked * ASKING <= 11
 
 
-def test_where_nothing_happens_a_pusher_gives_a_sign_of_life_a_second(pushers: Pushers) -> None:
+def test_where_nothing_happens_a_pusher_gives_a_sign_of_life_now_and_then(pushers: Pushers) -> None:
     pushers.wait(2)
     pushers.told.clear()
     pushers.wait(10)
-    assert 27 <= len(pushers.told) <= 31
+    assert 0.8 <= len(pushers.told) * BEAT / (3 * 10) <= 1.1
     assert not any(report.threads or report.anew or report.asks for report in pushers.told)
 
 
@@ -192,10 +235,44 @@ def test_changes_are_gathered_into_one_report(pushers: Pushers) -> None:
     for number in range(1000):
         pushers["a"].join("t", f"n{number}")
     pushers.tell()
-    (report,) = pushers.told
-    (told,) = report.threads
+    (told,) = [thread for report in pushers.told for thread in report.threads]
     assert (told.connections, len(told.names), told.unlisted) == (1000, ROSTER, 1000 - ROSTER)
     assert pushers["b"].crowd("t", pushers.now).unlisted == 1000 - ROSTER
+
+
+def test_a_crowd_that_comes_and_goes_is_told_of_at_a_bounded_rate_and_soon_enough(pushers: Pushers) -> None:
+    a, b = pushers["a"], pushers["b"]
+    for number in range(ROSTER - 1):
+        a.join("t", f"{number:0100}")
+    pushers.wait(1)
+    pushers.told.clear()
+    began, right = pushers.now, pushers.now
+    for number in range(200):
+        (a.leave if number % 2 else a.join)("t", "ann")
+        pushers.tell()
+        if b.connections("t", pushers.now) == a.connections("t", pushers.now):
+            right = pushers.now
+        assert pushers.now - right < PATIENCE
+    bodies = [encode([report]) for report in pushers.told]
+    assert sum(map(len, bodies)) < 1.2 * PACE * (pushers.now - began)
+
+
+def test_however_much_changes_a_change_is_told_and_life_shown_in_time(pushers: Pushers) -> None:
+    a = pushers["a"]
+    for _ in range(3):
+        for number in range(20):
+            for name in range(ROSTER):
+                a.join(f"t{number}", f"{name:0128}")
+        a.join("t", "ann")
+        pushers.tell()
+        began = pushers.now
+        while pushers.connections() != [a.connections("t", pushers.now)] * 3:
+            pushers.wait(0.1)
+            assert all(
+                pusher._lives(other, pushers.now) for pusher in pushers.living for other in pusher._others.values()
+            )
+        assert pushers.now - began <= PATIENCE + 0.2
+    assert PATIENCE < ASKING
 
 
 @pytest.mark.parametrize("length", [1, 128])
@@ -212,7 +289,7 @@ def test_all_that_a_pusher_has_goes_in_bodies_of_a_quarter_of_a_mebibyte(pushers
     assert [event for body in bodies for event in decode(body)] == pushers.told
     assert pushers.connections("4999".zfill(length)) == [1, 1, 1]
     newcomer = pushers.start()
-    pushers.wait(0.3)
+    pushers.wait(PATIENCE + 0.3)
     assert newcomer.connections("4999".zfill(length), pushers.now) == 1
     assert newcomer.connections("t", pushers.now) == ROSTER + 1
 
@@ -228,20 +305,31 @@ def test_somebody_types_until_he_stops_leaves_or_does_not_say_so_again(pushers: 
         pushers.tell()
         return [set(pusher.crowd("t", pushers.now).typing) for pusher in pushers.living]
 
-    for name in ("ann", "bob", "carl", ANYONE):
+    for name in ("ann", "bob", "carl", "dora"):
         pushers["a"].join("t", name)
         pushers["a"].type("t", name, pushers.now)
-    assert typing() == [{"ann", "bob", "carl", ANYONE}] * 3
+    assert typing() == [{"ann", "bob", "carl", "dora"}] * 3
     pushers["a"].stop_typing("t", "ann")
     pushers["a"].leave("t", "bob")
-    assert typing() == [{"carl", ANYONE}] * 3
+    assert typing() == [{"carl", "dora"}] * 3
     pushers.wait(TYPING - 1)
-    pushers["a"].type("t", ANYONE, pushers.now)
+    pushers["a"].type("t", "dora", pushers.now)
     pushers.wait(2)
-    assert typing() == [{ANYONE}] * 3
+    assert typing() == [{"dora"}] * 3
     pushers.wait(TYPING)
     assert typing() == [set()] * 3
     assert not pushers["a"]._expiries
+
+
+def test_who_gave_no_name_is_not_shown_as_typing_since_one_would_speak_for_all(pushers: Pushers) -> None:
+    for name in (ANYONE, ANYONE, "ann"):
+        pushers["a"].join("t", name)
+        pushers["a"].type("t", name, pushers.now)
+    pushers.tell()
+    assert [set(pusher.crowd("t", pushers.now).typing) for pusher in pushers.living] == [{"ann"}] * 3
+    pushers["a"].stop_typing("t", ANYONE)
+    pushers["a"].leave("t", ANYONE)
+    assert pushers["a"].crowd("t", pushers.now) == Crowd(2, frozenset({"ann"}), unlisted=0, typing=frozenset({"ann"}))
 
 
 def test_who_types_on_and_on_is_told_once(pushers: Pushers) -> None:
@@ -289,11 +377,15 @@ def test_it_is_looked_at_again_when_a_report_is_due_somebody_stops_typing_or_a_p
     pusher = Attendance(UUID(int=1))
     pusher.reports(100.0)
     assert pusher.due == 100.0 + BEAT
-    pusher.hear(SocketsCounted(pusher=UUID(int=2), number=1, anew=True), 99.0)
-    assert pusher.due == 99.0 + SILENCE
-    pusher.changed(99.1 + SILENCE)
+    pusher.hear(SocketsCounted(pusher=UUID(int=2), number=1, anew=True), 98.7)
+    assert pusher.due == 98.7 + SILENCE
+    pusher.changed(98.8 + SILENCE)
     assert pusher.due == 100.0 + BEAT
+    for number in range(ROSTER):
+        pusher.join("t", f"{number:0100}")
+    assert len(pusher.reports(100.0)) == 1
     pusher.join("t", "ann")
+    assert 100.1 < pusher.due < 100.3  # since there was much to tell just now
     pusher.type("t", "ann", 94.0)
     assert pusher.due == 94.0 + TYPING
 

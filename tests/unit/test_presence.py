@@ -1,6 +1,5 @@
 """What sockets that watch a thread are told of who is here and who types, and how often, as values."""
 
-from m3.events import ANYONE
 from m3.frames import Frame
 from services.pusher.attendance import TYPISTS, Crowd
 from services.pusher.presence import INTERVAL, LISTED, RATE, Presence, here, typing
@@ -18,10 +17,10 @@ def presence(*names: str, joined: tuple[str, ...] = (), left: tuple[str, ...] = 
 
 def test_who_opens_a_socket_is_told_who_is_here() -> None:
     assert here("t", crowd("bob", "ann", connections=5)) == presence("ann", "bob", connections=5)
-    assert typing("t", crowd("ann", typing=("ann", ANYONE))) == {
+    assert typing("t", crowd("ann", typing=("bob", "ann"))) == {
         "type": "typing",
         "thread_id": "t",
-        "clients": ["ann", ANYONE],
+        "clients": ["ann", "bob"],
     }
 
 
