@@ -279,7 +279,7 @@ def _ratio_row(pushes: Pushes, other: str, pace: int, how: str, aim: float | Non
         for own, theirs in zip(pushes[PUSHER, pace], pushes[other, pace], strict=True)
     ]
     verdict = "met" if aim is not None and statistics.median(ratios) >= aim else "missed"
-    wanted = "" if aim is None else f"at least {aim:g}: {verdict}"
+    wanted = "no aim" if aim is None else f"at least {aim:g}: {verdict}"
     return f"| {PUSHER} {how} {other} | {_pace(pace)} | {rooms.spread(ratios, '.2f')} | {wanted} |"
 
 
