@@ -1,11 +1,13 @@
 """``POST /api/threads/{thread_id}/messages``: many messages of a program, each answered by itself."""
 
+import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic import Field, OnErrorOmit, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 from uuid_utils.compat import uuid7
 
 from m3.door import MAX_BATCH, Door
@@ -61,47 +63,65 @@ _BODY: dict[str, Any] = {
 }
 
 
+#: From its first character that is not blank.
+_LINE = re.compile(rb"\S[^\n]*")
+#: Both stop at the bound, and make nothing of what they do not know: the work is that of reading the body's bytes.
+_messages = TypeAdapter(Annotated[list[BatchMessage], Field(min_length=1, max_length=MAX_BATCH)])
+_valid_messages = TypeAdapter(list[OnErrorOmit[BatchMessage]])
+
+
 async def _items(request: Request) -> list[BatchMessage | Refusal]:
     """What the body says, each by itself. Raises Refusal, where it is no batch."""
     kind, body = kind_of(request), await request.body()
     if kind == NDJSON:
-        items = [_from_line(line) for line in body.split(b"\n") if line.strip()]
-    elif kind == JSON:
-        items = [_from_value(value) for value in _array(body)]
-    else:
-        raise Refusal(415, "unsupported_media_type", f"The body must be {_KINDS}.")
-    if not 1 <= len(items) <= MAX_BATCH:
+        return _from_lines(body)
+    if kind == JSON:
+        return _from_array(body)
+    raise Refusal(415, "unsupported_media_type", f"The body must be {_KINDS}.")
+
+
+def _from_lines(body: bytes) -> list[BatchMessage | Refusal]:
+    lines = [found[0] for found in islice(_LINE.finditer(body), MAX_BATCH + 1)]
+    if not 1 <= len(lines) <= MAX_BATCH:
         raise Refusal(*_COUNT)
-    return items
-
-
-def _array(body: bytes) -> list[object]:
-    try:
-        values = from_json(body, allow_inf_nan=False)
-    except ValueError:
-        raise not_json() from None
-    if not isinstance(values, list):
-        raise Refusal(422, "invalid_request", "Input should be an array.")
-    return values
+    return [_from_line(line) for line in lines]
 
 
 def _from_line(line: bytes) -> BatchMessage | Refusal:
     try:
         return BatchMessage.model_validate_json(line)
     except ValidationError as error:
-        return _invalid(error)
+        problem = error.errors(include_input=False)[0]
+        return _invalid("The line is not JSON." if problem["type"] == "json_invalid" else problem_sentence([problem]))
 
 
-def _from_value(value: object) -> BatchMessage | Refusal:
+def _from_array(body: bytes) -> list[BatchMessage | Refusal]:
     try:
-        return BatchMessage.model_validate(value)
+        return [*_messages.validate_json(body)]
     except ValidationError as error:
-        return _invalid(error)
+        problems = error.errors(include_input=False)
+    if not problems[0]["loc"]:
+        raise _no_array(problems[0])
+    wrong: dict[int | str, Refusal] = {}
+    for problem in problems:
+        place, *where = problem["loc"]
+        wrong.setdefault(place, _invalid(problem_sentence([problem | {"loc": where}])))
+    valid = _valid_messages.validate_json(body)
+    others = iter(valid)
+    return [wrong.get(place) or next(others) for place in range(len(wrong) + len(valid))]
 
 
-def _invalid(error: ValidationError) -> Refusal:
-    problems = error.errors(include_input=False)
-    sentence = "The line is not JSON." if problems[0]["type"] == "json_invalid" else problem_sentence(problems)
+def _no_array(problem: ErrorDetails) -> Refusal:
+    match problem["type"]:
+        case "json_invalid":
+            return not_json()
+        case "too_short" | "too_long":
+            return Refusal(*_COUNT)
+        case _:
+            return Refusal(422, "invalid_request", problem_sentence([problem]))
+
+
+def _invalid(sentence: str) -> Refusal:
     return Refusal(422, "invalid_message", sentence)
 
 

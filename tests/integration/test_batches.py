@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import httpx2
@@ -32,8 +33,8 @@ def told(answer: httpx2.Response) -> list[int | str]:
     return [message.get("seq") or message["code"] for message in answer.json()["messages"]]
 
 
-def said(count: int, source: OutsideSource = "api") -> list[dict[str, Any]]:
-    return [{"message": f"message {number}", "source": source} for number in range(1, count + 1)]
+def said(size: int, source: OutsideSource = "api") -> list[dict[str, Any]]:
+    return [{"message": f"message {number}", "source": source} for number in range(1, size + 1)]
 
 
 @pytest.mark.parametrize("kind", ["a line each", "an array"])
@@ -121,7 +122,6 @@ BODIES = {
     "501 messages": (b"[%s]" % b",".join([b'{"message": "a"}'] * 501), JSON, 422, "invalid_request"),
     "one message": (b'{"message": "a"}', JSON, 422, "invalid_request"),
     "cut off": (b'[{"message": "a"}', JSON, 400, "malformed_body"),
-    "not a number": (b'[{"message": NaN}]', JSON, 400, "malformed_body"),
     "UTF-16": ('[{"message": "a"}]'.encode("utf-16"), JSON, 400, "malformed_body"),
     "half a surrogate pair": (b'[{"message": "\\ud800"}]', JSON, 400, "malformed_body"),
     "lists 30,000 deep": (b"[" * 30_000 + b"]" * 30_000, JSON, 400, "malformed_body"),
@@ -142,6 +142,35 @@ async def test_a_body_that_is_no_batch_is_refused_as_a_whole(memory_bus: Bus, st
         refused = await http.post(PATH, content=body, headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (status, code)
         assert await store.head("t") == 0
+
+
+TOO_MANY = {
+    "lines of one digit": (b"1\n" * 2**19, NDJSON),
+    "lines of nothing": (b"{}\n" * (2**20 // 3), NDJSON),
+    "empty lists": (b"[" + b"[]," * (2**20 // 3 - 1) + b"1]", JSON),
+    "digits": (b"[" + b"1," * (2**19 - 2) + b"1]", JSON),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MANY)
+async def test_what_is_too_much_is_counted_before_it_is_looked_at(
+    memory_bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    sentences = count()
+    monkeypatch.setattr("services.gateway.batches.problem_sentence", lambda _: f"{next(sentences)}.")
+    body, kind = TOO_MANY[name]
+    async with running_gateway(memory_bus, store) as http:
+        refused = await http.post(PATH, content=body, headers=kind)
+        assert (refused.status_code, refused.json()["message"]) == (422, "There must be 1 to 500 messages.")
+    assert next(sentences) == 0
+
+
+async def test_of_what_is_not_asked_for_nothing_is_said(memory_bus: Bus, store: Store) -> None:
+    said = b'{"message": "a", "more": [NaN, 1e999, {"message": "b"}], "message": "c"}'
+    async with recorder(memory_bus, store, grace=1), running_gateway(memory_bus, store) as http:
+        assert told(await http.post(PATH, content=said, headers=NDJSON)) == [1]
+        assert told(await http.post(PATH, content=b"[%s]" % said, headers=JSON)) == [2]
+        assert {message.content for message in await store.latest("t", 2)} == {"c"}
 
 
 async def test_a_thread_that_cannot_be_is_refused(memory_bus: Bus, store: Store) -> None:
