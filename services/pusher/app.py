@@ -23,6 +23,7 @@ from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence
 from m3.web.origins import is_foreign
 from m3.web.raw_frames import frame_writer
 from services.pusher import frames
+from services.pusher.addresses import counted_as
 from services.pusher.close_codes import Close, Closed
 from services.pusher.conversation import Conversation, Gone, Opening
 from services.pusher.hub import Hub
@@ -82,7 +83,7 @@ class _Sockets:
     @contextmanager
     def _counted(self, client: tuple[str, int] | None) -> Iterator[None]:
         """Raises Closed where the address has no socket left."""
-        address = client[0] if client else ""
+        address = counted_as(client[0] if client else "")
         if self._addresses[address] == self._settings.sockets_per_address:
             raise Closed(Close.ADDRESS_FULL)
         self._addresses[address] += 1

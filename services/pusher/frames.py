@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
+from m3.door import MAX_BATCH
 from m3.events import Message, MessageRecorded, OutsideSource, OutsideText, SenderKey, ThreadEvent, TurnNews
 from m3.frames import Frame, fates, new_message, text, turn_news
 from m3.frames import recorded as recorded_frame
-
-#: Most messages in one frame.
-MAX_BATCH = 500
 
 
 class SocketFrame(BaseModel):
@@ -31,7 +29,7 @@ class Said(BaseModel):
 
     message: OutsideText
     source: OutsideSource = "user"
-    client_id: SenderKey | None = None
+    client_id: Annotated[SenderKey | None, Field(validation_alias=AliasChoices("client_id", "key"))] = None
 
 
 class SocketBatch(BaseModel):

@@ -205,7 +205,7 @@ class Hub:
         Raises StoreUnavailable when the thread cannot be opened, and Closed when it has no seat left.
         """
         limit = self._sockets_per_thread
-        if limit is not None and self.attendance.connections(thread_id, _now()) >= limit:
+        if limit is not None and self.attendance.occupied(thread_id, _now()) >= limit:
             raise Closed(Close.THREAD_FULL)
         thread = self._threads.setdefault(thread_id, _Thread(thread_id))
         thread.members += 1
@@ -334,10 +334,13 @@ class Hub:
             self.attendance.stirred.clear()
             await tell(bus, self.attendance)
             changed |= self.attendance.changed(_now())
+            enough = _now() + GATHERING  # the others must hear of this pusher, however many threads changed
             for thread_id in tuple(changed):
                 if self._show_presence(thread_id):
                     changed.discard(thread_id)
                     await asyncio.sleep(0)
+                if _now() > enough:
+                    break
 
     def _show_presence(self, thread_id: str) -> bool:
         """To whoever watches the thread; returns whether that was done, or is to be done later."""

