@@ -5,20 +5,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from m3 import topology
 from m3.bus import Bus
 from m3.errors import BusError
-from m3.events import Incoming, encode
 from m3.tasks import background
 
-#: Longest body that events of several callers share, in bytes.
+#: Longest body that several events share, in bytes: to the recorder and from it.
 MAX_BODY = 256 * 1024
 #: Publishes that may be unconfirmed at a time; what is handed in meanwhile goes together in the next.
 UNCONFIRMED = 4
-
-_E = TypeVar("_E", bound=Incoming)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,21 +82,6 @@ class Batcher:
                 popped.append(parcel)
             self._waiting.popleft()
         return popped
-
-
-def bodies(events: Iterable[_E]) -> list[tuple[bytes, list[_E]]]:
-    """The events in bodies of at most MAX_BODY bytes, unless one alone is longer, each with the events in it."""
-    grouped: list[tuple[list[bytes], list[_E]]] = []
-    size = MAX_BODY
-    for event in events:
-        encoded = encode([event])
-        size += len(encoded)
-        if size > MAX_BODY:
-            grouped.append(([], []))
-            size = len(encoded)
-        grouped[-1][0].append(encoded)
-        grouped[-1][1].append(event)
-    return [(_joined(encoded), inside) for encoded, inside in grouped]
 
 
 def _joined(bodies: Iterable[bytes]) -> bytes:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from m3 import topology
-from m3.batching import Batcher, bodies
+from m3.batching import MAX_BODY, Batcher
 from m3.bus import Bus, Subscription
 from m3.errors import (
     BusError,
@@ -41,6 +41,7 @@ from m3.events import (
     RetryAsked,
     decode,
     encode,
+    parted,
 )
 from m3.settings import Settings
 from m3.store import Store
@@ -377,7 +378,7 @@ class Door:
     async def _hand_in_all(self, said: Sequence[MessageAccepted], watch: BatchWatch) -> dict[UUID, M3Error]:
         """One body after the other, so that nothing gets past what the bus refuses; returns what was not handed in.
         Raises the BusError where nothing is kept at all."""
-        parcels = bodies(said)
+        parcels = parted(said, MAX_BODY)
         for number, (body, _) in enumerate(parcels):
             try:
                 await self._batcher.publish(body)

@@ -4,9 +4,9 @@ A body on the bus is a JSON array of events. A change to this file is a change o
 fields may be added with a default, nothing may be renamed or removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -302,6 +302,7 @@ AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked 
 #: What happens in a thread and takes its next number.
 ThreadEvent = MessageRecorded | MessageSettled
 
+_E = TypeVar("_E", bound=AnyEvent)
 _bodies = TypeAdapter(list[Annotated[AnyEvent, Field(discriminator="type")]])
 
 
@@ -311,17 +312,24 @@ def encode(events: Sequence[AnyEvent]) -> bytes:
 
 
 def encode_within(events: Sequence[AnyEvent], limit: int) -> list[bytes]:
-    """The bodies that carry the events, in order, each of at most ``limit`` bytes unless one event alone is longer."""
-    bodies: list[list[bytes]] = [[]]
-    size = 0
+    """The bodies that carry the events, in order, each of at most ``limit`` bytes unless one event alone is longer; of
+    no events an empty one."""
+    return [body for body, _ in parted(events, limit)] or [encode([])]
+
+
+def parted(events: Iterable[_E], limit: int) -> list[tuple[bytes, list[_E]]]:
+    """As ``encode_within``, each body with the events in it; of no events none."""
+    parts: list[tuple[list[bytes], list[_E]]] = []
+    size = limit
     for event in events:
         encoded = event.model_dump_json().encode()
         size += len(encoded) + 1
-        if size > limit and bodies[-1]:
-            bodies.append([])
-            size = len(encoded) + 1
-        bodies[-1].append(encoded)
-    return [b"[" + b",".join(body) + b"]" for body in bodies]
+        if size > limit:
+            parts.append(([], []))
+            size = len(encoded) + 2
+        parts[-1][0].append(encoded)
+        parts[-1][1].append(event)
+    return [(b"[" + b",".join(encoded) + b"]", inside) for encoded, inside in parts]
 
 
 def decode(body: bytes) -> list[AnyEvent]:

@@ -5,7 +5,7 @@ While one transaction runs, the next batch gathers: batches grow with the load a
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 
 from m3 import topology
+from m3.batching import MAX_BODY
 from m3.bus import Bus, Consumer, Delivery
 from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
 from m3.events import (
@@ -34,12 +35,9 @@ from m3.tasks import background
 from m3.topology import Route
 
 #: Most events written in one transaction, unless one body alone has more.
-BATCH = 1_000
-#: Most bodies that are fetched and not settled. Under load each has many events, and up to 256 KiB of them.
-PREFETCH = 400
-#: Longest announcement, in bytes. RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass, and a
-#: pusher's socket has a buffer that one announcement must not fill.
-MAX_BODY = 256 * 1024
+EVENTS_AT_ONCE = 1_000
+#: Most bodies that are fetched and not settled: under load each has many events, up to MAX_BODY bytes of them.
+PREFETCH = 100
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
 
@@ -74,17 +72,27 @@ class _Recorder:
     async def run(self) -> None:
         # Half of what is fetched, so that the next batch gathers while one is written.
         while deliveries := await self._consumer.take(PREFETCH // 2):
-            for letters in _batches(await self._readable(deliveries)):
+            async for letters in self._batches(deliveries):
                 await self._record(letters)
 
-    async def _readable(self, deliveries: Sequence[Delivery]) -> list[_Letter]:
-        letters = []
+    async def _batches(self, deliveries: Sequence[Delivery]) -> AsyncIterator[list[_Letter]]:
+        """As many at a time as one transaction takes. They are read only then: read all at once, long bodies would hold
+        up this process and fill its memory."""
+        batch: list[_Letter] = []
+        size = 0
         for delivery in deliveries:
             try:
-                letters.append(_Letter(delivery, _incoming(delivery.body)))
+                letter = _Letter(delivery, _incoming(delivery.body))
             except UndecodableEvents as error:
                 await self._reject(delivery, str(error))
-        return letters
+                continue
+            size += len(letter.events)
+            if batch and size > EVENTS_AT_ONCE:
+                yield batch
+                batch, size = [], len(letter.events)
+            batch.append(letter)
+        if batch:
+            yield batch
 
     async def _record(self, letters: Sequence[_Letter]) -> None:
         """Write the batch, announce it, and only then ack it: whoever dies in between leaves it to another."""
@@ -151,6 +159,8 @@ class _Recorder:
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def _announce(self, route: Route, events: Sequence[AnyEvent]) -> None:
+        """In parts: RabbitMQ 4 takes at most 16 MiB, which a batch of long messages would pass, and a pusher's socket
+        has a buffer that one announcement must not fill."""
         for body in encode_within(events, MAX_BODY):
             await self._publish(route, body)
 
@@ -165,20 +175,6 @@ class _Recorder:
             except BusError as error:
                 log.warning("announcement not confirmed", reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
-
-
-def _batches(letters: Sequence[_Letter]) -> Iterator[list[_Letter]]:
-    """As many at a time as one transaction takes."""
-    batch: list[_Letter] = []
-    size = 0
-    for letter in letters:
-        size += len(letter.events)
-        if batch and size > BATCH:
-            yield batch
-            batch, size = [], len(letter.events)
-        batch.append(letter)
-    if batch:
-        yield batch
 
 
 def _incoming(body: bytes) -> list[Incoming]:

@@ -262,13 +262,38 @@ async def test_a_transaction_has_so_many_events_and_no_more(
             sizes.append(len(events))
             return await super().record(events)
 
-    monkeypatch.setattr("services.recorder.recording.BATCH", 10)
+    monkeypatch.setattr("services.recorder.recording.EVENTS_AT_ONCE", 10)
     for size in (4, 4, 4, 12, 1, 9, 1):
         await hand_in(bus, *(said("x") for _ in range(size)))
     async with recording(bus, Counting(store._pool, store._url)):
         await until(lambda: _head_is(store, 35))
     assert max(sizes) == 12
     assert sorted(sizes)[-2] <= 10
+
+
+async def test_what_was_fetched_is_read_when_its_transaction_comes(
+    memory_bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    read_before = []
+
+    def counting(body: bytes) -> list[AnyEvent]:
+        nonlocal read
+        read += 1
+        return decode(body)
+
+    class Counting(Store):
+        async def record(self, events: Sequence[Incoming]) -> Record:
+            read_before.append(read)
+            return await super().record(events)
+
+    monkeypatch.setattr("services.recorder.recording.decode", counting)
+    monkeypatch.setattr("services.recorder.recording.EVENTS_AT_ONCE", 10)
+    for _ in range(4):
+        await hand_in(memory_bus, *(said("x") for _ in range(10)))
+    async with recording(memory_bus, Counting(store._pool, store._url)):
+        await until(lambda: _head_is(store, 40))
+    assert read_before == [2, 3, 4, 4]  # the one that did not fit any more told so by being read
 
 
 async def _head_is(store: Store, number: int) -> bool:

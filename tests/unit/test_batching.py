@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from m3.batching import MAX_BODY, UNCONFIRMED, Batcher, bodies
+from m3.batching import MAX_BODY, UNCONFIRMED, Batcher
 from m3.bus.memory import MemoryBus
 from m3.errors import BusFull
 from m3.events import MessageAccepted, decode, encode
@@ -129,15 +129,3 @@ async def test_who_goes_away_harms_nobody_else_and_is_not_sent_any_more(bus: Slo
     await until(lambda: bus.contents()[-1] == ["nor this"])
     bus.confirm()
     await asyncio.gather(staying, *before)
-
-
-@pytest.mark.parametrize("length", [1, 1_000, MAX_BODY])
-def test_events_are_parted_into_bodies_that_say_what_is_in_them(length: int) -> None:
-    events = [said(str(number).ljust(length, "x")) for number in range(300 if length < MAX_BODY else 3)]
-    parted = bodies(events)
-    assert [event for _, inside in parted for event in inside] == events
-    for body, inside in parted:
-        assert decode(body) == inside
-        assert len(body) <= MAX_BODY or len(inside) == 1
-    assert len(parted) <= 1 + sum(len(body) for body, _ in parted) // (MAX_BODY // 2)
-    assert bodies([]) == []

@@ -35,6 +35,7 @@ from m3.events import (
     decode,
     encode,
     encode_within,
+    parted,
     reply_id,
 )
 
@@ -202,13 +203,18 @@ def test_nothing_is_passed_over_with_a_fate_that_takes_a_turn_or_does_not_exist(
 
 @pytest.mark.parametrize("limit", [1, 700, 10**6])
 def test_bodies_within_a_limit_carry_the_same_events_in_order(limit: int) -> None:
-    bodies = encode_within(EVENTS, limit)
-    assert [event for body in bodies for event in decode(body)] == EVENTS
-    assert all(len(body) <= limit or len(decode(body)) == 1 for body in bodies)
+    parts = parted(EVENTS, limit)
+    assert [event for _, inside in parts for event in inside] == EVENTS
+    for body, inside in parts:
+        assert decode(body) == inside
+        assert len(body) <= limit or len(inside) == 1
+    assert sum(len(body) for body, _ in parts) >= (len(parts) - 1) * min(limit, 700) // 2
+    assert encode_within(EVENTS, limit) == [body for body, _ in parts]
 
 
 def test_nothing_to_tell_is_one_body_nevertheless() -> None:
     assert encode_within([], 1000) == [encode([])]
+    assert parted([], 1000) == []
 
 
 def test_a_field_of_a_newer_version_is_passed_over() -> None:
