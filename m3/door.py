@@ -5,10 +5,11 @@ What comes back over the bus is news that may be lost, so whoever waits looks in
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -175,13 +176,40 @@ class Taken:
     before: int | None = None
 
 
-class _Count:
-    """What a look at a thread found that began at ``looked``."""
+class _Programs:
+    """The messages of programs that wait in one thread, as far as one door knows: those that its last look into the
+    table ``found``, which began at ``looked``, and those that it let in and that may not be among them."""
 
     def __init__(self) -> None:
         self.looking = asyncio.Lock()
         self.looked = -math.inf
-        self.waiting = 0
+        self.found = 0
+        self.none_under_way = asyncio.Event()
+        self.none_under_way.set()
+        self._let_in = 0  # in all, and of these what was recorded or given up by now, and when the look began
+        self._done = 0
+        self._done_then = 0
+
+    def room(self, bound: int) -> int:
+        """For so many more there is room, at the least."""
+        return max(0, bound - self.found - (self._let_in - self._done_then))
+
+    async def look(self, count: Callable[[], Awaitable[int]]) -> None:
+        looked, done = asyncio.get_running_loop().time(), self._done
+        self.found = await count()
+        self.looked, self._done_then = looked, done
+
+    @contextmanager
+    def let_in(self, number: int) -> Iterator[None]:
+        """So many, which are under way inside the block, and recorded or given up after it."""
+        self._let_in += number
+        self.none_under_way.clear()
+        try:
+            yield
+        finally:
+            self._done += number
+            if self._done == self._let_in:
+                self.none_under_way.set()
 
 
 class Door:
@@ -193,7 +221,7 @@ class Door:
         self._store = store
         self._subscription = subscription
         self._watches: dict[UUID, list[Watch | BatchWatch]] = {}
-        self._counts: WeakValueDictionary[str, _Count] = WeakValueDictionary()  # of those who ask just now
+        self._programs: WeakValueDictionary[str, _Programs] = WeakValueDictionary()  # of threads that are asked for
         self._closing = False
 
     @classmethod
@@ -240,8 +268,11 @@ class Door:
         watch = BatchWatch(self._store)
         refused: dict[UUID, M3Error] = {}
         with self._hearing(watch, {message.message_id for message in asked}), suppress(TimeoutError):
-            async with asyncio.timeout(settings.record_timeout):
-                refused |= await self._flooded(asked, watch, settings.api_bound)
+            async with (
+                asyncio.timeout(settings.record_timeout),
+                self._let_in(asked, watch, settings.api_bound) as flooded,
+            ):
+                refused |= flooded
                 needless = refused.keys() | watch.messages.keys()
                 wanted = [message for message in asked if message.message_id not in needless]
                 refused |= await self._hand_in_all(wanted, watch)
@@ -329,51 +360,56 @@ class Door:
                 watch.give_up()
 
     async def _take(self, said: MessageAccepted, watch: Watch, settings: Settings) -> Taken:
-        try:
-            before = await self._waiting(said, settings.api_bound)
-        except ThreadFlooded:
+        if said.source != "api":
+            await self.hand_in(said)
+            return Taken(await watch.recorded(None), watch)
+        programs = await self._look(said.thread_id, 1, settings.api_bound)
+        if not programs.room(settings.api_bound):
             known = await self._store.message(said.message_id)  # it needs no room
             if known is None:
-                raise
+                raise ThreadFlooded(_FLOODED)
             watch.learn(known)
             return Taken(known, watch)
-        await self.hand_in(said)
-        return Taken(await watch.recorded(None), watch, before)
+        before = programs.found
+        with programs.let_in(1):
+            await self.hand_in(said)
+            return Taken(await watch.recorded(None), watch, before)
 
-    async def _waiting(self, said: MessageAccepted, bound: int) -> int | None:
-        """How many messages of programs wait before a program's. Raises ThreadFlooded where there is no room for it."""
-        if said.source != "api":
-            return None
-        waiting = await self._waiting_count(said.thread_id, bound)
-        if waiting >= bound:
-            raise ThreadFlooded(_FLOODED)
-        return waiting
-
-    async def _waiting_count(self, thread_id: str, bound: int) -> int:
-        """How many messages of programs wait in the thread, up to the bound, at some moment from now on: those who ask
-        while one looks share the next look."""
-        now = asyncio.get_running_loop().time
-        asked = now()
-        count = self._counts.setdefault(thread_id, _Count())
-        async with count.looking:
-            if count.looked < asked:
-                looked = now()
-                count.waiting = await self._store.waiting_count(thread_id, "api", bound)
-                count.looked = looked
-            return count.waiting
-
-    async def _flooded(self, said: Sequence[MessageAccepted], watch: BatchWatch, bound: int) -> dict[UUID, M3Error]:
-        """Which of a thread's messages there is no room for. What is recorded already needs none, and is learnt."""
+    @asynccontextmanager
+    async def _let_in(
+        self, said: Sequence[MessageAccepted], watch: BatchWatch, bound: int
+    ) -> AsyncIterator[dict[UUID, M3Error]]:
+        """Let in a thread's messages, inside the block, but for those of programs that there is no room for, which are
+        told. What is recorded already needs none, and is learnt."""
         ids = list(dict.fromkeys(message.message_id for message in said if message.source == "api"))
         if not ids:
-            return {}
-        room = bound - await self._waiting_count(said[0].thread_id, bound)
-        if len(ids) <= room:
-            return {}
-        watch.messages |= await self._store.messages(ids)
-        new = [message_id for message_id in ids if message_id not in watch.messages]
-        error: M3Error = ThreadFlooded(_FLOODED)
-        return dict.fromkeys(new[room:], error)
+            yield {}
+            return
+        programs = await self._look(said[0].thread_id, len(ids), bound)
+        if len(ids) > programs.room(bound):
+            watch.messages |= await self._store.messages(ids)
+            ids = [message_id for message_id in ids if message_id not in watch.messages]
+        room = programs.room(bound)
+        with programs.let_in(len(ids[:room])):
+            yield dict.fromkeys(ids[room:], ThreadFlooded(_FLOODED))
+
+    async def _look(self, thread_id: str, wanted: int, bound: int) -> _Programs:
+        """What waits of programs in the thread, up to the bound, at some moment from now on: those who ask while one
+        looks share the next look, and what it leaves room for.
+
+        Near the bound what this door let in is seen recorded first, so that nothing is counted twice. It knows nothing
+        of what other doors let in at the same moment, which may pass the bound.
+        """
+        asked = asyncio.get_running_loop().time()
+        count = partial(self._store.waiting_count, thread_id, "api", bound)
+        programs = self._programs.setdefault(thread_id, _Programs())
+        async with programs.looking:
+            if programs.looked < asked:
+                await programs.look(count)
+            if programs.room(bound) < wanted and not programs.none_under_way.is_set():
+                await programs.none_under_way.wait()
+                await programs.look(count)
+        return programs
 
     async def _hand_in_all(self, said: Sequence[MessageAccepted], watch: BatchWatch) -> dict[UUID, M3Error]:
         """One body after the other, so that nothing gets past what the bus refuses; returns what was not handed in.

@@ -42,7 +42,7 @@ def said(origin: str) -> MessageAccepted:
     return MessageAccepted(thread_id="t", source="user", content="hello", interface="http_api", origin=origin)
 
 
-def answer(event: MessageAccepted) -> MessageAccepted:
+def answer(event: MessageAccepted | Message) -> MessageAccepted:
     return MessageAccepted(
         message_id=reply_id(event.message_id),
         thread_id=event.thread_id,
@@ -292,6 +292,42 @@ async def test_programs_that_speak_at_once_share_looks_at_what_waits(memory: Bus
         assert set(await asyncio.gather(*(take(number) for number in range(50)))) == {1}
         assert await take(51) == 51
         assert next(looks) <= 4
+
+
+@pytest.mark.parametrize("batch", [1, 7, 500])
+async def test_programs_that_speak_at_once_fill_the_room_that_there_is_and_no_more(
+    memory: Bus, store: Store, batch: int
+) -> None:
+    settings = SETTINGS.model_copy(update={"api_bound": 40})
+    async with recorder(memory, store, grace=1), Door.open("gateway", memory, store) as door:
+
+        async def one() -> int:
+            try:
+                async with door.taken(message(door, "a", "api"), settings):
+                    return 1
+            except ThreadFlooded:
+                return 0
+
+        async def some() -> int:
+            outcomes = await door.take_all([message(door, "a", "api") for _ in range(batch)], settings)
+            assert {type(outcome) for outcome in outcomes} <= {Message, ThreadFlooded}
+            return sum(isinstance(outcome, Message) for outcome in outcomes)
+
+        assert sum(await asyncio.gather(*(one() if batch == 1 else some() for _ in range(64)))) == 40
+        assert await store.waiting_count("t", "api", 100) == 40
+        await store.record([answer(each) for each in await store.latest("t", 10)])
+        assert sum(await asyncio.gather(*(one() if batch == 1 else some() for _ in range(64)))) == 10
+
+
+async def test_what_was_let_in_and_never_recorded_is_forgotten(memory: Bus, store: Store) -> None:
+    settings = SETTINGS.model_copy(update={"api_bound": 1, "record_timeout": 0.05})
+    async with Door.open("gateway", memory, store) as door:  # and no recorder
+        for _ in range(2):
+            with pytest.raises(NotRecorded):
+                async with door.taken(message(door, "a", "api"), settings):
+                    pass
+            (outcome,) = await door.take_all([message(door, "a", "api")], settings)
+            assert isinstance(outcome, NotRecorded)
 
 
 async def test_who_stops_looking_at_what_waits_leaves_that_to_the_next(memory: Bus, store: Store) -> None:
