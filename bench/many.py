@@ -270,7 +270,7 @@ def _after_rows(measured: list[Measured]) -> str:
 def _growth(one: Measured, look: int) -> tuple[float, str]:
     """Of all servers until then, in bytes a connection, and what each has of it."""
     growth = one.growth(look)
-    return sum(growth.values()), ", ".join(f"{name} {part / KIB:.1f}" for name, part in growth.items())
+    return sum(growth.values()), ", ".join(f"{name} {part / KIB:z.1f}" for name, part in growth.items())
 
 
 def _opening_rows(measured: list[Measured]) -> str:
