@@ -37,7 +37,7 @@ from m3.topology import Route
 #: Most events written in one transaction, unless one body alone has more.
 EVENTS_AT_ONCE = 1_000
 #: Most bodies that are fetched and not settled: under load each has many events, up to MAX_BODY bytes of them.
-PREFETCH = 100
+PREFETCH = 200
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
 
