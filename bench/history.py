@@ -1,17 +1,19 @@
-"""``python -m bench.history``: how long a page of history and a missed thousand take, in a table of ten million rows.
+"""``python -m bench.history``: how long a page of history and coming back take, in a table of ten million rows.
 
 ``ROWS=2000000`` in the environment makes the table smaller, for trying.
 """
 
 import asyncio
+import math
 import os
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ import httpx2
 from picows import WSFrame, WSListener, WSTransport, ws_connect
 
 from bench import rooms
-from bench.rooms import ms, say
+from bench.listeners import BUSY, Crowd, Effort, Listener, allow_files, effort
+from bench.posting import Line
+from bench.rooms import Room, ms, say
 from m3.store.postgres import END
 from m3.store.sql import query
 from tests.support.client import client
+from tests.support.until import until
 
 ROWS = int(os.environ.get("ROWS", "10_000_000"))
 FILL = Path(__file__).with_name("history.sql").read_text("utf-8")
@@ -48,6 +53,18 @@ MOST_RESUME = 0.050
 #: Numbers of each thread of fates.
 FATES_HEAD = 2000
 RESUME_TIMEOUT = 30.0
+
+#: Sockets that come back at once, of how many threads, what is said in each of them a second meanwhile, and what each
+#: socket missed.
+TOGETHER = 1000
+HERDS = ((1, 0), (20, 20))
+MISSED_TOGETHER = 200
+#: Seconds until all must be live.
+HERD_TIMEOUT = 60.0
+
+#: How frames that count begin, and where their number stands.
+NEW_MESSAGE = b'{"type":"new_message"'
+NUMBER = b'"seq":'
 
 
 @dataclass
@@ -85,11 +102,28 @@ class Resumes:
     seconds: list[float]
 
 
+@dataclass
+class Herd:
+    """Sockets that came back through one pusher at once."""
+
+    room: str
+    threads: int
+    #: Messages a second that were said meanwhile in all threads.
+    said: float
+    #: Until each was live, in seconds from when all began to come back.
+    seconds: list[float]
+    #: Sockets that had the last message in the end, those that were closed, and frames that did not come in their turn.
+    live: int
+    closed: int
+    astray: int
+    load_maker: Effort
+
+
 async def _measure(folder: Path, broker_url: str) -> str:
+    allow_files(TOGETHER)
     async with AsyncExitStack() as stack:
         room = stack.enter_context(rooms.embedded(folder))
-        urls = {"BROKER_URL": broker_url, "DATABASE_URL": room.database_url}
-        pusher = stack.enter_context(rooms.running("pusher", **urls)).address()
+        beside = _beside(stack, room.database_url, broker_url)
         async with asyncio.timeout(PATIENCE):
             filled = await _fill(room.database_url)
         pages = [
@@ -103,14 +137,29 @@ async def _measure(folder: Path, broker_url: str) -> str:
         async with client(room.gateway) as http:
             checks = await rooms.checks(http, GETS)
             await _get(http, pages, filled.heads)
-        resumes = []
-        for name, address in ((room.name, room.pusher), ("over RabbitMQ", pusher)):
+        resumes, herds = [], []
+        for each in (room, beside):
             for kind, threads in (("messages", "short"), ("messages and fates", "fates")):
-                say(f"coming back {name}, to {kind}")
+                say(f"coming back {each.name}, to {kind}")
                 ids = [f"{threads}-{number}" for number in range(RESUMES)]
-                seconds = [await _resume(address, thread_id, filled.heads[thread_id]) for thread_id in ids]
-                resumes.append(Resumes(name, kind, seconds))
-        return _report(filled, pages, checks, resumes)
+                seconds = [await _resume(each.pusher, thread_id, filled.heads[thread_id]) for thread_id in ids]
+                resumes.append(Resumes(each.name, kind, seconds))
+        unheard = (f"short-{number}" for number in count(RESUMES))
+        for each in (room, beside):
+            for number, rate in HERDS:
+                say(f"coming back {each.name}, {TOGETHER} sockets of {number} threads at once")
+                herds.append(await _come_back(each, list(islice(unheard, number)), filled.heads, rate))
+        return _report(filled, pages, checks, resumes, herds)
+
+
+def _beside(stack: AsyncExitStack, database_url: str, broker_url: str) -> Room:
+    """What it takes of a room over RabbitMQ to say and to hear, on the same table."""
+    urls = {"BROKER_URL": broker_url, "DATABASE_URL": database_url}
+    gateway, pusher, recorder = (
+        stack.enter_context(rooms.running(name, **urls)) for name in ("gateway", "pusher", "recorder")
+    )
+    recorder.started()
+    return Room("over RabbitMQ", gateway.address(), pusher.address(), database_url, {})
 
 
 async def _fill(database_url: str) -> Filled:
@@ -202,7 +251,116 @@ async def _resume(address: str, thread_id: str, head: int) -> float:
     return took
 
 
-def _report(filled: Filled, pages: list[Page], checks: list[float], resumes: list[Resumes]) -> str:
+class _Back(Listener):
+    """One of many that come back: knows when it was live, which is when nothing more was recorded than it has."""
+
+    def __init__(self, crowd: Crowd, thread_id: str, heads: dict[str, int]) -> None:
+        super().__init__(crowd)
+        self._thread_id = thread_id
+        self._heads = heads
+        self.last = heads[thread_id] - MISSED_TOGETHER
+        self.live_at = math.inf
+        self.closed = False
+        self.astray = 0
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:  # noqa: ARG002  # picows hands it over
+        content = frame.get_payload_as_bytes()
+        if not content.startswith(NEW_MESSAGE):
+            return
+        at = content.index(NUMBER) + len(NUMBER)
+        number = int(content[at : content.index(b",", at)])
+        self.astray += number != self.last + 1
+        self.last = number
+        if self.live_at == math.inf and self.has_all:
+            self.live_at = time.perf_counter()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        super().on_ws_disconnected(transport)
+        self.closed = True
+
+    @property
+    def has_all(self) -> bool:
+        return self.last >= self._heads[self._thread_id]
+
+
+async def _come_back(room: Room, thread_ids: list[str], heads: dict[str, int], rate: int) -> Herd:
+    """All at once, while so many messages a second are said in each thread. Keeps the threads' heads up to date."""
+    await rooms.pause(room, thread_ids)
+    crowd = Crowd()
+    sockets: list[_Back] = []
+
+    async def open_one(thread_id: str) -> None:
+        url = f"{room.pusher.replace('http', 'ws', 1)}/ws/chat/{thread_id}?after={heads[thread_id] - MISSED_TOGETHER}"
+        sockets.append(socket := _Back(crowd, thread_id, heads))
+        transport, _ = await ws_connect(lambda: socket, url, websocket_handshake_timeout=HERD_TIMEOUT)
+        crowd.transports.append(transport)
+
+    async def until_all(are: Callable[[_Back], bool]) -> None:
+        with suppress(TimeoutError):  # the figures tell how many are not
+            await until(lambda: all(socket.closed or are(socket) for socket in sockets), within=HERD_TIMEOUT)
+
+    with ExitStack() as stack:
+        stack.callback(_part, crowd)
+        known = sum(heads[thread_id] for thread_id in thread_ids)
+        with effort() as load_maker:
+            async with _saying(room, thread_ids, heads, rate):
+                begun = time.perf_counter()
+                async with asyncio.timeout(HERD_TIMEOUT), asyncio.TaskGroup() as group:
+                    for thread_id in thread_ids * (TOGETHER // len(thread_ids)):
+                        group.create_task(open_one(thread_id), name=f"coming back to {thread_id}")
+                await until_all(lambda socket: socket.live_at < math.inf)
+        said = sum(heads[thread_id] for thread_id in thread_ids) - known
+        async with Line.open(room.gateway) as line:
+            for thread_id in thread_ids:
+                await _say(line, thread_id, heads)
+        await until_all(lambda socket: socket.has_all)
+    return Herd(
+        room.name,
+        len(thread_ids),
+        said / load_maker.seconds,
+        [socket.live_at - begun for socket in sockets],
+        sum(socket.has_all and not socket.closed for socket in sockets),
+        len(crowd.lost),
+        sum(socket.astray for socket in sockets),
+        load_maker,
+    )
+
+
+@asynccontextmanager
+async def _saying(room: Room, thread_ids: list[str], heads: dict[str, int], rate: int) -> AsyncIterator[None]:
+    """Say so many messages a second in each thread inside the block, one after the other."""
+    over = asyncio.Event()
+
+    async def say_away(thread_id: str, start: float) -> None:
+        begun = time.perf_counter() + start
+        async with Line.open(room.gateway) as line:
+            for number in count():
+                await asyncio.sleep(begun + number / rate - time.perf_counter())
+                if over.is_set():  # never between a message and its answer
+                    return
+                await _say(line, thread_id, heads)
+
+    async with asyncio.TaskGroup() as group:
+        for number, thread_id in enumerate(thread_ids if rate else ()):
+            group.create_task(say_away(thread_id, number / rate / len(thread_ids)), name=f"saying in {thread_id}")
+        try:
+            yield
+        finally:
+            over.set()
+
+
+async def _say(line: Line, thread_id: str, heads: dict[str, int]) -> None:
+    await line.post(thread_id, "What did I miss while I was away?")
+    heads[thread_id] += 1
+
+
+def _part(crowd: Crowd) -> None:
+    crowd.leaving = True
+    for transport in crowd.transports:
+        transport.disconnect()
+
+
+def _report(filled: Filled, pages: list[Page], checks: list[float], resumes: list[Resumes], herds: list[Herd]) -> str:
     return f"""\
 ## A page of {PAGE} messages, of {filled.rows:,} rows
 
@@ -226,7 +384,22 @@ one process; `GET /healthz` took {ms(statistics.median(checks))} meanwhile.
 
 A socket opened with `?events=all&after=…`, {RESUMES} times each, one after the other and always to another thread, of
 which the pusher has not heard yet. Of the {MISSED} events {MISSED // 5} are fates where it says so; the others are
-messages, of which four in five are answered by the fifth. Over RabbitMQ is a pusher of its own on the same table."""
+messages, of which four in five are answered by the fifth. Over RabbitMQ is a pusher of its own on the same table.
+
+## {TOGETHER:,} sockets that come back at once
+
+| | threads | said a second | until live, median | last | aim | live in the end | closed | astray | load maker |
+|---|---:|---:|---:|---:|---|---:|---:|---:|---:|
+{_herd_rows(herds)}
+
+All begin to open at once, each with the `after` of {MISSED_TOGETHER} messages ago, in threads of which the pusher has
+not heard yet. The time is from when the first begins, opening included; a socket is live when it has the newest message
+that is recorded in its thread just then. In more threads than one {HERDS[-1][1]} messages a second are said in each,
+from when the first socket begins until the last is live, by `POST /api/chat` with `Prefer: respond-async`: one after
+the other, so fewer where answers take longer. Then one more is said in each thread: a socket is live in the end if it
+has that too. Closed are those that the room closed, which do not come once more here. Astray are frames that came to a
+socket out of their turn: after a gap, or again. Over RabbitMQ are a gateway, a recorder and a pusher, on the same
+table. {_limit(herds)}"""
 
 
 def _page_rows(pages: list[Page]) -> str:
@@ -244,6 +417,25 @@ def _resume_rows(resumes: list[Resumes]) -> str:
         f"| at most {ms(MOST_RESUME)}: {_verdict(statistics.median(one.seconds), MOST_RESUME)} |"
         for one in resumes
     )
+
+
+def _herd_rows(herds: list[Herd]) -> str:
+    return "\n".join(
+        f"| {one.room} | {one.threads} | {one.said:,.0f} "
+        f"| {_time(statistics.median(one.seconds))} | {_time(max(one.seconds))} | no aim "
+        f"| {one.live:,} of {len(one.seconds):,} | {one.closed:,} | {one.astray:,} | {one.load_maker.share:.0%} |"
+        for one in herds
+    )
+
+
+def _time(seconds: float) -> str:
+    return ms(seconds) if seconds < math.inf else "never"
+
+
+def _limit(herds: list[Herd]) -> str:
+    if any(one.load_maker.limiting for one in herds):
+        return f"**Where the load maker took {BUSY:.0%} of a core or more, it was the limit.**"
+    return "The load maker was never the limit."
 
 
 def _p99(times: list[float]) -> float:
