@@ -189,8 +189,7 @@ class Store:
         there, so their numbers may have gaps."""
         rows = await self._fetch("events_after", thread_id, number, until, limit)
         return [
-            (MessageRecorded if row["number"] == row["seq"] else MessageSettled)(message=_message(row))
-            for row in rows
+            (MessageRecorded if row["number"] == row["seq"] else MessageSettled)(message=_message(row)) for row in rows
         ]
 
     async def head(self, thread_id: str) -> int:
