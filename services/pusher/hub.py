@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
+from math import inf
 
 import structlog
 
@@ -39,6 +40,8 @@ PAGE = 200
 FILLS_AT_ONCE = 8
 #: Sockets that read from the table what they missed, side by side.
 READERS_AT_ONCE = 8
+#: Seconds in which a thread must be opened for a socket, and looked into for one that catches up.
+OPEN_TIMEOUT = 10.0
 #: Seconds in which a socket that catches up must take what it is sent, a flush at a time.
 DRAIN_TIMEOUT = 10.0
 #: Seconds for which changes of who is here are gathered.
@@ -60,7 +63,8 @@ class _Thread:
         self.audience = Audience()
         self.presence: Presence | None = None  # until somebody watches
         self.opening = asyncio.Lock()
-        self.filling = asyncio.Lock()
+        self.looking = asyncio.Lock()
+        self.looked = -inf, 0  # when the last look into the table began, and the head that it found
         self.members = 0  # who listens, and who waits for it to open
         self.idle_since = 0.0
 
@@ -115,13 +119,10 @@ class Seat:
         Raises StoreUnavailable, and Closed where the socket does not take it in time.
         """
         hub, thread, feed = self._hub, self._thread, self._thread.feed
-        head = await hub.check_head(thread)
+        head = await hub.look(thread)
         if after > head:
             self.outbox.tell(frames.reset(thread.thread_id, head))
             after = head
-        async with thread.filling:  # most who come back at once find that another has asked
-            while head > feed.seen:  # this pusher has not heard of all yet
-                await hub.fill(thread)
         if after > feed.seen:  # since a moment ago
             raise Closed(Close.TAKEN_BACK)
         with thread.audience.replaying(feed.seen, partial(hub.read, thread.thread_id)) as replay:
@@ -212,7 +213,7 @@ class Hub:
         self.attendance.join(thread_id, name)
         seat = Seat(self, thread, outbox, name)
         try:
-            async with thread.opening:
+            async with _opened_in_time(), thread.opening:
                 if not thread.feed.started:
                     await self._start(thread)
             yield seat
@@ -312,6 +313,20 @@ class Hub:
         async with self._reading:
             return await self.store.events_after(thread_id, after, until - after, until=until)
 
+    async def look(self, thread: _Thread) -> int:
+        """The thread's head in the table, when all up to it went out. One look is for all who came before it began.
+        Raises StoreUnavailable."""
+        came = _now()
+        async with _opened_in_time(), thread.looking:
+            began, head = thread.looked
+            if came >= began:
+                began = _now()
+                head = await self.check_head(thread)
+                thread.looked = began, head
+            while head > thread.feed.seen:  # this pusher has not heard of all yet
+                await self.fill(thread)
+        return head
+
     async def check_head(self, thread: _Thread) -> int:
         """The thread's head in the table. One that ends before what went out was taken back: its sockets are to come
         again. Raises StoreUnavailable."""
@@ -361,6 +376,16 @@ class Hub:
                 if not thread.members and _now() - thread.idle_since >= self._linger:
                     del self._threads[thread.thread_id]
                     await self._subscription.unbind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
+
+
+@asynccontextmanager
+async def _opened_in_time() -> AsyncIterator[None]:
+    """Whoever waits for a thread comes back later, rather than stand in line at a database that does not answer."""
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailable("The thread was not opened in time.") from error
 
 
 def _now() -> float:
