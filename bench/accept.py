@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -27,6 +27,9 @@ from tests.support.client import client
 ROUNDS = 3
 #: Senders, and the messages of each request.
 CASES = ((1, 1), (16, 1), (256, 1), (1, 100), (16, 100), (256, 100), (1, 500), (16, 500))
+#: What programs say is another lane, whose threads have a bound: one case, with a bound that it does not reach.
+PROGRAMS = (16, 100)
+API_BOUND = 10_000
 #: Threads, to which the requests go in turn.
 THREADS = 64
 TEXT = "What is the name of this song, and who is singing it tonight?"
@@ -66,6 +69,7 @@ class Target:
     address: str
     servers: dict[str, int]
     count: Count
+    source: str = "user"
 
 
 @dataclass
@@ -121,7 +125,7 @@ async def _measure(folder: Path, broker_url: str) -> str:
     limits: Limits = defaultdict(list)
     async with AsyncExitStack() as stack:
         old = stack.enter_context(predecessor(folder / "predecessor"))
-        opened = await stack.enter_async_context(rooms.both(folder, broker_url))
+        opened = await stack.enter_async_context(rooms.both(folder, broker_url, API_BOUND=str(API_BOUND)))
         database_url = await stack.enter_async_context(embedded_postgres(folder / "limit"))
         await migrate(database_url)
         for room in opened:
@@ -131,10 +135,12 @@ async def _measure(folder: Path, broker_url: str) -> str:
             say("THE ROOM TAKES NO BATCHES: they are left out")
         cases = [case for case in CASES if batches or case[1] == 1]
         targets = [_predecessor_target(old), *map(_room_target, opened)]
+        programs = [replace(target, name=f"{target.name}, programs", source="api") for target in targets[1:]]
         for number in range(ROUNDS):
             for senders, batch in cases:
                 say(f"round {number + 1}: {senders} senders, {batch} messages a request")
-                for target in targets if batch == 1 else targets[1:]:
+                everybody = targets if batch == 1 else targets[1:]
+                for target in [*everybody, *programs] if (senders, batch) == PROGRAMS else everybody:
                     runs[target.name, senders, batch].append(await _run(target, senders, batch))
             say(f"round {number + 1}: the servers alone")
             for batch in BODIES:
@@ -177,7 +183,13 @@ async def _run(target: Target, senders: int, batch: int) -> Run:
     begun = time.time()
     seconds = WARM_UP + WINDOW + 1
     async with wrk.load(
-        target.address, senders=senders, batch=batch, threads=THREADS, text=TEXT, seconds=seconds
+        target.address,
+        senders=senders,
+        batch=batch,
+        source=target.source,
+        threads=THREADS,
+        text=TEXT,
+        seconds=seconds,
     ) as load:
         await asyncio.sleep(WARM_UP)
         since, usage = await _window(target.servers, lambda: cpu.seconds({"wrk": load.pid})["wrk"])
@@ -271,8 +283,10 @@ message counts when its row is in the table, by the row's own time, which is in 
 compared with what it takes singly from as many senders. A request is `POST /api/chat` with `Prefer: respond-async`, or
 `POST /api/threads/{{thread_id}}/messages` with NDJSON; each sender posts the next when it was answered. Messages are
 {len(TEXT)} characters long and said by `user`, to {THREADS} threads in turn, whose settings are `{{"pause": "wait"}}`,
-so that the agent hears of them and lets them wait. {_batches_missing(runs)}Acknowledged were {acknowledged} messages,
-recorded {kept}, some of them after their senders had been stopped; acknowledged and not recorded: {lost}.
+so that the agent hears of them and lets them wait; or by `api`, as programs do, with a bound of {API_BOUND:,} messages
+that wait in a thread (`API_BOUND`), which are counted for every request. {_batches_missing(runs)}
+Acknowledged were {acknowledged} messages, recorded {kept}, some of them after their senders had been stopped;
+acknowledged and not recorded: {lost}.
 
 ## What it took
 

@@ -1,18 +1,19 @@
 -- For wrk: posts messages to threads in turn, each request a message or a batch of them.
--- Arguments: the number of threads, that of messages in a request, and what each message says.
+-- Arguments: the number of threads, that of messages in a request, who says them, and what each says.
 
 local requests, last = {}, 0
 
 function init(arguments)
-  local threads, batch, text = tonumber(arguments[1]), tonumber(arguments[2]), arguments[3]
+  local threads, batch, source, text = tonumber(arguments[1]), tonumber(arguments[2]), arguments[3], arguments[4]
   for number = 1, threads do
     local thread_id = "load-" .. number
     if batch == 1 then
-      local body = string.format('{"message": "%s", "thread_id": "%s", "source": "user"}', text, thread_id)
+      local form = '{"message": "%s", "thread_id": "%s", "source": "%s"}'
+      local body = string.format(form, text, thread_id, source)
       local headers = {["Content-Type"] = "application/json", ["Prefer"] = "respond-async"}
       requests[number] = wrk.format("POST", "/api/chat", headers, body)
     else
-      local body = string.rep(string.format('{"message": "%s", "source": "user"}\n', text), batch)
+      local body = string.rep(string.format('{"message": "%s", "source": "%s"}\n', text, source), batch)
       local headers = {["Content-Type"] = "application/x-ndjson"}
       requests[number] = wrk.format("POST", "/api/threads/" .. thread_id .. "/messages", headers, body)
     end

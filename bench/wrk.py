@@ -53,12 +53,12 @@ class Load:
 
 @asynccontextmanager
 async def load(  # noqa: PLR0913  # they are the load
-    address: str, *, senders: int, batch: int, threads: int, text: str, seconds: float
+    address: str, *, senders: int, batch: int, source: str, threads: int, text: str, seconds: float
 ) -> AsyncIterator[Load]:
     """Post batches of so many messages for so many seconds, each sender the next when it was answered."""
     process = await asyncio.create_subprocess_exec(
         *("wrk", "--threads", "1", "--connections", str(senders), "--duration", f"{seconds:g}s"),
-        *("--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT), address, "--", str(threads), str(batch), text),
+        *("--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT), address, "--", str(threads), str(batch), source, text),
         stdout=PIPE,
     )
     try:
