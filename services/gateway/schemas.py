@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
 from m3.threads import MAX_PROMPT, ThreadSettings
@@ -79,7 +79,7 @@ class BatchMessage(BaseModel):
 
     message: Annotated[OutsideText, Field(json_schema_extra={"pattern": SAYABLE_PATTERN})]
     source: OutsideSource = "api"
-    key: SenderKey | None = None
+    key: Annotated[SenderKey | None, Field(validation_alias=AliasChoices("key", "client_id"))] = None
 
 
 class MessageTaken(BaseModel):
