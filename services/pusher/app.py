@@ -53,13 +53,9 @@ class _Sockets:
         self._addresses: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        websocket = WebSocket(scope, receive, send)
-        try:
-            opening = _opening(websocket)
-        except Refusal as refusal:
-            await websocket.send_denial_response(refusal.response())
+        opening = await _accepted(scope, receive, send)
+        if opening is None:
             return
-        await websocket.accept()
         outbox = Outbox(frame_writer(scope), self._settings.socket_buffer, all_events=opening.events == "all")
         try:
             with self._counted(scope["client"]):
@@ -93,6 +89,18 @@ class _Sockets:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
+
+
+async def _accepted(scope: Scope, receive: Receive, send: Send) -> Opening | None:
+    """How the socket is opened, or None where it was refused."""
+    websocket = WebSocket(scope, receive, send)
+    try:
+        opening = _opening(websocket)
+    except Refusal as refusal:
+        await websocket.send_denial_response(refusal.response())
+        return None
+    await websocket.accept()
+    return opening
 
 
 def _opening(websocket: WebSocket) -> Opening:
