@@ -138,15 +138,15 @@ async def _run(room: rooms.Room, thread_ids: list[str]) -> Run:
 
 
 @asynccontextmanager
-async def _lines(room: rooms.Room) -> AsyncIterator[asyncio.LifoQueue[Line]]:
+async def _lines(room: rooms.Room) -> AsyncIterator[asyncio.Queue[Line]]:
     async with AsyncExitStack() as stack:
-        lines: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
+        lines: asyncio.Queue[Line] = asyncio.Queue()  # in turn, or the server would close those that rest for 5 s
         for _ in range(LINES):
             lines.put_nowait(await stack.enter_async_context(Line.open(room.gateway)))
         yield lines
 
 
-async def _say(messages: list[Said], thread_ids: list[str], lines: asyncio.LifoQueue[Line], seconds: int) -> None:
+async def _say(messages: list[Said], thread_ids: list[str], lines: asyncio.Queue[Line], seconds: int) -> None:
     """Say each message at its time, whether those before it are answered or not: one in each slot of each thread, at a
     moment of its own."""
     moment_of = random.Random(seconds)  # the same moments for all
@@ -163,7 +163,7 @@ async def _say(messages: list[Said], thread_ids: list[str], lines: asyncio.LifoQ
             group.create_task(_post(said, thread_id, text, lines), name="post")
 
 
-async def _post(said: Said, thread_id: str, text: str, lines: asyncio.LifoQueue[Line]) -> None:
+async def _post(said: Said, thread_id: str, text: str, lines: asyncio.Queue[Line]) -> None:
     line = await lines.get()
     said.late = time.perf_counter() - said.due
     await line.post(thread_id, text)
