@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,11 +20,27 @@ PATIENCE = 0.8
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process, which may run more than a server."""
+    """Leaves signals to the process, which may run more than a server, and does not wake ten times a second to look
+    whether it is to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopped.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:
+            await self.on_tick(0)  # which makes the second's Date header
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._stopped.wait()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -78,7 +94,7 @@ async def serve(
     host, port = sock.getsockname()[:2]
 
     def stop() -> None:
-        server.should_exit = True
+        server.stop()
         late.append(loop.call_later(PATIENCE * grace, hurry))
 
     try:
