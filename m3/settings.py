@@ -1,14 +1,18 @@
-"""What an operator can set: the only reader of the environment. Each field is the variable of the same name."""
+"""What an operator can set: the only reader of the environment. Each field is the variable of the same name, or where
+that is not set the file of that name in ``SECRETS``."""
 
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from m3.errors import StartError
 from m3.threads import DAY, MAX_CAP, Policy
+
+#: Where containers have their secrets, as files: these appear in no listing of processes or containers.
+SECRETS = Path("/run/secrets")
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
@@ -22,9 +26,11 @@ class Settings(BaseSettings):
     port: int = Field(8888, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path("data"), description="folder of the embedded PostgreSQL")
 
+    broker_password: SecretStr | None = Field(None, description="password for a BROKER_URL that has none")
     broker_url: SecretStr = Field(
         SecretStr("memory://"), description="amqp://user:password@host:5672/vhost, or memory:// for one process"
     )
+    database_password: SecretStr | None = Field(None, description="password for a DATABASE_URL that has none")
     database_url: SecretStr | None = Field(
         None, description="postgresql://user:password@host:5432/database; unset starts the embedded PostgreSQL"
     )
@@ -125,6 +131,19 @@ class Settings(BaseSettings):
             raise ValueError("not a URL; characters such as / and @ in a password must be escaped")
         return secret
 
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _has_its_password(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Put the password that is told apart into the URL, unless it has one."""
+        password = info.data.get(f"{str(info.field_name).removesuffix('_url')}_password")
+        if secret is None or password is None:
+            return secret
+        scheme, _, rest = secret.get_secret_value().partition("://")
+        user, at, where = rest.partition("@")
+        if not at or ":" in user:
+            return secret
+        return SecretStr(f"{scheme}://{user}:{quote(password.get_secret_value(), safe='')}@{where}")
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_proxies(cls, proxies: str) -> str:
@@ -141,10 +160,10 @@ class Settings(BaseSettings):
         return proxies
 
 
-def read_settings() -> Settings:
+def read_settings(secrets: Path = SECRETS) -> Settings:
     """The settings of this process. Raises StartError with the first variable that is wrong."""
     try:
-        return Settings()
+        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()

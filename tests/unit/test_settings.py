@@ -144,3 +144,35 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert "hush" not in shown
     assert settings.llm_api_key.get_secret_value() == "hush-key"
+
+
+def test_a_secret_comes_from_a_file_where_the_variable_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llm_api_key").write_text("from the file\n")
+    assert read_settings(tmp_path).llm_api_key.get_secret_value() == "from the file"
+    monkeypatch.setenv("LLM_API_KEY", "from the variable")
+    assert read_settings(tmp_path).llm_api_key.get_secret_value() == "from the variable"
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("amqp://room@broker:5672/", "amqp://room:p%2Fa%40%3A%20s@broker:5672/"),
+        ("amqp://room:own@broker/", "amqp://room:own@broker/"),
+        ("amqp://broker/", "amqp://broker/"),
+    ],
+)
+def test_a_password_of_its_own_goes_into_a_url_that_has_none(url: str, whole: str, tmp_path: Path) -> None:
+    (tmp_path / "broker_url").write_text(url)
+    (tmp_path / "broker_password").write_text("p/a@: s\n")
+    assert read_settings(tmp_path).broker_url.get_secret_value() == whole
+
+
+def test_the_databases_password_may_stand_apart_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://room@postgres/room")
+    monkeypatch.setenv("DATABASE_PASSWORD", "hush")
+    settings = read_settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://room:hush@postgres/room"
+    assert "hush" not in repr(settings)
