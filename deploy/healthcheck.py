@@ -1,6 +1,7 @@
 """Whether the service of this container reaches what it needs. Without the room's own modules, whose import would cost
 more than the service itself does at rest."""
 
+import http
 import http.client
 import sys
 
@@ -11,4 +12,4 @@ try:
     print(answer.status, answer.read(1000).decode())
 except OSError as error:
     sys.exit(f"{type(error).__name__}: {error}")
-sys.exit(answer.status != 200)
+sys.exit(answer.status != http.HTTPStatus.OK)

@@ -18,7 +18,7 @@ from websockets.exceptions import WebSocketException
 
 from tests.faults.checker import ANSWERED, Frame, Heard, Log, Row, Said, Sitting, Verdict
 from tests.faults.model import FAILING
-from tests.faults.rig import Room, now
+from tests.faults.rig import Doors, now
 from tests.support.until import until
 
 #: Tries of one message, and seconds between two.
@@ -49,7 +49,7 @@ class Plan:
 class Load:
     """Run it inside ``running``, then let it come to ``rest`` and ask for its ``log``."""
 
-    room: Room
+    room: Doors
     plan: Plan
     name: str
     said: list[Said] = field(default_factory=list)

@@ -32,11 +32,14 @@ class Mood(Enum):
 
 
 class Model:
-    def __init__(self) -> None:
+    def __init__(self, slowest: float = SLOWEST) -> None:
+        self.slowest = slowest
         self.mood = Mood.WELL
+        self.asked = 0
         self.server: ScriptedModel | None = None
 
     def script(self, body: dict[str, Any]) -> Behaviour:
+        self.asked += 1
         if self.server is not None:
             self.server.asked.clear()  # it would keep every conversation of the whole run
         if self.mood == Mood.SILENT:
@@ -46,7 +49,7 @@ class Model:
         content = prompt(body).partition("] ")[2]
         if self.mood == Mood.FAILING or FAILING in content:
             return answers("{}", 500)
-        seconds = 0.0 if AT_ONCE in content else random.Random(content).uniform(0, SLOWEST)
+        seconds = 0.0 if AT_ONCE in content else random.Random(content).uniform(0, self.slowest)
         return _later(seconds, says(REPLY + content))
 
 

@@ -13,7 +13,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.faults.rig import Room, now
+from tests.faults.rig import Doors, Room, now
 
 #: Seconds between the starts of two tries to find the room well, and how many of them wait at a time.
 INTERVAL = 0.5
@@ -27,7 +27,7 @@ SLACK = 1.0
 NOTICE = 3.0
 
 
-async def recovered(room: Room, since: float) -> float | None:
+async def recovered(room: Doors, since: float) -> float | None:
     """Seconds from then until all is well at every door; None where it is not after a long time.
 
     Well is: a message posted at each gateway is answered with its reply, and all of them are pushed to a socket at each
@@ -50,7 +50,7 @@ async def recovered(room: Room, since: float) -> float | None:
         await asyncio.gather(*tries, return_exceptions=True)
 
 
-async def _well(room: Room) -> float:
+async def _well(room: Doors) -> float:
     thread = f"probe:{uuid4()}"
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(_socket(pusher, thread)) for pusher in room.pushers]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 
@@ -65,6 +65,20 @@ class Service:
         self._sentenced = False
         self.process = Process(self.command, self._settings)
         return wrong
+
+
+class Doors(Protocol):
+    """A deployment as its clients know it, and where its table is."""
+
+    @property
+    def gateways(self) -> list[str]: ...
+
+    @property
+    def pushers(self) -> list[str]: ...
+
+    @property
+    def database_address(self) -> dict[str, Any]:
+        """For asyncpg."""
 
 
 @dataclass

@@ -109,11 +109,11 @@ class ScriptedModel:
 
 
 @asynccontextmanager
-async def scripted_model(script: Script) -> AsyncIterator[ScriptedModel]:
+async def scripted_model(script: Script, host: str = "127.0.0.1") -> AsyncIterator[ScriptedModel]:
     """Serve the script inside the block."""
     model = ScriptedModel(script)
-    server = await asyncio.start_server(model.answer, "127.0.0.1", 0)
-    model.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    server = await asyncio.start_server(model.answer, host, 0)
+    model.url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield model
     finally:

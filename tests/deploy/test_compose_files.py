@@ -1,0 +1,84 @@
+"""What the compose files say agrees with the code."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from m3.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = ("gateway", "pusher", "recorder", "agent")
+OVERRIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy").glob("compose.*.yml"))
+#: Settings that are not an operator's in a container: the image has them, or they are files.
+FIXED = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT"}
+SECRETS = {"BROKER_PASSWORD", "DATABASE_PASSWORD", "LLM_API_KEY"}
+
+
+def seconds(duration: str) -> int:
+    return int(re.fullmatch(r"(?:\$\{\w+:-)?(\d+)s\}?", duration).group(1))  # type: ignore[union-attr]
+
+
+def containers() -> Iterator[tuple[str, dict[str, Any]]]:
+    for file in ("docker-compose.yml", *OVERRIDES):
+        for name, service in yaml.safe_load((ROOT / file).read_text())["services"].items():
+            yield f"{file} {name}", service
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_can_be_told_every_setting(service: str) -> None:
+    told = COMPOSE["services"][service]["environment"].keys()
+    assert told == {name.upper() for name in Settings.model_fields} - FIXED - SECRETS
+    assert set(COMPOSE["services"][service]["secrets"]) == {name.lower() for name in SECRETS}
+
+
+def test_the_example_of_an_env_file_has_every_variable_with_its_default() -> None:
+    example = (ROOT / ".env.example").read_text()
+    shown = dict(re.findall(r"^#([A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
+    used = set(COMPOSE["services"]["agent"]["environment"])
+    for file in ("docker-compose.yml", *OVERRIDES):
+        used |= set(re.findall(r"\$\{([A-Z0-9_]+)", (ROOT / file).read_text()))
+    assert used - shown.keys() == set()
+    assert {"LLM_BASE_URL", "LLM_MODEL", "ADMIN_PORT"} <= shown.keys()
+    defaults = dict(re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    for name, field in Settings.model_fields.items():
+        if name.upper() in shown.keys() - defaults.keys() - FIXED:
+            default = field.default
+            told = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+            assert shown[name.upper()] == told
+    for name, default in defaults.items():
+        assert shown[name] == default
+
+
+def test_no_turn_is_broken_off_by_a_stop() -> None:
+    turn, grace = Settings.model_fields["turn_timeout"].default, Settings.model_fields["grace"].default
+    for service in SERVICES:
+        patience = seconds(COMPOSE["services"][service]["stop_grace_period"])
+        assert patience > (turn + grace if service == "agent" else grace)
+
+
+def test_a_service_has_no_more_rights_than_it_needs() -> None:
+    for service in (*SERVICES, "nginx"):
+        container = COMPOSE["services"][service]
+        assert container["read_only"]
+        assert container["cap_drop"] == ["ALL"]
+        assert container["security_opt"] == ["no-new-privileges:true"]
+    assert re.search(r"^USER (?!0)\d+", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_every_container_has_limits_a_health_check_and_a_pinned_image() -> None:
+    for name, container in containers():
+        if "image" in container:
+            assert {"mem_limit", "cpus", "restart", "stop_grace_period", "logging"} <= container.keys(), name
+            assert re.search(r":(?!latest)[\w${}.:-]+$", container["image"]), name
+            assert {"healthcheck", "build"} & container.keys(), name
+
+
+def test_ports_are_published_on_the_loopback_address_until_a_setting_says_otherwise() -> None:
+    for name, container in containers():
+        for port in container.get("ports", ()):
+            assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:"), name
