@@ -1,10 +1,11 @@
 """The command line: ``m3 up`` for the whole room, or one command a service."""
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import NoReturn
 
 import structlog
@@ -69,6 +70,7 @@ def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoR
     try:
         settings = read_settings()
         set_up_logs(settings.log_level)
+        _allow_many_files()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(service(settings)))
     except StartError as error:
@@ -78,6 +80,13 @@ def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoR
         log.critical("stopped by an error", exc_info=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def _allow_many_files() -> None:
+    """As many as we may have: each socket is one, and systems allow 1,024 until a process asks for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # of a system whose kernel allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _until_stopped(service: AbstractAsyncContextManager[str]) -> None:

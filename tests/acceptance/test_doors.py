@@ -1,6 +1,7 @@
 """The doors as real processes: how they stop, and what they say while a server is away."""
 
 import asyncio
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -153,6 +154,18 @@ async def test_while_the_database_is_away_posts_are_refused_and_sockets_stay(
         await connection.close()
         await until(lambda: _is_ready(http))
         await listener.say("after")
+
+
+async def test_a_process_takes_as_many_sockets_as_the_system_allows(start: Start) -> None:
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = most // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    try:
+        model = start("demo-model")
+        model.address()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+    assert resource.prlimit(model.pid, resource.RLIMIT_NOFILE) == (most, most)
 
 
 async def _is_refused(http: httpx2.AsyncClient, listener: Socket) -> None:
