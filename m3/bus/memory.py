@@ -4,11 +4,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from time import time
 
 from uuid_utils.compat import uuid7
 
+from m3 import metrics
+from m3.bus.counting import publishing, waited
 from m3.bus.interface import MAX_REASON, Delivery
 from m3.errors import BusFull, Unroutable
 from m3.topology import CHAT_DEAD, PRIVATE_MAX_BYTES, PRIVATE_MAX_LENGTH, QUEUES, Exchange, Queue, Route
@@ -20,6 +23,7 @@ class _Item:
     body: bytes
     reason: str
     returns: int = 0
+    published: float = field(default_factory=time)  # in seconds since the epoch
 
 
 class _Mailbox:
@@ -69,13 +73,18 @@ class MemoryBus:
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator["MemoryBus"]:
-        yield cls()
+        metrics.BROKER_CONNECTED.set(1)
+        try:
+            yield cls()
+        finally:
+            metrics.BROKER_CONNECTED.set(0)
 
     async def publish(self, route: Route, body: bytes) -> None:
-        names = self._bound(route.exchange, route.key)
-        if route.must_arrive and not names:
-            raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.")
-        self._put(names, _Item(route.key, body, reason=""))
+        with publishing(route):
+            names = self._bound(route.exchange, route.key)
+            if route.must_arrive and not names:
+                raise Unroutable(f"No queue takes {route.key!r} from {route.exchange!r}.")
+            self._put(names, _Item(route.key, body, reason=""))
 
     @asynccontextmanager
     async def consume(self, queue: Queue, *, prefetch: int) -> AsyncIterator["MemoryConsumer"]:
@@ -156,6 +165,7 @@ class MemoryConsumer:
                 break
             await self._mailbox.change()
         self._unsettled.update(dict.fromkeys(taken))
+        waited(self._queue, (item.published for item in taken if not item.returns))
         return [Delivery(item.key, item.body, item.returns > 0, receipt=item, reason=item.reason) for item in taken]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -168,6 +178,7 @@ class MemoryConsumer:
             with suppress(BusFull):  # then it stays unsettled, and comes again
                 self._bus.bury(item, reason[:MAX_REASON])
                 self._settle(delivery)
+                metrics.DEAD_LETTERS.labels(self._queue.name).inc()
 
     def hand_back(self) -> None:
         """Return what is unsettled to the head of the queue, in its old order."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
+from time import time
 from typing import Any, TypeVar
 
 import aio_pika
@@ -20,6 +21,8 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryErr
 from aiormq.abc import DeliveredMessage
 from uuid_utils.compat import uuid7
 
+from m3 import metrics
+from m3.bus.counting import publishing, waited
 from m3.bus.interface import MAX_REASON, Delivery
 from m3.errors import BusError, BusFull, BusUnavailable, Interrupted, Unroutable
 from m3.tasks import background
@@ -51,6 +54,8 @@ STUCK = 8.0
 #: The headers of what we dead-letter ourselves.
 REASON = "m3-reason"
 QUEUE = "m3-queue"
+#: The header that says when a message was published, in milliseconds since the epoch: AMQP's own has only seconds.
+PUBLISHED = "timestamp_in_ms"
 
 #: What aio-pika raises when a connection or channel is gone. ChannelInvalidStateError is a RuntimeError.
 _BROKEN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
@@ -181,7 +186,12 @@ class _Link:
 
     async def _send(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         mode = aio_pika.DeliveryMode.PERSISTENT if route.must_arrive else aio_pika.DeliveryMode.NOT_PERSISTENT
-        message = aio_pika.Message(body, content_type="application/json", delivery_mode=mode, headers={**headers})
+        message = aio_pika.Message(
+            body,
+            content_type="application/json",
+            delivery_mode=mode,
+            headers={PUBLISHED: int(time() * 1000), **headers},
+        )
         await self._unblocked()  # what is sent while the broker blocks us is given up here and arrives there, later
         exchange = self._exchanges[route.exchange, route.confirmed]
         try:
@@ -330,6 +340,10 @@ class RabbitBus:
         await self._publish(route, body, {})
 
     async def _publish(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
+        with publishing(route):
+            await self._publish_in_time(route, body, headers)
+
+    async def _publish_in_time(self, route: Route, body: bytes, headers: dict[str, str]) -> None:
         try:
             with _heard():
                 async with asyncio.timeout(self._publish_timeout):
@@ -379,6 +393,7 @@ class RabbitBus:
     async def _stay_connected(self) -> None:
         told = ""
         while True:
+            linked = False
             try:
                 with _heard():
                     async with _Link.open(self._url, self._heartbeat) as link:
@@ -387,6 +402,8 @@ class RabbitBus:
                                 await attachment.attach(link)
                             self._link = link
                             self._linked.set()
+                        linked = True
+                        metrics.BROKER_CONNECTED.set(1)
                         log.info("broker connected")
                         told = ""
                         try:
@@ -394,12 +411,15 @@ class RabbitBus:
                         finally:  # before it is closed, which may take a while
                             self._link = None
                             self._linked.clear()
+                            metrics.BROKER_CONNECTED.set(0)
                         log.warning("broker lost")
             except _BROKEN as error:
                 reason = str(error) or type(error).__name__
                 if reason != told:  # once, and not at every attempt
                     log.warning("broker away", reason=reason)
                 told = reason
+            if linked:
+                metrics.BROKER_LOSSES.inc()
             await asyncio.sleep(RECONNECT_INTERVAL)
 
 
@@ -453,7 +473,9 @@ class RabbitConsumer(_Attachment):
             self._arrived.clear()
             await self._arrived.wait()
         await self._stopped()
-        return [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
+        taken = [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
+        waited(self.queue, (then for one in taken if not one.redelivered and (then := _published(one))))
+        return taken
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         await self._stopped()  # or the room that an ack makes would be filled
@@ -481,6 +503,7 @@ class RabbitConsumer(_Attachment):
                 # what a full dead-letter queue refuses.
                 log.warning("dead letter not handed in", reason=str(error))
             else:
+                metrics.DEAD_LETTERS.labels(self.queue.name).inc()
                 await self.ack([delivery])
 
     async def _hear(self, channel: AbstractChannel, message: DeliveredMessage) -> None:
@@ -515,6 +538,15 @@ def _reason(message: DeliveredMessage) -> str:
     death = deaths[0]  # the latest
     why = "delivered too often" if death["reason"] == "delivery_limit" else death["reason"]
     return f"{why} from {death['queue']}"
+
+
+def _published(delivery: Delivery) -> float | None:
+    """When, in seconds since the epoch; an older service does not say."""
+    message = delivery.receipt
+    assert isinstance(message, DeliveredMessage)
+    headers: Any = message.header.properties.headers or {}
+    told = headers.get(PUBLISHED)
+    return told / 1000 if isinstance(told, int) else None
 
 
 class RabbitSubscription(_Attachment):
