@@ -136,6 +136,7 @@ class MessageAccepted(Event):
     in_reply_to: tuple[UUID, ...] = ()
     cancelled: bool = False
     turn: Turn | None = None
+    accepted_at: datetime | None = None  # an older service does not tell it
 
     def became(self, message: Message) -> bool:
         """Whether the recorded message of this id is this one. A key may have been used before, for another."""

@@ -4,7 +4,9 @@ Values of labels that are known beforehand are there from the start, at 0: what 
 then, and an alert would miss it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import product
 from typing import TypeVar, get_args
 
@@ -187,6 +189,23 @@ DATABASE_FAILURES = Counter("m3_database_failures", "Commands that failed becaus
 
 LOOP_LAG = Histogram("m3_event_loop_lag_seconds", "How late the event loop wakes a task that sleeps.", buckets=_MOMENTS)
 Info("m3_build", "The version that runs.").info({"version": __version__})
+
+
+@contextmanager
+def counted(*gauges: tuple[Gauge, Callable[[], int]]) -> Iterator[None]:
+    """Have the gauges counted whenever somebody looks, inside the block."""
+    for gauge, count in gauges:
+        gauge.set_function(count)
+    try:
+        yield
+    finally:
+        for gauge, _ in gauges:
+            gauge.set_function(lambda: 0)
+
+
+def age(since: datetime) -> float:
+    """Seconds since then; 0 where the clock that told it is ahead of ours."""
+    return max(0.0, (datetime.now(UTC) - since).total_seconds())
 
 
 def exposition() -> bytes:

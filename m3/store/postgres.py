@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import asyncpg
 import structlog
 from pydantic import ValidationError
 
+from m3 import metrics
 from m3.errors import StartError, StoreUnavailable, Unstorable
 from m3.events import (
     Incoming,
@@ -91,6 +93,7 @@ class Record:
     messages: dict[UUID, Message]
     settled: list[tuple[str, Message]]
     known: frozenset[UUID] = frozenset()  # its messages that were there before
+    changed: Sequence[Message] = ()  # those of settled whose fate was another before
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ def _translated() -> Iterator[None]:
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as error:
         raise Unstorable(f"The database refuses this: {error}.") from error
     except (asyncpg.PostgresError, *_CONFUSED, OSError, TimeoutError) as error:
+        metrics.DATABASE_FAILURES.inc()
         raise StoreUnavailable(f"The database did not do it: {type(error).__name__}.") from error
 
 
@@ -262,8 +266,10 @@ class Store:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
+        began = perf_counter()
         with _translated():
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
+                metrics.POOL_WAIT.observe(perf_counter() - began)
                 try:
                     yield connection
                 except asyncpg.PostgresError:
@@ -335,14 +341,18 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
             await connection.execute(query("insert_turns"), *_columns(turns))
     if summaries:
         await connection.execute(query("summarise"), *_columns([(s.thread_id, s.until, s.text) for s in summaries]))
+    told = {_change(row): (row["origin"], _message(row)) for row in settled}
     return Record(
         messages={row["message_id"]: _message(row) for row in recorded},
-        settled=[
-            (row["origin"], _message(row))
-            for row in {(row["message_id"], row["rev"], row["fate"]): row for row in settled}.values()
-        ],
+        settled=list(told.values()),
         known=frozenset(row["message_id"] for row in recorded if not row["fresh"]),
+        changed=[told[_change(row)][1] for row in settled if row["fresh"]],
     )
+
+
+def _change(row: asyncpg.Record) -> tuple[UUID, int, str]:
+    """What tells one change of a fate from all others."""
+    return row["message_id"], row["rev"], row["fate"]
 
 
 def _steps(events: Sequence[Incoming]) -> list[list[Incoming]]:
@@ -507,7 +517,11 @@ async def open_store(
         reset=_leave_as_it_is,
     )
     try:
-        yield Store(pool, url, command_timeout, acquire_timeout)
+        with metrics.counted(
+            (metrics.POOL_CONNECTIONS.labels("idle"), pool.get_idle_size),
+            (metrics.POOL_CONNECTIONS.labels("busy"), lambda: pool.get_size() - pool.get_idle_size()),
+        ):
+            yield Store(pool, url, command_timeout, acquire_timeout)
     finally:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):

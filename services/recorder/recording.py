@@ -4,22 +4,25 @@ While one transaction runs, the next batch gathers: batches grow with the load a
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import perf_counter
+from typing import get_args
 from uuid import UUID
 
 import structlog
 
-from m3 import topology
+from m3 import metrics, topology
 from m3.batching import MAX_BODY
 from m3.bus import Bus, Consumer, Delivery
 from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
 from m3.events import (
     AnyEvent,
     Incoming,
+    Lane,
     MessageAccepted,
     MessageRecorded,
     MessageSettled,
@@ -139,7 +142,9 @@ class _Recorder:
             middle = len(events) // 2
             return await self._write(events[:middle], unannounced) | await self._write(events[middle:], unannounced)
         # Whoever says the same message again is told, and nobody else: it was announced when it was recorded.
-        announced = frozenset() if doubtful else record.known - unannounced
+        known = frozenset() if doubtful else record.known
+        _count(events, record, known)
+        announced = known - unannounced
         announcements = _announcements(events, record, announced)
         async with asyncio.TaskGroup() as group:
             for route, news in announcements.items():
@@ -151,8 +156,12 @@ class _Recorder:
         whether a try before may have been carried out."""
         doubtful = False
         while True:
+            began = perf_counter()
             try:
-                return await self._store.record(incoming), doubtful
+                record = await self._store.record(incoming)
+                metrics.TRANSACTION_SECONDS.observe(perf_counter() - began)
+                metrics.BATCH_EVENTS.observe(len(incoming))
+                return record, doubtful
             except StoreUnavailable as error:
                 log.warning("database away", reason=str(error))
                 doubtful = True
@@ -184,6 +193,21 @@ def _incoming(body: bytes) -> list[Incoming]:
             raise UndecodableEvents(f"{event.type} does not belong in the recorder's queue")
         events.append(event)
     return events
+
+
+_record_lags = {lane: metrics.RECORD_LAG.labels(lane) for lane in get_args(Lane)}
+
+
+def _count(incoming: Sequence[Incoming], record: Record, known: AbstractSet[UUID]) -> None:
+    new = [message for message_id, message in record.messages.items() if message_id not in known]
+    for lane, number in Counter(message.source for message in new).items():
+        metrics.RECORDED.labels(lane).inc(number)
+    for (lane, fate), number in Counter((message.source, message.fate) for message in record.changed).items():
+        metrics.FATES.labels(lane, fate).inc(number)
+    accepted = {event.message_id: event.accepted_at for event in incoming if isinstance(event, MessageAccepted)}
+    for message in new:
+        if since := accepted[message.message_id]:
+            _record_lags[message.source].observe(metrics.age(since))
 
 
 def _announcements(

@@ -1,5 +1,5 @@
 -- Gives the messages $1 of the threads $2 the fates $3 for the reasons $4, each with the next number of its thread, and
--- returns them all. $5: the reply that a merged message shares. $6: the turn that came to this, if one did.
+-- returns them all, and which are fresh. $5: the reply that a merged message shares. $6: the turn that came to this, if one did.
 -- $7: the number of the change that this is an answer to, if it is to one.
 -- Only what is pending gets a fate, and only what failed or was cancelled becomes pending again. A turn that is known
 -- has had its effect: its repetition must not undo what was asked for since.
@@ -30,10 +30,10 @@ changed AS (
     WHERE d.message_id = fresh.message_id
     RETURNING d.*
 )
-SELECT changed.*, reply.seq AS reply_seq
+SELECT changed.*, reply.seq AS reply_seq, true AS fresh
 FROM changed LEFT JOIN dialogue AS reply ON reply.message_id = changed.reply_id
 UNION ALL
-SELECT d.*, reply.seq
+SELECT d.*, reply.seq, false
 FROM told JOIN dialogue AS d USING (message_id, thread_id)
 LEFT JOIN dialogue AS reply ON reply.message_id = d.reply_id
 WHERE NOT EXISTS (SELECT FROM fresh WHERE fresh.message_id = d.message_id)
