@@ -5,17 +5,19 @@ What comes back over the bus is news that may be lost, so whoever waits looks in
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from time import perf_counter
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import structlog
 
-from m3 import topology
+from m3 import metrics, topology
 from m3.batching import MAX_BODY, Batcher
 from m3.bus import Bus, Subscription
 from m3.errors import (
@@ -47,6 +49,7 @@ from m3.events import (
 from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
+from m3.web.errors import code_of
 
 #: Most messages that one request or one frame may bring.
 MAX_BATCH = 500
@@ -245,16 +248,10 @@ class Door:
         Raises MessageTooLong, ThreadFlooded, KeyReused, NotRecorded, StoreUnavailable, or a BusError where nothing was
         kept.
         """
-        if error := _too_long(said, settings):
-            raise error
         with self.watch(said.message_id) as watch:
-            try:
-                async with asyncio.timeout(settings.record_timeout):
-                    taken = await self._take(said, watch, settings)
-            except (TimeoutError, BusUnavailable) as error:
-                raise NotRecorded(said.message_id) from error
-            if reused := _reused(said, taken.message):
-                raise reused
+            with _counted([said]) as outcomes:
+                taken = await self._take_in_time(said, watch, settings)
+                outcomes.append(taken.message)
             yield taken
 
     async def take_all(self, said: Sequence[MessageAccepted], settings: Settings) -> list[Message | M3Error]:
@@ -264,6 +261,11 @@ class Door:
 
         Raises StoreUnavailable, or a BusError, where nothing of them was kept.
         """
+        with _counted(said) as outcomes:
+            outcomes.extend(await self._take_all(said, settings))
+        return outcomes
+
+    async def _take_all(self, said: Sequence[MessageAccepted], settings: Settings) -> list[Message | M3Error]:
         asked = [message for message in said if not _too_long(message, settings)]
         watch = BatchWatch(self._store)
         refused: dict[UUID, M3Error] = {}
@@ -359,6 +361,18 @@ class Door:
             for watch in watches:
                 watch.give_up()
 
+    async def _take_in_time(self, said: MessageAccepted, watch: Watch, settings: Settings) -> Taken:
+        if error := _too_long(said, settings):
+            raise error
+        try:
+            async with asyncio.timeout(settings.record_timeout):
+                taken = await self._take(said, watch, settings)
+        except (TimeoutError, BusUnavailable) as error:
+            raise NotRecorded(said.message_id) from error
+        if reused := _reused(said, taken.message):
+            raise reused
+        return taken
+
     async def _take(self, said: MessageAccepted, watch: Watch, settings: Settings) -> Taken:
         if said.source != "api":
             await self.hand_in(said)
@@ -449,6 +463,29 @@ class Door:
                 reply = event.reply if isinstance(event, MessageSettled) else None
                 for watch in self._watches.get(event.message.message_id, ()):
                     watch.learn(event.message, reply)
+
+
+_messages = cache(metrics.MESSAGES.labels)
+_record_wait = cache(metrics.RECORD_WAIT.labels)
+
+
+@contextmanager
+def _counted(said: Sequence[MessageAccepted]) -> Iterator[list[Message | M3Error]]:
+    """Count what becomes of messages that came together: what the block puts into the list for each, or raises."""
+    began = perf_counter()
+    outcomes: list[Message | M3Error] = []
+    try:
+        yield outcomes
+    except M3Error as error:
+        outcomes = [error] * len(said)
+        raise
+    finally:
+        if any(isinstance(outcome, Message) for outcome in outcomes):
+            _record_wait(said[0].interface).observe(perf_counter() - began)
+        codes = ("recorded" if isinstance(outcome, Message) else code_of(outcome) for outcome in outcomes)
+        kinds = Counter((one.source, one.interface, code) for one, code in zip(said, codes, strict=False))
+        for kind, number in kinds.items():
+            _messages(*kind).inc(number)
 
 
 def _too_long(said: MessageAccepted, settings: Settings) -> MessageTooLong | None:

@@ -153,6 +153,13 @@ _REFUSALS: tuple[tuple[type[M3Error], int, str, str], ...] = (
 )
 
 
+def code_of(error: M3Error) -> str:
+    """The code by which a client is told of an error of ours."""
+    if isinstance(error, Refusal):
+        return error.body.code
+    return next((code for kind, _, code, _ in _REFUSALS if isinstance(error, kind)), "internal_error")
+
+
 def refusal_of(error: M3Error) -> Refusal:
     """What a client is told of an error of ours."""
     if isinstance(error, Refusal):

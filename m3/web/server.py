@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from m3 import metrics
 from m3.errors import StartError
 from m3.settings import Settings
 from m3.tasks import background
@@ -38,9 +39,12 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         while not self.should_exit:
             await self.on_tick(0)  # which makes the second's Date header
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
+            due = asyncio.get_running_loop().time() + 1
+            try:
+                async with asyncio.timeout_at(due):
                     await self._stopped.wait()
+            except TimeoutError:
+                metrics.LOOP_LAG.observe(asyncio.get_running_loop().time() - due)
 
 
 def bind(host: str, port: int) -> socket.socket:

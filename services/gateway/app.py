@@ -7,7 +7,7 @@ from m3.bus import Bus
 from m3.door import Door
 from m3.settings import Settings
 from m3.store import Store
-from m3.web import BoundedBody, answer_errors, health
+from m3.web import BoundedBody, CountedRequests, answer_errors, health
 from services.gateway.batches import PATH as BATCH_PATH
 from services.gateway.batches import batches
 from services.gateway.chat import chat
@@ -21,6 +21,7 @@ def gateway(door: Door, reading_along: ReadingAlong, bus: Bus, store: Store, set
     app = FastAPI(title="M3 room", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBody, limit=settings.body_limit, limits={BATCH_PATH: settings.batch_limit})
     answer_errors(app)
+    app.add_middleware(CountedRequests)
     app.include_router(chat(door, reading_along, store, settings))  # first, since routes are tried one after the other
     app.include_router(health(bus, store))
     app.include_router(batches(door, settings))

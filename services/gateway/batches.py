@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic import Field, OnErrorOmit, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from uuid_utils.compat import uuid7
 
+from m3 import metrics
 from m3.door import MAX_BATCH, Door
 from m3.errors import M3Error
 from m3.events import ANYONE, Message, MessageAccepted, SenderName, ThreadId, keyed_id
@@ -62,6 +64,9 @@ _BODY: dict[str, Any] = {
     },
 }
 
+
+#: Their lane is not known; they count as of the one that is meant where none is told.
+_invalid_messages = metrics.MESSAGES.labels("api", "http_api", "invalid_message")
 
 #: From its first character that is not blank.
 _LINE = re.compile(rb"\S[^\n]*")
@@ -155,6 +160,7 @@ def batches(door: Door, settings: Settings) -> APIRouter:
     ) -> Response:
         """Answers as soon as they are recorded, in their order, each with its number or why it was not taken. Where
         none was, and trying again may help, the whole is refused."""
+        now = datetime.now(UTC)
         said = [
             MessageAccepted(
                 message_id=keyed_id(m3_client, item.key) if item.key else uuid7(),
@@ -163,10 +169,12 @@ def batches(door: Door, settings: Settings) -> APIRouter:
                 content=item.message,
                 interface="http_api",
                 origin=door.origin,
+                accepted_at=now,
             )
             for item in items
             if isinstance(item, BatchMessage)
         ]
+        _invalid_messages.inc(len(items) - len(said))
         outcomes = iter(await door.take_all(said, settings))
         results = [item if isinstance(item, Refusal) else next(outcomes) for item in items]
         return Response(_answer(thread_id, results).model_dump_json(exclude_none=True), 202, media_type=JSON)

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -98,6 +99,7 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
             content=said.message,
             interface="http_api",
             origin=door.origin,
+            accepted_at=datetime.now(UTC),
         )
         taking = door.found(accepted) if headers.last_event_id else door.taken(accepted, settings)
         if _names_event_stream(request):
