@@ -8,34 +8,40 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from fastapi import FastAPI, WebSocket
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from m3 import __version__
+from m3 import __version__, metrics
 from m3.bus import Bus
 from m3.door import Door
 from m3.errors import StoreUnavailable
 from m3.settings import Settings
 from m3.store import Store
-from m3.web import BoundedBody, Refusal, answer_errors, health, problem_sentence
+from m3.web import BoundedBody, CountedRequests, Refusal, answer_errors, health, problem_sentence
 from m3.web.origins import is_foreign
 from m3.web.raw_frames import frame_writer
 from services.pusher import frames
 from services.pusher.addresses import counted_as
-from services.pusher.close_codes import Close, Closed
+from services.pusher.close_codes import ENDS, Close, Closed, end_by
 from services.pusher.conversation import Conversation, Gone, Opening
 from services.pusher.hub import Hub
 from services.pusher.outbox import Outbox
 
 PATH = re.compile("/ws/chat/(.*)")
 
+E = TypeVar("E", bound=Exception)
+
+_closes = {end: metrics.SOCKET_CLOSES.labels(end) for end in ENDS}
+
 
 def pusher(hub: Hub, door: Door, bus: Bus, store: Store, settings: Settings) -> ASGIApp:
     http = FastAPI(title="M3 pusher", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     http.add_middleware(BoundedBody, limit=settings.body_limit)
     answer_errors(http)
+    http.add_middleware(CountedRequests)
     http.include_router(health(bus, store))
     sockets = _Sockets(hub, door, settings)
 
@@ -57,15 +63,20 @@ class _Sockets:
         if opening is None:
             return
         outbox = Outbox(frame_writer(scope), self._settings.socket_buffer, all_events=opening.events == "all")
+        end = "error"
+        metrics.SOCKETS.inc()
         try:
             with self._counted(scope["client"]):
                 await self._converse(receive, opening, outbox)
-        except* Gone:
-            pass
+        except* Gone as group:
+            end = end_by(_one_of(group, Gone).code)
         except* StoreUnavailable:
             outbox.close(Close.TRY_AGAIN_LATER)
         except* Closed as group:
-            outbox.close(_why(group))
+            outbox.close(_one_of(group, Closed).why)
+        finally:
+            metrics.SOCKETS.dec()
+            _closes[outbox.closed.name.lower() if outbox.closed else end].inc()
 
     async def _converse(self, receive: Receive, opening: Opening, outbox: Outbox) -> None:
         async with self._hub.joined(opening.thread_id, outbox, opening.client) as seat, asyncio.TaskGroup() as tasks:
@@ -117,8 +128,9 @@ def _opening(websocket: WebSocket) -> Opening:
     return opening
 
 
-def _why(closed: BaseException) -> Close:
-    while isinstance(closed, BaseExceptionGroup):
-        closed = closed.exceptions[0]
-    assert isinstance(closed, Closed)
-    return closed.why
+def _one_of(raised: BaseException, kind: type[E]) -> E:
+    """The first of a group of this kind."""
+    while isinstance(raised, BaseExceptionGroup):
+        raised = raised.exceptions[0]
+    assert isinstance(raised, kind)
+    return raised

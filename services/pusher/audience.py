@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
-from m3.events import ThreadEvent, TurnNews
+from m3 import metrics
+from m3.events import Lane, Message, MessageRecorded, ThreadEvent, TurnNews
 from m3.web.raw_frames import text_frame
 from services.pusher import frames
 from services.pusher.built import built
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
 from services.pusher.replay import Read, Replay
+
+_push_lags = {lane: metrics.PUSH_LAG.labels(lane) for lane in get_args(Lane)}
 
 
 class Audience:
@@ -24,6 +28,7 @@ class Audience:
         self._replay: Replay | None = None
         self._for_listeners: list[bytes] = []
         self._for_watchers: list[bytes] = []
+        self._said: list[Message] = []  # that is among them
 
     def __len__(self) -> int:
         return len(self.listeners) + len(self.watchers)
@@ -62,6 +67,8 @@ class Audience:
         one = built(event, watched=watched)
         self._for_listeners.append(one.for_listeners)
         self._for_watchers.append(one.for_watchers)
+        if isinstance(event, MessageRecorded):
+            self._said.append(event.message)
         if self._replay:
             self._replay.add(one)
         return max(len(one.for_listeners), len(one.for_watchers))
@@ -73,6 +80,9 @@ class Audience:
     def flush(self) -> None:
         _send(self._for_listeners, self.listeners)
         _send(self._for_watchers, self.watchers)
+        for message in self._said:
+            _push_lags[message.source].observe(metrics.age(message.timestamp))
+        self._said.clear()
 
     def close(self, why: Close) -> None:
         """Have all closed, also those that catch up."""
@@ -84,8 +94,9 @@ class Audience:
 
 
 def _send(gathered: list[bytes], outboxes: set[Outbox]) -> None:
-    together = b"".join(gathered)
+    together, told = b"".join(gathered), sum(map(bool, gathered))
     gathered.clear()
     if together:
+        metrics.DELIVERIES.inc(told * len(outboxes))
         for outbox in outboxes:
             outbox.put(together)

@@ -37,6 +37,17 @@ class Close(Enum):
         return self.value[1]
 
 
+#: What else ends sockets, by the code with which the server does that.
+_BY_SERVER = {1009: "too_long", 1011: "silent", 1012: "stopping"}
+#: All that a socket's end is counted by. ``client``: it went, or broke off; ``error``: something went wrong here.
+ENDS = (*(why.name.lower() for why in Close), *_BY_SERVER.values(), "client", "error")
+
+
+def end_by(code: int) -> str:
+    """What ended a socket that we did not close ourselves."""
+    return _BY_SERVER.get(code, "client")
+
+
 class Closed(Exception):
     """The socket is to be closed, for the reason in ``why``."""
 

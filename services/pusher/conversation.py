@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Generic, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 from uuid_utils.compat import uuid7
 
+from m3 import metrics
 from m3.door import Door
 from m3.errors import BusError, M3Error, NotRecorded, StoreUnavailable
 from m3.events import ANYONE, Message, MessageAccepted, Number, SenderName, ThreadId, keyed_id
@@ -21,6 +23,9 @@ from services.pusher.hub import Seat
 INBOX = 256
 
 _NOT_HANDED_IN = Refusal(503, "not_handed_in", "The message before it was not recorded; say both again.")
+
+#: Their lane is not known; they count as of the one that is meant where none is told.
+_invalid_messages = metrics.MESSAGES.labels("user", "websocket", "invalid_message")
 
 T = TypeVar("T")
 
@@ -35,7 +40,11 @@ class Opening(BaseModel):
 
 
 class Gone(Exception):
-    """The client went away."""
+    """The client went away, or was closed; ``code`` is the socket's last word."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class _Inbox(Generic[T]):
@@ -101,9 +110,10 @@ class Conversation:
                     async with asyncio.timeout(self._settings.record_timeout):
                         await self._messages.join()
                         await self._cancels.join()
-                raise Gone
+                raise Gone(received["code"])
             text = received.get("text")
             if text is None:
+                _invalid_messages.inc()
                 self._outbox.tell(frames.error("invalid_message", "Frames must be text."))
             elif text == "ping":
                 self._outbox.tell(frames.pong())
@@ -139,7 +149,10 @@ class Conversation:
         if any(isinstance(result, BusError | StoreUnavailable | NotRecorded) for result in results):
             behind = self._messages.take_all()
             heard = [*heard, *behind]
-            results = [*results, *[_NOT_HANDED_IN for one in behind if isinstance(one, frames.Said)]]
+            for one in behind:
+                if isinstance(one, frames.Said):
+                    metrics.MESSAGES.labels(one.source, "websocket", _NOT_HANDED_IN.body.code).inc()
+                    results = [*results, _NOT_HANDED_IN]
         outcomes = iter(results)
         self._outbox.tell(*(one if isinstance(one, str) else _answer(one, next(outcomes)) for one in heard))
 
@@ -161,6 +174,7 @@ class Conversation:
             content=said.message,
             interface="websocket",
             origin=self._door.origin,
+            accepted_at=datetime.now(UTC),
         )
 
 
@@ -175,6 +189,7 @@ def _understood(batch: Sequence[object]) -> Iterator[frames.Said | str]:
 
 
 def _invalid(error: ValidationError, client_id: str | None, *where: str | int) -> str:
+    _invalid_messages.inc()
     problems = [{**problem, "loc": (*where, *problem["loc"])} for problem in error.errors(include_input=False)]
     return frames.error("invalid_message", problem_sentence(problems), client_id=client_id)
 

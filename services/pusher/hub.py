@@ -12,7 +12,7 @@ from math import inf
 
 import structlog
 
-from m3 import topology
+from m3 import metrics, topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ThreadEvent, TurnNews, decode
@@ -148,8 +148,10 @@ class Seat:
 
     def _put(self, part: Iterable[Built]) -> None:
         outbox = self.outbox.unbounded()
-        if together := b"".join(one.bytes_for(all_events=outbox.all_events) for one in part):
-            outbox.put(together)
+        told = [bytes_ for one in part if (bytes_ := one.bytes_for(all_events=outbox.all_events))]
+        if told:
+            metrics.DELIVERIES.inc(len(told))
+            outbox.put(b"".join(told))
 
     async def _drain(self) -> None:
         try:
@@ -197,7 +199,8 @@ class Hub:
                 background("pusher presence", hub._tell_presence(bus)),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
-                yield hub
+                with metrics.counted((metrics.THREADS, hub._threads.__len__)):
+                    yield hub
 
     @asynccontextmanager
     async def joined(self, thread_id: str, outbox: Outbox, name: str) -> AsyncIterator[Seat]:

@@ -10,10 +10,11 @@ class Outbox:
     """``limit``: most that may wait for the client to take it, in bytes. ``all_events``: whether the socket asked for
     more than messages."""
 
-    __slots__ = ("_limit", "_writer", "all_events")
+    __slots__ = ("_limit", "_writer", "all_events", "closed")
 
     def __init__(self, writer: FrameWriter, limit: int, *, all_events: bool = False) -> None:
         self.all_events = all_events
+        self.closed: Close | None = None
         self._writer = writer
         self._limit = limit
 
@@ -40,4 +41,5 @@ class Outbox:
 
     def close(self, why: Close) -> None:
         """Have the socket closed, behind what waits for it."""
+        self.closed = self.closed or why
         self._writer.close(why.code, why.reason)
