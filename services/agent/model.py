@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import get_args
 
 import httpx2
 import openai
@@ -14,7 +15,7 @@ from m3 import metrics
 from m3.errors import StartError
 from services.agent import failures
 from services.agent.answer import Answer, Usage
-from services.agent.failures import FIRST_WAIT, ContextTooLong, ModelFailed, TooLarge
+from services.agent.failures import FIRST_WAIT, ContextTooLong, Kind, ModelFailed, TooLarge
 from services.agent.spoken import Spoken
 
 __all__ = ["ContextTooLong", "Model", "ModelFailed", "Usage", "open_model"]
@@ -37,6 +38,8 @@ _DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None
 MAX_COMPLAINT = 500
 
 log = structlog.get_logger(__name__)
+
+_errors = {kind: metrics.MODEL_ERRORS.labels(kind) for kind in get_args(Kind)}
 
 # By itself stamina counts retries under names of its own and logs them. We count every failed attempt by its kind, the
 # last one too, and log each of them once.
@@ -80,7 +83,7 @@ class Model:
                 try:
                     return await self._ask(conversation, spoken, counting=counting)
                 except ModelFailed as failure:
-                    metrics.MODEL_ERRORS.labels(failure.kind).inc()
+                    _errors[failure.kind].inc()
                     log.warning("model asked in vain", kind=failure.kind, attempt=attempt.num, reason=str(failure))
                     if isinstance(failure, _CannotCount):
                         counting = False

@@ -237,6 +237,7 @@ class Turns:
             in_reply_to=telling.in_reply_to,
             cancelled=end.outcome == "cancelled",
             turn=took,
+            accepted_at=datetime.now(UTC),
         )
 
     def _failure(self, telling: Telling, reason: str, took: Turn) -> TurnFailed:

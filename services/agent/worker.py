@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from m3 import topology
+from m3 import metrics, topology
 from m3.bus import Bus, Consumer, Delivery
 from m3.door import Door
 from m3.errors import BusError, StoreUnavailable
@@ -39,6 +39,7 @@ async def agent(bus: Bus, store: Store, model: Model, settings: Settings, *, gra
     # Twice as many as there are places, so that somebody of each lane waits when a place comes free.
     prefetch = 2 * settings.agent_concurrency
     count = await counter_of(model.name)
+    metrics.TURN_PLACES.set(settings.agent_concurrency)
     async with Door.open("agent", bus, store) as door:
         settler = Settler(store, door, settings)
         turns = Turns(bus, store, settler, model, count, settings)
