@@ -2,11 +2,12 @@
 
 import asyncio
 import resource
+import shutil
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from typing import Annotated, NoReturn
 
 import structlog
 import typer
@@ -62,24 +63,52 @@ def demo_model() -> None:
     _run(room.run_demo_model)
 
 
+@app.command("migrate")
+def bring_up_to_date() -> None:
+    """Bring the database's tables to this version, and end: first of all in an upgrade."""
+    with _ending_in_a_sentence() as settings:
+        print(asyncio.run(room.migrate_database(settings)))
+
+
+@app.command()
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Where clients come in, in the place of EDGE_URL.")] = None,
+    hold: Annotated[float, typer.Option(min=0, max=600, help="Seconds to leave a socket silent there.")] = 3,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write for programs.")] = False,
+) -> None:
+    """Look at all that the room stands on, say what is wrong and what to do. Ends with 1 where something is wrong."""
+    with _ending_in_a_sentence("error") as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        report = runner.run(room.examine(settings, edge_url=url, hold=hold))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        typer.echo(report.json() if as_json else report.text(width))  # without colours where it is no terminal
+    sys.exit(0 if report.well else 1)
+
+
 def main() -> None:
     app()
 
 
 def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoReturn:
+    with _ending_in_a_sentence() as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        _allow_many_files()
+        runner.run(_until_stopped(service(settings)))
+    sys.exit(0)
+
+
+@contextmanager
+def _ending_in_a_sentence(log_level: str | None = None) -> Iterator[Settings]:
+    """Yields the settings; whatever goes wrong is told, and ends the process with 1."""
     try:
         settings = read_settings()
-        set_up_logs(settings.log_level)
-        _allow_many_files()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(service(settings)))
+        set_up_logs(log_level or settings.log_level)
+        yield settings
     except StartError as error:
         print(f"m3: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception:
         log.critical("stopped by an error", exc_info=True)
         sys.exit(1)
-    sys.exit(0)
 
 
 def _allow_many_files() -> None:

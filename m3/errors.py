@@ -3,6 +3,7 @@
 M3Error
 ├── StartError          the room cannot start; its text is the sentence shown to the person who started it
 ├── UndecodableEvents   a body on the bus that is not a list of known events
+├── Unreached           a server that was looked at will not have us, and why
 ├── BusError
 │   ├── BusUnavailable  the broker is away; whether the publish arrived is unknown
 │   ├── BusFull         the broker refused the publish; nothing was kept
@@ -20,7 +21,15 @@ M3Error
     └── NotRecorded     it was not recorded in time; it may be recorded later
 """
 
+import ssl
+from socket import gaierror
+from typing import Literal
 from uuid import UUID
+
+#: What is in the way to a server: ``url`` is no address of one; ``name`` nobody knows; it is ``away``, or ``silent``;
+#: it speaks another kind of ``tls``; it refuses the ``key``, which may be a password; it has no such ``place``, as a
+#: virtual host, a database or a model; it is ``busy``; a ``pooler`` answers in its place.
+Obstacle = Literal["url", "name", "away", "silent", "tls", "key", "place", "busy", "pooler", "other"]
 
 
 class M3Error(Exception):
@@ -33,6 +42,35 @@ class StartError(M3Error):
 
 class UndecodableEvents(M3Error):
     """The bytes are not a list of known events. They belong in the dead-letter queue."""
+
+
+class Unreached(M3Error):
+    """A server that was to be looked at; the text is what it or the system says of it, without a secret."""
+
+    def __init__(self, sentence: str, obstacle: Obstacle) -> None:
+        super().__init__(sentence)
+        self.obstacle = obstacle
+
+    @classmethod
+    def because_of(cls, error: BaseException) -> "Unreached":
+        """What an error of the connection means. A library may have made it of the system's own, which says more."""
+        cause = error.__cause__ or error.__context__
+        while cause is not None:
+            error = cause if isinstance(cause, OSError) else error
+            cause = cause.__cause__ or cause.__context__
+        match error:
+            case gaierror():
+                return cls("The name of its host is not known.", "name")
+            case ssl.SSLError():
+                return cls(f"TLS failed: {error.reason or 'the connection broke off'}.", "tls")
+            case TimeoutError():
+                return cls("It does not answer.", "silent")
+            case ConnectionRefusedError():
+                return cls("Nobody listens there.", "away")
+            case OSError():
+                return cls(f"It cannot be reached: {error.strerror or error}.", "away")
+            case _:
+                return cls(f"It answered otherwise than expected ({type(error).__name__}).", "other")
 
 
 class BusError(M3Error):

@@ -8,6 +8,9 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -25,10 +28,15 @@ from services.gateway import ReadingAlong, gateway
 from services.pusher import Hub, pusher
 from services.recorder import recorder
 
+if TYPE_CHECKING:
+    from services.doctor import Report
+
 #: Seconds that it takes at most to leave a broker and a database that do not answer.
 LEAVING = 4.0
 #: Seconds between attempts to reach the database at the start.
 RETRY_INTERVAL = 1.0
+#: Seconds that `m3 migrate` waits for a database that is away.
+MIGRATE_PATIENCE = 60.0
 
 #: Addresses that only this machine reaches.
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -107,6 +115,39 @@ async def run_demo_model(settings: Settings) -> AsyncIterator[str]:
             yield f"The demo model listens on {address}/v1"
 
 
+async def migrate_database(settings: Settings) -> str:
+    """Bring the tables to this version; returns a sentence about it. Raises StartError."""
+    if settings.database_url is None:
+        raise StartError("Set DATABASE_URL=postgresql://…; `m3 up` sees to the tables of its own database by itself.")
+    try:
+        done = await _migrate_when_up(settings.database_url.get_secret_value(), MIGRATE_PATIENCE)
+    except StoreUnavailable:
+        raise StartError("The database does not answer; `m3 doctor` says more of it.") from None
+    return f"The database was brought up to date: {', '.join(done)}." if done else "The database is up to date."
+
+
+async def examine(settings: Settings, *, edge_url: str | None, hold: float) -> "Report":
+    """Look at everything that a room with these settings stands on."""
+    from services.agent import first_text, known_models, open_model  # here, as in _agent, and before anything is timed
+    from services.doctor import Questions, examine
+
+    @asynccontextmanager
+    async def questions() -> AsyncIterator[Questions]:
+        assert settings.llm_base_url is not None  # or nothing is asked
+        asking = open_model(
+            settings.llm_base_url,
+            name=settings.llm_model,
+            api_key=settings.llm_api_key,
+            turn_timeout=settings.turn_timeout,
+            attempts=2,  # the second without what a server may refuse at the first
+            open_end=settings.llm_open_end,
+        )
+        async with asking as model:
+            yield Questions(partial(known_models, model), partial(first_text, model))
+
+    return await examine(settings, questions=questions, edge_url=edge_url, hold=hold)
+
+
 @asynccontextmanager
 async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
     """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given."""
@@ -167,11 +208,16 @@ def _doorway(settings: Settings) -> socket.socket:
     return bind(settings.host, settings.port)
 
 
-async def _migrate_when_up(url: str) -> None:
+async def _migrate_when_up(url: str, patience: float = inf) -> list[str]:
+    """Returns the migrations that it took. Raises StoreUnavailable where the database is away for so many seconds."""
+    now = asyncio.get_running_loop().time
+    end = now() + patience
     while True:
         try:
             return await migrate(url)
         except StoreUnavailable as error:
+            if now() >= end:
+                raise
             log.warning("waiting for the database", reason=str(error.__cause__ or error))
             await asyncio.sleep(RETRY_INTERVAL)
 

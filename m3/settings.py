@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port on which an agent or recorder of its own tells its health and metrics"
     )
+    edge_url: str | None = Field(
+        None, description="where clients come in, such as http://localhost:8888; `m3 doctor` looks whether they do"
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
 
     @field_validator("broker_url")

@@ -44,6 +44,15 @@ class Delivery:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A shared queue of a broker. ``refusal`` is what the broker says where it does not let us declare it as we do."""
+
+    waiting: int
+    consumers: int
+    refusal: str = ""
+
+
 class Consumer(Protocol):
     """Takes messages from a shared queue, never more unsettled ones at a time than its prefetch."""
 

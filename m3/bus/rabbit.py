@@ -8,7 +8,7 @@ declared again on the way.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from time import time
@@ -17,14 +17,23 @@ from typing import Any, TypeVar
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from aio_pika.exceptions import (
+    AMQPError,
+    ChannelClosed,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+    PublishError,
+)
 from aiormq.abc import DeliveredMessage
 from uuid_utils.compat import uuid7
 
 from m3 import metrics
 from m3.bus.counting import publishing, waited
-from m3.bus.interface import MAX_REASON, Delivery
-from m3.errors import BusError, BusFull, BusUnavailable, Interrupted, Unroutable
+from m3.bus.interface import MAX_REASON, Delivery, QueueState
+from m3.errors import BusError, BusFull, BusUnavailable, Interrupted, Unreached, Unroutable
 from m3.tasks import background
 from m3.topology import (
     CHAT_DEAD,
@@ -623,3 +632,107 @@ class RabbitSubscription(_Attachment):
 
     def _new_name(self) -> str:
         return f"{self._prefix}.{uuid7()}"
+
+
+# ---- Looking at a broker from outside
+
+#: Seconds that each look at a broker may take.
+LOOK_TIMEOUT = 5.0
+#: Seconds in which a message must have gone round.
+ROUND_TIMEOUT = 2.0
+
+
+class RabbitLook:
+    """A look at a broker, which leaves it as it is. Every method raises Unreached."""
+
+    def __init__(self, url: str, connection: AbstractConnection) -> None:
+        self._url = url
+        self._connection = connection
+        properties: Any = getattr(connection.transport, "connection", None)
+        told = {name: str(value) for name, value in properties.server_properties.items()}
+        self.product = told.get("product", "unknown")
+        self.version = told.get("version", "unknown")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator["RabbitLook"]:
+        async with AsyncExitStack() as stack:
+            async with _looking():
+                connection = await stack.enter_async_context(_connection(url, heartbeat=10))
+            yield cls(url, connection)
+
+    async def round_trip(self) -> float | None:
+        """Seconds that a message takes to a queue of our own and back, or None where the broker takes none, since it is
+        short of memory or disk."""
+        # A connection of its own: a broker that is short reads nothing more from it.
+        async with _looking(), _connection(self._url, heartbeat=10) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(f"look.{uuid7()}", exclusive=True, auto_delete=True)
+            begun = _now()
+            try:
+                async with asyncio.timeout(ROUND_TIMEOUT):
+                    await channel.default_exchange.publish(aio_pika.Message(b""), queue.name)
+                    await queue.get(no_ack=True)
+            except TimeoutError:
+                if await _is_blocked(connection):
+                    return None
+                raise
+            return _now() - begun
+
+    async def queue(self, queue: Queue) -> QueueState | None:
+        """None where it is not there."""
+        arguments = _arguments(queue)
+        async with _looking():
+            try:
+                async with self._connection.channel() as channel:
+                    found = await channel.declare_queue(queue.name, passive=True)
+            except ChannelNotFoundEntity:
+                return None
+            waiting, consumers = found.declaration_result.message_count, found.declaration_result.consumer_count
+            refusal = await self._refusal(lambda c: c.declare_queue(queue.name, durable=True, arguments=arguments))
+            return QueueState(waiting or 0, consumers or 0, refusal)
+
+    async def exchange(self, exchange: Exchange) -> str | None:
+        """What the broker says where it does not let us declare it as we do, and None where it is not there."""
+        kind = aio_pika.ExchangeType(exchange.kind)
+        async with _looking():
+            try:
+                async with self._connection.channel() as channel:
+                    await channel.declare_exchange(exchange.name, kind, passive=True)
+            except ChannelNotFoundEntity:
+                return None
+            return await self._refusal(lambda c: c.declare_exchange(exchange.name, kind, durable=True))
+
+    async def _refusal(self, declare: Callable[[AbstractChannel], Awaitable[object]]) -> str:
+        try:
+            async with self._connection.channel() as channel:
+                await declare(channel)
+        except ChannelClosed as error:
+            return str(error)
+        return ""
+
+
+@asynccontextmanager
+async def _looking() -> AsyncIterator[None]:
+    """Around a look: what goes wrong, as Unreached."""
+    try:
+        with _heard():
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                yield
+    except ProbableAuthenticationError as error:
+        raise Unreached("It refuses the user or the password.", "key") from error
+    except InvalidFrameError as error:  # it closes the connection where others open theirs
+        raise Unreached("It takes the password, and refuses the virtual host.", "place") from error
+    except ChannelClosed as error:
+        raise Unreached(f"It refuses: {error}.", "other") from error
+    except _BROKEN as error:
+        raise Unreached.because_of(error) from error
+
+
+async def _is_blocked(connection: AbstractConnection) -> bool:
+    assert connection.transport is not None
+    try:
+        await _in_time(connection.transport.ready(), 0.1)
+    except TimeoutError:
+        return True
+    return False

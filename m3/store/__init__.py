@@ -1,5 +1,31 @@
 """The dialogue table, in PostgreSQL."""
 
-from m3.store.postgres import END, Mailbox, Mark, Record, Store, ThreadLocks, Waiting, migrate, open_store
+from m3.store.postgres import (
+    END,
+    DatabaseState,
+    Mailbox,
+    Mark,
+    Record,
+    Store,
+    ThreadLocks,
+    Waiting,
+    is_pooled,
+    look,
+    migrate,
+    open_store,
+)
 
-__all__ = ["END", "Mailbox", "Mark", "Record", "Store", "ThreadLocks", "Waiting", "migrate", "open_store"]
+__all__ = [
+    "END",
+    "DatabaseState",
+    "Mailbox",
+    "Mark",
+    "Record",
+    "Store",
+    "ThreadLocks",
+    "Waiting",
+    "is_pooled",
+    "look",
+    "migrate",
+    "open_store",
+]

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -18,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from m3 import metrics
-from m3.errors import StartError, StoreUnavailable, Unstorable
+from m3.errors import StartError, StoreUnavailable, Unreached, Unstorable
 from m3.events import (
     Incoming,
     Message,
@@ -536,15 +536,16 @@ async def _connect(url: str, settings: dict[str, str], command_timeout: float = 
     )
 
 
-async def migrate(url: str) -> None:
-    """Bring the database's tables to this version. Any number of processes may do this at once.
+async def migrate(url: str) -> list[str]:
+    """Bring the database's tables to this version; returns the migrations that this took. Any number of processes may
+    do this at once.
 
     Raises StoreUnavailable while the database is away; StartError when it will not have us, or has a migration that
     differs from ours.
     """
     try:
         with _translated():
-            await _migrate(url)
+            return await _migrate(url)
     except StoreUnavailable as error:
         if isinstance(error.__cause__, _REFUSALS):
             raise StartError(f"DATABASE_URL cannot be used: {error.__cause__}.") from error
@@ -553,7 +554,8 @@ async def migrate(url: str) -> None:
         raise StartError("DATABASE_URL is not a PostgreSQL URL.") from None
 
 
-async def _migrate(url: str) -> None:
+async def _migrate(url: str) -> list[str]:
+    done = []
     connection = await _connect(url, SESSION_SETTINGS, MIGRATION_TIMEOUT)
     try:
         async with connection.transaction():
@@ -565,6 +567,7 @@ async def _migrate(url: str) -> None:
                     await connection.execute(migration.statements)
                     await connection.execute(query("add_migration"), migration.version, migration.checksum)
                     log.info("database migrated", version=migration.version)
+                    done.append(migration.version)
                 elif applied[migration.version] != migration.checksum:
                     raise StartError(
                         f"The database's migration {migration.version} is not this version's; "
@@ -572,3 +575,79 @@ async def _migrate(url: str) -> None:
                     )
     finally:
         await connection.close(timeout=COMMAND_TIMEOUT)
+    return done
+
+
+# ---- Looking at a database from outside
+
+#: Seconds that each look at a database may take.
+LOOK_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """``places`` is how many connections there may be; ``may_write`` is None where there are no tables yet. Its clock
+    is ``ahead`` of this machine's by so many seconds, give or take ``uncertain``. ``migrations`` are those that it has,
+    each with its checksum."""
+
+    version: str
+    version_number: int
+    read_only: bool
+    may_create: bool
+    may_write: bool | None
+    connections: int
+    places: int
+    ahead: float
+    uncertain: float
+    migrations: dict[str, str]
+
+
+async def look(url: str) -> DatabaseState:
+    """See how a database is, and leave it so. Raises Unreached."""
+    async with _looking(url) as session:
+        before = datetime.now(UTC)
+        found = dict(await session.fetchrow(query("look")))
+        after = datetime.now(UTC)
+        applied = await session.fetch(query("applied_migrations")) if found.pop("migrated") else []
+    took = after - before
+    return DatabaseState(
+        ahead=(found.pop("now") - before - took / 2).total_seconds(),
+        uncertain=took.total_seconds() / 2,
+        migrations={row["version"]: row["checksum"] for row in applied},
+        **found,
+    )
+
+
+async def is_pooled(url: str) -> bool:
+    """Whether two connections at a time share a session of the server, as a transaction pooler has them do: a lock of
+    such a session is everybody's. Raises Unreached."""
+    async with _looking(url) as one, _looking(url) as other:
+        at_rest = await one.fetchval(query("session_pid"))
+        async with other.transaction():
+            return bool(await other.fetchval(query("session_pid")) == at_rest)
+
+
+@asynccontextmanager
+async def _looking(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session as the room's are, but for statements that a pooler would lose."""
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            session = await asyncpg.connect(url, server_settings=SESSION_SETTINGS, statement_cache_size=0)
+            try:
+                yield session
+            finally:
+                session.terminate()
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InsufficientPrivilegeError) as error:
+        raise Unreached(f"It says: {error}.", "key") from error
+    except asyncpg.InvalidCatalogNameError as error:
+        raise Unreached(f"It says: {error}.", "place") from error
+    except (asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError) as error:
+        raise Unreached(f"It says: {error}.", "busy") from error
+    except asyncpg.ProtocolViolationError as error:
+        raise Unreached(f"It says: {error}.", "pooler") from error
+    except asyncpg.PostgresError as error:
+        raise Unreached(f"It says: {error}.", "other") from error
+    except ValueError:  # asyncpg's, of what it cannot take apart; it may repeat a piece of the password
+        raise Unreached("It is not a PostgreSQL URL.", "url") from None
+    except (*_CONFUSED, OSError) as error:  # a TimeoutError too
+        raise Unreached.because_of(error) from error

@@ -60,6 +60,20 @@ class ContextTooLong(ModelFailed):
         super().__init__(sentence, "context_too_long")
 
 
+class KeyRefused(ModelFailed):
+    """The server does not take the key."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, "refused")
+
+
+class NotFound(ModelFailed):
+    """The server does not know the model, or the address."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, "refused")
+
+
 class TooLarge(Exception):
     """The answer has more bytes than are read."""
 
@@ -95,9 +109,9 @@ def refusal(status: int, error: object, retry_after: str) -> ModelFailed:
     if status >= _SERVER_ERROR:
         return _put_off(retry_after, sentence, "server_error")
     if status in {401, 403}:
-        return ModelFailed(f"{sentence}: it refuses the key.", "refused")
+        return KeyRefused(f"{sentence}: it refuses the key.")
     if status == _NOT_FOUND:
-        return ModelFailed(f"{sentence}: it does not know the model or the address.", "refused")
+        return NotFound(f"{sentence}: it does not know the model or the address.")
     return ModelFailed(f"{sentence}.", "refused")
 
 

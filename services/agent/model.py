@@ -29,6 +29,8 @@ JITTER = 0.25
 #: Seconds in which a server may take a connection: another attempt may find it less crowded.
 CONNECT_TIMEOUT = 10.0
 
+#: What a server answers that does not list its models.
+_NO_LIST = {404, 405, 501}
 #: What asks for the count of tokens at the end of a stream. Older servers refuse it.
 _COUNTING = "stream_options"
 #: A proxy from the environment is not for this machine, where the demo model runs.
@@ -91,6 +93,20 @@ class Model:
                         self._counts = self._counts and _mentioned(_COUNTING, conversation)
                     raise
         raise AssertionError("unreachable")
+
+    async def known(self) -> list[str] | None:
+        """The names of the models that its server has, or None where it does not tell. Raises ModelFailed."""
+        try:
+            listed = await self._client.get("/models", cast_to=object)
+        except Exception as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code in _NO_LIST:
+                return None
+            self._log(error)
+            raise _failure(error, begun=False) from error
+        models = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(models, list):
+            return None
+        return [str(model["id"]) for model in models if isinstance(model, dict) and "id" in model]
 
     async def _ask(self, conversation: Sequence[Mapping[str, str]], spoken: Spoken, *, counting: bool) -> Usage | None:
         """Ask once."""

@@ -1,0 +1,2 @@
+-- The process of the server that this session is.
+SELECT pg_backend_pid()

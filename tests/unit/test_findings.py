@@ -1,0 +1,159 @@
+"""What the doctor makes of what it sees, where no server can be had that is so."""
+
+from dataclasses import replace
+
+import pytest
+
+from m3.bus.interface import QueueState
+from m3.errors import Unreached
+from m3.settings import Settings
+from m3.store import DatabaseState
+from m3.store.sql import migrations
+from m3.topology import AGENT_API, RECORDER
+from services.doctor import Report, broker, database, edge
+from services.doctor.findings import Finding, shown, unreached
+from services.doctor.model import listed
+
+GOOD = DatabaseState(
+    version="15.0",
+    version_number=150000,
+    read_only=False,
+    may_create=True,
+    may_write=True,
+    connections=10,
+    places=97,
+    ahead=0.2,
+    uncertain=0.001,
+    migrations={migration.version: migration.checksum for migration in migrations()},
+)
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "mark"),
+    [
+        ("RabbitMQ", "3.9.29", "wrong"),
+        ("RabbitMQ", "3.10.0", "ok"),
+        ("RabbitMQ", "4.1.4", "ok"),
+        ("RabbitMQ", "unknown", "warning"),
+        ("LavinMQ", "2.0.0", "warning"),
+    ],
+)
+def test_a_broker_that_is_too_old_or_another_is_told(product: str, version: str, mark: str) -> None:
+    found = broker.version(product, version, "amqp://here/")
+    assert (found.mark, found.found) == (mark, f"{product} {version} at amqp://here/")
+    assert bool(found.advice) == (mark != "ok")
+
+
+def test_a_queue_in_which_much_waits_is_a_warning_while_somebody_is_at_it() -> None:
+    assert broker.queue_found(RECORDER, QueueState(1_000, 2)).mark == "ok"
+    behind = broker.queue_found(RECORDER, QueueState(1_001, 2))
+    assert (behind.mark, "more of `m3 recorder`" in behind.advice) == ("warning", True)
+    assert broker.queue_found(AGENT_API, QueueState(1_001, 0)).mark == "wrong"
+
+
+def test_a_database_that_is_as_it_should_be_is_ok() -> None:
+    checks = (database.server(GOOD, "here"), database.tables(GOOD), database.connections(GOOD), database.clock(GOOD))
+    assert {found.mark for found in checks} == {"ok"}
+    assert not any(found.advice for found in checks)
+
+
+def test_a_database_that_is_too_old_is_wrong() -> None:
+    found = database.server(replace(GOOD, version="14.12", version_number=140012), "here")
+    assert (found.mark, found.advice) == ("wrong", "Upgrade PostgreSQL to 15 or newer.")
+
+
+def test_migrations_that_this_program_does_not_know_are_a_warning_to_upgrade_it() -> None:
+    found = database.tables(replace(GOOD, migrations=GOOD.migrations | {"9999": "x"}))
+    assert (found.mark, found.advice) == ("warning", "Upgrade this program.")
+    assert "9999" in found.found
+
+
+def test_a_migration_that_was_changed_is_wrong_whatever_else_there_is() -> None:
+    found = database.tables(replace(GOOD, migrations={"0001": "x", "9999": "x"}))
+    assert (found.mark, found.found) == ("wrong", "0001 differ from this program's")
+
+
+def test_a_user_who_may_make_no_tables_or_not_write_them_is_told_who_may() -> None:
+    assert "m3 migrate" in database.tables(replace(GOOD, migrations={}, may_write=None)).advice
+    assert "GRANT CREATE" in database.tables(replace(GOOD, migrations={}, may_write=None, may_create=False)).advice
+    assert "GRANT" in database.tables(replace(GOOD, may_write=False)).advice
+
+
+def test_a_server_with_few_connections_left_is_a_warning() -> None:
+    found = database.connections(replace(GOOD, connections=90))
+    assert (found.mark, found.found) == ("warning", "90 of 97 in use")
+
+
+@pytest.mark.parametrize(("ahead", "found"), [(3.0, "3.0 s ahead of"), (-3.0, "3.0 s behind")])
+def test_a_clock_that_differs_is_a_warning(ahead: float, found: str) -> None:
+    assert found in database.clock(replace(GOOD, ahead=ahead)).found
+    assert database.clock(replace(GOOD, ahead=ahead)).mark == "warning"
+    assert database.clock(replace(GOOD, ahead=ahead, uncertain=2.5)).mark == "ok"  # which only a slow answer shows
+
+
+def test_sessions_that_are_shared_are_wrong() -> None:
+    assert database.sessions(pooled=True).mark == "wrong"
+    assert database.sessions(pooled=False).mark == "ok"
+
+
+def test_a_few_of_the_models_are_listed_where_ours_is_not_among_them() -> None:
+    assert listed(["a", "b"], "here", "b").mark == "ok"
+    assert listed(None, "here", "b").mark == "ok"
+    found = listed([f"model-{number}" for number in range(9)], "here", "b")
+    assert (found.mark, "model-4, …" in found.found, "model-5" in found.found) == ("warning", True, False)
+    assert listed([], "here", "b").found == "here does not list b, nor any other"
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("amqp://user:hush@host:5672/vhost", "amqp://user@host:5672/vhost"),
+        ("amqp://host", "amqp://host"),
+        ("postgresql://user@[fd00::1]:5432/room?password=hush", "postgresql://user@[fd00::1]:5432/room"),
+        ("postgresql://user:hu/sh@host/room", "postgresql://…"),
+        ("postgresql://user:12/hush@host/room", "postgresql://…"),
+        ("postgresql://user:12?hush@host/room", "postgresql://…"),
+        ("postgresql://user:hu#sh@host/room", "postgresql://…"),
+        ("postgresql:///room?host=/tmp&password=hush", "postgresql://…"),
+        ("user:hush@host", "…"),
+    ],
+)
+def test_no_password_is_shown_with_a_url(url: str, seen: str) -> None:
+    assert shown(url) == seen
+
+
+def test_a_room_in_one_process_is_looked_for_where_it_listens() -> None:
+    def address(**settings: object) -> str | None:
+        return edge.address_of(Settings.model_validate(settings))
+
+    assert address() == "http://127.0.0.1:8888"
+    assert address(host="0.0.0.0", port=80) == "http://127.0.0.1:80"
+    assert address(host="::", port=80) == "http://[::1]:80"
+    assert address(port=0) is None
+    assert address(broker_url="amqp://broker/") is None
+    assert address(broker_url="amqp://broker/", edge_url="http://edge") == "http://edge"
+
+
+def test_what_lies_beneath_a_librarys_error_is_told() -> None:
+    error = RuntimeError("all attempts failed")
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    assert Unreached.because_of(error).obstacle == "away"
+    assert Unreached.because_of(RuntimeError("strange")).obstacle == "other"
+    finding = unreached("broker", "here", Unreached.because_of(error), "Start it.")
+    assert finding == Finding("broker", "wrong", "here: Nobody listens there", "Start it.")
+
+
+def test_a_report_is_well_until_something_is_wrong() -> None:
+    fine = [Finding("a", "ok", "."), Finding("b", "warning", ".", "Do."), Finding("c", "skipped", ".")]
+    assert Report(fine).well
+    assert not Report([*fine, Finding("d", "wrong", ".", "Do.")]).well
+
+
+def test_a_report_is_a_line_a_check_and_one_for_what_to_do_folded_where_it_is_wide() -> None:
+    report = Report([Finding("broker", "wrong", "it is away", "Start it, and look again whether it is there.")])
+    plain = report.text(1_000).replace("\x1b[31m", "").replace("\x1b[0m", "")
+    assert plain.splitlines() == [
+        "wrong    broker                 it is away",
+        "                                Start it, and look again whether it is there.",
+    ]
+    assert len(report.text(64).splitlines()) == 3
