@@ -17,7 +17,7 @@ STOP_DEADLINE = 20.0
 
 
 class Process:
-    """One ``m3`` command. What it prints is kept for the message of a failing test."""
+    """One ``m3`` command, with its options. What it prints is kept for the message of a failing test."""
 
     def __init__(self, command: str, environment: dict[str, str]) -> None:
         clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -25,7 +25,7 @@ class Process:
         self.output: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "m3", command],
+            [sys.executable, "-m", "m3", *command.split()],
             env=clean | {"PORT": "0"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
