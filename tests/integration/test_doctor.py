@@ -260,6 +260,12 @@ async def test_tables_that_are_missing_are_made_by_migrating(empty_database_url:
     }.items()  # fmt: skip
 
 
+async def test_migrating_gives_a_database_up_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3.room.MIGRATE_PATIENCE", 0)
+    with pytest.raises(StartError, match="does not answer"):
+        await migrate_database(Settings.model_validate({"database_url": f"postgresql://{AWAY}/room"}))
+
+
 async def test_migrating_needs_a_database_to_be_named() -> None:
     with pytest.raises(StartError, match="DATABASE_URL"):
         await migrate_database(Settings())
