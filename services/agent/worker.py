@@ -28,6 +28,9 @@ from services.agent.turn import Turns
 
 #: Seconds between attempts while the database or the broker is away.
 RETRY_INTERVAL = 0.5
+#: Seconds after its start until an agent first looks for what waits unheard of. By then one that comes to help others
+#: is full of what the queue had, and does not knock for all of that again, which would look like twice the load.
+FIRST_SWEEP = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +120,7 @@ class _Worker:
         agent does not: what waits may well have its knock in the queue.
         """
         older_than = 0.0  # at the start whatever waits
+        await asyncio.sleep(FIRST_SWEEP)
         while True:
             if not self._threads.places.full:
                 try:

@@ -68,6 +68,39 @@ async def test_a_model_that_never_answers_does_not_keep_an_agent_and_another_has
         assert sorted(willing.prompts) == ["[user] and there", "[user] behind it", "[user] elsewhere"]
 
 
+async def test_agents_that_are_scaled_in_under_load_lose_no_turn_and_have_none_twice(
+    start: Start, servers: dict[str, str]
+) -> None:
+    released = asyncio.Event()
+    async with scripted_model(lambda body: holds(released, says(f"heard {prompt(body)}"))) as model:
+        gateway, _ = start("gateway", **servers), start("recorder", **servers)
+        agents = [start("agent", **servers, LLM_BASE_URL=model.url, AGENT_CONCURRENCY="4") for _ in range(3)]
+        for agent in agents:
+            agent.started()
+        threads = [f"thread-{number}" for number in range(3 * THREADS)]
+        async with client(gateway.address()) as http:
+            for thread in threads:
+                await _say(http, f"first in {thread}", thread)
+                await _say(http, f"second in {thread}", thread)
+            await until(lambda: len(model.asked) == 3 * 4)  # more wait, for the most part unacked
+            for leaver in agents[1:]:
+                leaver.signal(signal.SIGTERM)
+                await until(lambda leaver=leaver: STOPPING in leaver.said)  # type: ignore[misc]
+            released.set()
+            for leaver in agents[1:]:
+                assert await asyncio.to_thread(leaver.wait) == 0, leaver.said
+            await until(lambda: _all_settled(http, *threads), within=3 * DEADLINE)
+            said = [f"{which} in {thread}" for thread in threads for which in ("first", "second")]
+            for thread in threads:
+                first, second = f"first in {thread}", f"second in {thread}"
+                assert [message["content"] for message in await history(http, thread)] == [
+                    *(first, second),
+                    *(f"heard [user] {first}", f"heard [user] {second}"),
+                ]
+        assert sorted(model.prompts) == sorted(f"[user] {message}" for message in said)
+        assert model.broken_off == 0
+
+
 async def test_an_agent_does_not_wait_for_a_recorder_that_stopped_before_it(
     start: Start, servers: dict[str, str]
 ) -> None:
