@@ -2,19 +2,18 @@
 
 import gc
 import os
-import platform
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.support.packages import Say, install
 from tests.support.ports import free_ports
 from tests.support.until import until_blocking
 
@@ -22,9 +21,6 @@ IMAGE = "rabbitmq:4.1.4"
 #: Debian's own launcher changes to another user; this one runs as whoever starts it.
 DEBIAN_LAUNCHER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 DEBIAN_CTL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
-
-
-Say = Callable[[str], None]
 
 
 class NoBrokerError(Exception):
@@ -76,41 +72,34 @@ def _installed() -> Path | None:
 
 
 def _install(say: Say) -> Path | None:
-    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("apt-get"):
-        return None
-    if platform.freedesktop_os_release().get("ID") not in {"debian", "ubuntu"}:
-        return None
-    say("installing Debian's package rabbitmq-server for the tests")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-qq", "--no-install-recommends", "rabbitmq-server"],
-    ):
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=600)
-    return _installed()
+    return _installed() if install("rabbitmq-server", say) else None
 
 
 @contextmanager
-def private_node(say: Say) -> Iterator["PrivateNode"]:
-    """A node that the tests may kill, freeze and starve. Raises NoBrokerError where no rabbitmq-server is to be had."""
+def private_node(say: Say, *, observed: bool = False) -> Iterator["PrivateNode"]:
+    """A node that the tests may kill, freeze and starve. Raises NoBrokerError where no rabbitmq-server is to be had.
+
+    One that is ``observed`` tells Prometheus how it is, on its ``metrics_port``.
+    """
     launcher = _installed() or _install(say)
     if launcher is None or not DEBIAN_CTL.exists():
         raise NoBrokerError("no RabbitMQ that may be killed: install the package rabbitmq-server")
-    with _private_node(launcher, say) as node:
+    with _private_node(launcher, say, observed=observed) as node:
         yield node
 
 
 class PrivateNode:
     """A node with its own ports and folder, beside any other on the machine. It comes back on the same data."""
 
-    def __init__(self, launcher: Path, home: Path) -> None:
-        self.port, distribution_port, self._epmd_port = free_ports(3)
+    def __init__(self, launcher: Path, home: Path, *, observed: bool) -> None:
+        self.port, self.metrics_port, distribution_port, self._epmd_port = free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._launcher = launcher
         self._home = home
         self._node: subprocess.Popen[bytes] | None = None
-        (home / "plugins").write_text("[].")
-        (home / "rabbitmq.conf").write_text("disk_free_limit.absolute = 50MB\n")
+        (home / "plugins").write_text("[rabbitmq_prometheus]." if observed else "[].")
+        metrics = f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if observed else ""
+        (home / "rabbitmq.conf").write_text(f"disk_free_limit.absolute = 50MB\n{metrics}")
         self._environment = os.environ | {
             "HOME": str(home),
             "ERL_EPMD_PORT": str(self._epmd_port),
@@ -176,10 +165,10 @@ class PrivateNode:
 
 
 @contextmanager
-def _private_node(launcher: Path, say: Say) -> Iterator[PrivateNode]:
+def _private_node(launcher: Path, say: Say, *, observed: bool = False) -> Iterator[PrivateNode]:
     say(f"starting a private node with {launcher}")
     with tempfile.TemporaryDirectory(prefix="m3-rabbitmq-", ignore_cleanup_errors=True) as folder:
-        node = PrivateNode(launcher, Path(folder))
+        node = PrivateNode(launcher, Path(folder), observed=observed)
         with node.running():
             yield node
 
