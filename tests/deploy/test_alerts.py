@@ -1,5 +1,6 @@
 """Prometheus's own tool on its configuration, and what its rules promise."""
 
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import yaml
 from tests.support.prometheus import ALERTS, rules
 
 FOLDER = ALERTS.parent
+RUNBOOK = FOLDER.with_name("README.md")
 RULES = rules()
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
@@ -55,3 +57,9 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, dict[str, st
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook"}
     assert rule["annotations"]["runbook"] == f"deploy/README.md#{str(rule['alert']).lower()}"
+
+
+def test_the_runbook_has_every_alert_in_the_order_of_the_rules() -> None:
+    alerts = re.search(r"^## Alerts$(.*?)^## ", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    assert alerts
+    assert re.findall(r"^### (\S+)$", alerts.group(1), re.MULTILINE) == [rule["alert"] for rule in RULES]
