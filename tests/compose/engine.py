@@ -51,8 +51,9 @@ class Engine:
     compose: tuple[str, ...]
     #: Why nothing can be pulled, as soon as that is known.
     no_registry: str = ""
-    #: The names that stand-ins have for as long as the engine is used.
-    stood_in: list[str] = field(default_factory=list)
+    #: The images that were built since the engine is used, and the names that they have for as long.
+    built: set[str] = field(default_factory=set)
+    stood_in: set[str] = field(default_factory=set)
 
     def docker(self, *command: str, within: float = 60) -> str:
         """What docker says to a command. Raises CommandError when it fails, or takes longer than so many seconds."""
@@ -175,9 +176,12 @@ def _private_engine(say: Say) -> Iterator[str]:
     with ExitStack() as stack:
         stack.enter_context(_turn(say))
         say(f"starting a private engine, whose images are kept in {cache}")
-        stack.enter_context(_bridge())
-        _start(stack, environment, cache)
-        _empty(environment)  # of what one that was killed has left
+        try:
+            stack.enter_context(_bridge())
+            _start(stack, environment, cache)
+            _empty(environment)  # of what one that was killed has left
+        except (CommandError, TimeoutError) as error:
+            raise NoEngineError(f"no private engine: {error!r}") from error
         stack.callback(_empty, environment)
         yield ADDRESS
 
@@ -230,7 +234,7 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     try:
         daemon.wait(END)
     except subprocess.TimeoutExpired:
-        daemon.kill()  # and what it started dies with it
+        daemon.kill()
         daemon.wait(END)
     for mount in reversed(Path("/proc/mounts").read_text("utf-8").splitlines()):
         if (where := mount.split()[1]).startswith(f"{RUN}/"):

@@ -37,7 +37,7 @@ def images(engine: Engine, names: Iterable[str], say: Say) -> None:
     for name in names:
         if name.startswith(OURS):
             _build(engine, name.removeprefix(OURS), say)
-        elif not _is_real(engine, name) and not _pull(engine, name, say):
+        elif name not in engine.stood_in and not _is_real(engine, name) and not _pull(engine, name, say):
             _stand_in(engine, name, say)
 
 
@@ -70,11 +70,13 @@ def _stand_in(engine: Engine, name: str, say: Say) -> None:
         raise NoImageError(f"nothing stands in for {name} ({engine.no_registry})")
     _build(engine, kind, say)
     engine.docker("tag", OURS + kind, name)
-    engine.stood_in.append(name)
+    engine.stood_in.add(name)
     say(f"{name} is a stand-in, of the version that Debian {RELEASE} has")
 
 
 def _build(engine: Engine, kind: str, say: Say) -> None:
+    if kind in engine.built:
+        return
     folder = STANDINS / kind
     for below in re.findall(rf"^FROM {OURS}(\S+)", (folder / "Dockerfile").read_text("utf-8"), re.MULTILINE):
         if below == "debian":
@@ -87,6 +89,7 @@ def _build(engine: Engine, kind: str, say: Say) -> None:
         if kind == "base":
             _trust_and_ask_as_here(context / "etc")
         engine.docker("build", "--quiet", "--tag", OURS + kind, str(context), within=BUILD)
+    engine.built.add(kind)
 
 
 def _trust_and_ask_as_here(etc: Path) -> None:

@@ -25,7 +25,8 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def _images(engine: Engine, say: Callable[[str], None]) -> None:
-    images(engine, [PYTHON, RABBITMQ, POSTGRES, NGINX, COMPOSE], say)
+    for _ in range(2):  # as several who share an engine
+        images(engine, [PYTHON, RABBITMQ, POSTGRES, NGINX, COMPOSE], say)
 
 
 def start(engine: Engine, *what: str) -> str:
