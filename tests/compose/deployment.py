@@ -1,0 +1,176 @@
+"""The room as containers, and what operators and accidents do to it."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from m3.topology import QUEUES
+from tests.compose.engine import Engine, Say, run
+from tests.compose.images import images
+from tests.faults.rig import now
+from tests.support.ports import free_ports
+from tests.support.until import until
+
+ROOT = Path(__file__).parents[2]
+#: What a deployment is made of.
+SOURCES = (
+    "docker-compose.yml",
+    ".dockerignore",
+    "Makefile",
+    "pyproject.toml",
+    "requirements.lock",
+    "README.md",
+    "LICENSE",
+    "deploy",
+    "m3",
+    "services",
+)
+SERVICES = ("gateway", "pusher", "recorder", "agent")
+#: Seconds in which everything must be up, building the image included, and well again after an accident.
+UP = 900.0
+HEALTHY = 180.0
+#: Seconds in which everything must be down: the longest grace, and what the engine itself takes.
+DOWN = 120.0
+
+
+class Deployment:
+    """One compose project. Its only door is the edge, behind which are all gateways and pushers."""
+
+    def __init__(self, engine: Engine, folder: Path, files: Sequence[str], port: int) -> None:
+        self.edge = f"http://127.0.0.1:{port}"
+        self._engine = engine
+        self._folder = folder
+        self._compose = [*engine.compose, "--project-directory", str(folder)]
+        self._compose += [word for file in files for word in ("-f", str(folder / file))]
+
+    @property
+    def gateways(self) -> list[str]:
+        return [self.edge]
+
+    @property
+    def pushers(self) -> list[str]:
+        return [self.edge]
+
+    @property
+    def database_address(self) -> dict[str, Any]:
+        """The container's own, since the database has no door to the outside."""
+        (container,) = self.containers("postgres")
+        networks = self._inspect(container)["NetworkSettings"]["Networks"].values()
+        password = (self._folder / "deploy/secrets/database_password").read_text()
+        address = next(network["IPAddress"] for network in networks)
+        return {"host": address, "user": "room", "database": "room", "password": password}
+
+    def compose(self, *command: str, within: float = 60.0) -> str:
+        """What compose says to a command. Blocks, so that tests ``do`` it. Raises CommandError."""
+        return run(*self._compose, *command, environment=self._engine.environment, within=within)
+
+    async def do(self, *command: str, within: float = 60.0) -> str:
+        return await asyncio.to_thread(self.compose, *command, within=within)
+
+    async def follow_runbook(
+        self, section: str, block: int = 0, *, leaving_out: str = "\n\n", replacing: tuple[str, str] = ("", "")
+    ) -> None:
+        """Run a block of commands of ``deploy/README.md`` as it stands there, but for a line and a word."""
+        text = (self._folder / "deploy/README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        commands = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[block].replace(*replacing)
+        lines = [line for line in commands.splitlines() if leaving_out not in line]
+        # `docker compose` is what compose is here, and the files are those of this deployment.
+        here = " ".join(map(shlex.quote, self._compose))
+        prelude = f'docker() {{ if [ "$1" = compose ]; then shift; {here} "$@"; else command docker "$@"; fi; }}'
+        script = "\n".join(["set -eo pipefail", f"cd {self._folder}", prelude, *lines])
+        await asyncio.to_thread(run, "bash", "-c", script, environment=self._engine.environment, within=UP)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "-q", service).split()
+
+    def exit_codes(self, service: str) -> list[int]:
+        """Of its containers that have stopped."""
+        listed = self._engine.docker(
+            *("ps", "-aq", "--filter", f"label=com.docker.compose.project={self._folder.name}"),
+            *("--filter", f"label=com.docker.compose.service={service}", "--filter", "status=exited"),
+        )
+        return [self._inspect(container)["State"]["ExitCode"] for container in listed.split()]
+
+    def crash(self, service: str) -> None:
+        """Kill the main process of each container, as the system would: unlike `docker kill` the engine takes this for
+        a failure, and starts it again."""
+        for container in self.containers(service):
+            os.kill(self._inspect(container)["State"]["Pid"], signal.SIGKILL)
+
+    async def healthy(self, *services: str) -> None:
+        """Return when every container of the services is."""
+
+        def all_are() -> bool:
+            states = [self._inspect(one)["State"] for service in services for one in self.containers(service)]
+            return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
+
+        async def look() -> bool:
+            await asyncio.sleep(0.5)  # an inspection costs more than what it looks for
+            return await asyncio.to_thread(all_are)
+
+        try:
+            await until(look, within=HEALTHY)
+        except TimeoutError:
+            raise AssertionError(f"not healthy:\n{await self.do('ps')}\n{await self.logs()}") from None
+
+    async def logs(self) -> str:
+        return (await self.do("logs", "--no-color", "--tail", "40"))[-20_000:]
+
+    async def queues(self) -> dict[str, int]:
+        """Messages in each queue that services share, those that somebody holds included."""
+        listed = await self.do(
+            *("exec", "-T", "rabbitmq", "rabbitmqctl", "-q", "list_queues", "--no-table-headers"), "name", "messages"
+        )
+        counts = dict(line.split() for line in listed.splitlines() if line.strip())
+        return {queue.name: int(counts[queue.name]) for queue in QUEUES}
+
+    def _inspect(self, container: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = json.loads(self._engine.docker("inspect", container))
+        return found[0]
+
+
+@asynccontextmanager
+async def deployed(
+    engine: Engine, say: Say, folder: Path, settings: Mapping[str, str], *overrides: str
+) -> AsyncIterator[Deployment]:
+    """Brought up from a copy of the project with the commands of the README; taken down with all that it kept."""
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "secrets"))
+        else:
+            shutil.copy(source, folder / name)
+    port, console = free_ports(2)
+    files = ("docker-compose.yml", *overrides)
+    environment = {**settings, "PORT": str(port), "RABBITMQ_PORT": str(console), "COMPOSE_PROJECT_NAME": folder.name}
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    await asyncio.to_thread(subprocess.run, ["make", "secrets"], cwd=folder, check=True, timeout=60)
+    await asyncio.to_thread(images, engine, _named_images(files), say)
+    deployment = Deployment(engine, folder, files, port)
+    try:
+        begun = now()
+        await deployment.do("up", "-d", "--build", within=UP)
+        await deployment.healthy(*SERVICES, "nginx", "rabbitmq", "postgres")
+        say(f"all healthy {now() - begun:.0f} s after `up --build`")
+        yield deployment
+    finally:
+        await deployment.do("down", "--volumes", "--remove-orphans", within=DOWN)
+
+
+def _named_images(files: Sequence[str]) -> set[str]:
+    """What is not built here."""
+    named = {
+        found for file in files for found in re.findall(r"^ +image: (\S+)$", (ROOT / file).read_text(), re.MULTILINE)
+    }
+    python = re.search(r"^ARG PYTHON=(\S+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    assert python
+    return {name for name in named if "$" not in name} | {python[1]}

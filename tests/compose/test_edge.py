@@ -1,0 +1,115 @@
+"""The edge by itself: what it says while nobody is behind it."""
+
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.compose.engine import Engine, Say
+from tests.compose.images import images
+from tests.support.ports import free_ports
+from tests.support.until import until_blocking
+
+ROOT = Path(__file__).parents[2]
+NGINX = "nginx:1.28"
+
+pytestmark = pytest.mark.timeout(900)  # where the image is made first
+
+Edge = Callable[[str], tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for localhost, named as the secrets are."""
+    folder = tmp_path_factory.mktemp("certificate")
+    folder.chmod(0o755)  # nginx is another user
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-keyout", str(folder / "tls_key"), "-out", str(folder / "tls_certificate")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    (folder / "tls_key").chmod(0o444)
+    return folder
+
+
+@pytest.fixture
+def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
+    """Starts the edge with the servers of a folder of ``deploy/nginx``; returns its ports of HTTP and TLS."""
+    images(engine, [NGINX], say)
+    http, tls = free_ports(2)
+    name = f"m3-edge-{http}"
+
+    def start(servers: str) -> tuple[int, int]:
+        mounts = {
+            ROOT / "deploy/nginx/nginx.conf": "/etc/nginx/nginx.conf",
+            ROOT / "deploy/nginx/room.conf": "/etc/nginx/room.conf",
+            ROOT / "deploy/nginx" / servers: "/etc/nginx/servers",
+            certificate: "/run/secrets",
+        }
+        alone = ["--user", "101:101", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+        alone += [word for here, there in mounts.items() for word in ("-v", f"{here}:{there}:ro")]
+        engine.docker("network", "create", name)  # in which names can be asked for
+        engine.docker("run", "--rm", *alone, "--network", name, NGINX, "nginx", "-t", "-q")
+        published = ["-p", f"127.0.0.1:{http}:8888", "-p", f"127.0.0.1:{tls}:8443"]
+        engine.docker("run", "--detach", "--name", name, *alone, "--network", name, *published, NGINX)
+        until_blocking(lambda: listens(http))
+        return http, tls
+
+    yield start
+    engine.docker("rm", "--force", name)
+    engine.docker("network", "rm", name)
+
+
+def listens(port: int) -> bool:
+    """Whether something answers, and not the engine alone, which takes connections for its containers."""
+    try:
+        httpx2.get(f"http://127.0.0.1:{port}/metrics")
+    except httpx2.HTTPError:
+        return False
+    return True
+
+
+@contextmanager
+def client(port: int) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+        yield http
+
+
+def test_a_room_that_cannot_be_reached_is_told_in_the_rooms_own_words(edge: Edge) -> None:
+    port, _ = edge("plain")
+    with client(port) as http:
+        posted = http.post("/api/chat", json={"message": "anyone?"})
+        assert (posted.status_code, posted.json()["code"]) == (503, "not_recorded")  # nobody can say
+        assert posted.headers["Retry-After"].isdigit()
+        asked = http.get("/api/threads/default/history")
+        assert (asked.status_code, asked.json()["code"]) == (503, "unavailable")
+        assert asked.headers["Content-Type"] == "application/json"
+        assert http.get("/ws/chat/default", headers={"Upgrade": "websocket"}).status_code == 503
+
+
+def test_metrics_are_not_for_the_outside(edge: Edge) -> None:
+    port, _ = edge("plain")
+    with client(port) as http:
+        assert http.get("/metrics").status_code == 404
+
+
+def test_a_body_beyond_that_of_a_batch_is_refused_at_the_door(edge: Edge) -> None:
+    port, _ = edge("plain")
+    with client(port) as http:
+        assert http.post("/api/threads/t/messages", content=b"x" * (1024 * 1024 + 1)).status_code == 413
+
+
+def test_with_a_certificate_plain_http_only_sends_there(edge: Edge, certificate: Path) -> None:
+    port, secure = edge("tls")
+    with client(port) as http:
+        sent = http.get("/api/threads/default/history?limit=1")
+        assert sent.status_code == 308
+        assert sent.headers["Location"].endswith("/api/threads/default/history?limit=1")
+    trusted = ssl.create_default_context(cafile=str(certificate / "tls_certificate"))
+    with httpx2.Client(verify=trusted, timeout=10) as https:
+        answer = https.get(f"https://localhost:{secure}/api/threads/default/history")
+        assert answer.json()["code"] == "unavailable"
+        assert "max-age" in https.get(f"https://localhost:{secure}/metrics").headers["Strict-Transport-Security"]
