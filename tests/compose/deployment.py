@@ -45,12 +45,17 @@ DOWN = 120.0
 class Deployment:
     """One compose project. Its only door is the edge, behind which are all gateways and pushers."""
 
-    def __init__(self, engine: Engine, folder: Path, files: Sequence[str], port: int) -> None:
-        self.edge = f"http://127.0.0.1:{port}"
+    def __init__(self, engine: Engine, folder: Path, files: Sequence[str], edge: str) -> None:
+        self.edge = edge
+        self.files = files
         self._engine = engine
         self._folder = folder
         self._compose = [*engine.compose, "--project-directory", str(folder)]
         self._compose += [word for file in files for word in ("-f", str(folder / file))]
+
+    def with_files(self, *overrides: str) -> "Deployment":
+        """The same deployment, seen with more compose files."""
+        return Deployment(self._engine, self._folder, (*self.files, *overrides), self.edge)
 
     @property
     def gateways(self) -> list[str]:
@@ -149,13 +154,19 @@ async def deployed(
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "secrets"))
         else:
             shutil.copy(source, folder / name)
-    port, console = free_ports(2)
+    port, console, prometheus = free_ports(3)
     files = ("docker-compose.yml", *overrides)
-    environment = {**settings, "PORT": str(port), "RABBITMQ_PORT": str(console), "COMPOSE_PROJECT_NAME": folder.name}
+    environment = {
+        **settings,
+        "PORT": str(port),
+        "RABBITMQ_PORT": str(console),
+        "PROMETHEUS_PORT": str(prometheus),
+        "COMPOSE_PROJECT_NAME": folder.name,
+    }
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
     await asyncio.to_thread(subprocess.run, ["make", "secrets"], cwd=folder, check=True, timeout=60)
-    await asyncio.to_thread(images, engine, _named_images(files), say)
-    deployment = Deployment(engine, folder, files, port)
+    await asyncio.to_thread(images, engine, named_images(*files), say)
+    deployment = Deployment(engine, folder, files, f"http://127.0.0.1:{port}")
     try:
         begun = now()
         await deployment.do("up", "-d", "--build", within=UP)
@@ -166,8 +177,8 @@ async def deployed(
         await deployment.do("down", "--volumes", "--remove-orphans", within=DOWN)
 
 
-def _named_images(files: Sequence[str]) -> set[str]:
-    """What is not built here."""
+def named_images(*files: str) -> set[str]:
+    """What is not built here, and what that is built on."""
     named = {
         found for file in files for found in re.findall(r"^ +image: (\S+)$", (ROOT / file).read_text(), re.MULTILINE)
     }

@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
-from tests.compose.deployment import SERVICES, Deployment, deployed
+from tests.compose.deployment import SERVICES, Deployment, deployed, named_images
 from tests.compose.engine import Engine, Say
+from tests.compose.images import images
 from tests.faults.checker import violations
 from tests.faults.load import Load, Plan
 from tests.faults.model import Model
@@ -30,6 +31,8 @@ PLAN = Plan(rate=12, threads=24, listeners=24, speakers=4)
 TURNS = 2
 #: Seconds in which queues must be empty once everything is answered. The broker counts every 5 s.
 EMPTY = 60.0
+#: What Prometheus asks.
+JOBS = {*SERVICES, "rabbitmq", "rabbitmq-queues", "postgres", "prometheus"}
 #: Turns whose pace is taken.
 SAMPLE = 60
 #: Seconds that a reply takes at most.
@@ -139,6 +142,35 @@ async def test_turns_follow_the_number_of_agents_and_scaling_in_breaks_none_off(
         await room.deployment.do(*scale, "agent=2", within=120)
     assert room.model_server.broken_off == 0
     assert rates[4] > rates[1]
+
+
+async def test_prometheus_finds_every_container_by_its_services_name(room: Cluster, engine: Engine) -> None:
+    observe = "deploy/compose.observe.yml"
+    await asyncio.to_thread(images, engine, {one for one in named_images(observe) if "grafana" not in one}, room.say)
+    observed = room.deployment.with_files(observe)
+    await observed.do("up", "-d", "--no-recreate", "--scale", "agent=2", "agent", within=120)
+    await observed.do("up", "-d", "--no-deps", "prometheus", "postgres-exporter", within=120)
+    address = (await observed.do("port", "prometheus", "9090")).strip()
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://{address}") as http:
+            up: dict[str, int] = {}
+
+            async def all_are() -> bool:
+                with suppress(httpx2.HTTPError, KeyError):
+                    answer = await http.get("/api/v1/query", params={"query": "sum by (job) (up)"})
+                    up.update({one["metric"]["job"]: int(one["value"][1]) for one in answer.json()["data"]["result"]})
+                await asyncio.sleep(0.5)  # it asks every 15 s
+                return (
+                    len(up) == len(JOBS)
+                    and all(up.values())
+                    and up["agent"] == len(room.deployment.containers("agent"))
+                )
+
+            await until(all_are, within=90)
+        await observed.healthy("prometheus", "postgres-exporter")
+    finally:
+        await observed.do("rm", "--stop", "--force", "prometheus", "postgres-exporter")
+    assert up.keys() == JOBS
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "nginx", "rabbitmq", "postgres"])

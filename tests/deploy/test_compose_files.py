@@ -1,8 +1,6 @@
 """What the compose files say agrees with the code."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,19 +82,3 @@ def test_ports_are_published_on_the_loopback_address_until_a_setting_says_otherw
     for name, container in containers():
         for port in container.get("ports", ()):
             assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:"), name
-
-
-@pytest.mark.parametrize("override", OVERRIDES)
-@pytest.mark.parametrize("compose", ["docker-compose", "docker compose"])
-def test_compose_old_and_new_understands_an_override(compose: str, override: str) -> None:
-    command = compose.split()
-    if (
-        not shutil.which(command[0])
-        or subprocess.run([*command, "version"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip(f"NOT TESTED WITH {compose}: it is not installed")
-    files = ["-f", "docker-compose.yml", "-f", override]
-    done = subprocess.run(
-        [*command, *files, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
