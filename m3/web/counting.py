@@ -3,12 +3,11 @@
 from functools import cache
 from time import perf_counter
 
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3 import metrics
 
-#: What anything else counts as, which somebody made up.
+#: What comes to no route, because there is none or it was refused before, and methods that somebody made up.
 UNKNOWN = "unknown"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
@@ -44,8 +43,5 @@ class CountedRequests:
 
 
 def _route(scope: Scope) -> str:
-    """The path as the route writes it. What was refused before it came to a route would have come to one."""
-    route = scope.get("route") or next(
-        (one for one in scope["app"].routes if one.matches(scope)[0] is not Match.NONE), None
-    )
-    return getattr(route, "path", UNKNOWN)
+    """The path as the route writes it; of a mounted app the path that it is mounted at."""
+    return getattr(scope.get("route"), "path", None) or scope["root_path"] or UNKNOWN

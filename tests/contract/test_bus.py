@@ -12,6 +12,7 @@ from m3.bus import Bus, Consumer, Delivery, open_bus
 from m3.bus.interface import MAX_REASON
 from m3.errors import BusFull, StartError, Unroutable
 from m3.topology import AGENT_API, AGENT_USER, CHAT_CONTROL, CHAT_OUT, DEAD, QUEUES, RECORDER, Queue, Route
+from tests.support.counting import Since
 from tests.support.until import DEADLINE, until
 
 
@@ -204,6 +205,22 @@ async def test_a_rejected_message_goes_to_the_dead_letter_queue_with_its_key_and
         assert await bodies(consumer, 1) == [b"last"]  # the others do not come again
 
 
+async def test_how_long_a_message_waited_counts_when_it_is_taken_first_and_what_is_rejected_counts(bus: Bus) -> None:
+    since = Since()
+    await bus.publish(topology.accepted(), b"good")
+    await bus.publish(topology.accepted(), b"bad")
+    for _ in range(2):
+        async with bus.consume(RECORDER, prefetch=10) as consumer:
+            _, bad = await take(consumer, 2)
+            assert since.counted("m3_queue_wait_seconds_count", queue="recorder") == 2
+            assert 0 <= since.counted("m3_queue_wait_seconds_sum", queue="recorder") < 2 * DEADLINE
+            assert since.counted("m3_dead_letters_total", queue="recorder") == 0
+    async with bus.consume(RECORDER, prefetch=10) as consumer:
+        _, bad = await take(consumer, 2)
+        await consumer.reject(bad, "bad")
+        assert since.counted("m3_dead_letters_total", queue="recorder") == 1
+
+
 async def test_what_a_full_dead_letter_queue_refuses_comes_again(bus_url: str) -> None:
     sent = [str(number).encode() for number in range(20)]
     async with bus_with(bus_url, replace(DEAD, max_length=2)) as bus:
@@ -245,8 +262,10 @@ async def test_a_message_that_comes_back_too_often_goes_to_the_dead_letter_queue
 
 
 async def test_a_publish_that_must_arrive_is_refused_where_no_queue_takes_it(bus: Bus) -> None:
+    since = Since()
     with pytest.raises(Unroutable):
         await bus.publish(Route(CHAT_OUT.name, "nobody.thread", must_arrive=True), b"lost")
+    assert since.counted("m3_publish_failures_total", exchange="chat.out", reason="unroutable") == 1
 
 
 async def test_news_for_nobody_is_dropped(bus: Bus) -> None:
@@ -256,11 +275,14 @@ async def test_news_for_nobody_is_dropped(bus: Bus) -> None:
 
 @pytest.mark.parametrize("limit", [{"max_length": 3}, {"max_bytes": 3000}], ids=["messages", "bytes"])
 async def test_a_full_queue_refuses_and_the_refused_is_not_kept(bus_url: str, limit: dict[str, int]) -> None:
+    since = Since()
     async with bus_with(bus_url, replace(RECORDER, **limit)) as bus:  # type: ignore[arg-type]  # both are numbers
         accepted: list[bytes] = []
         while await _accepts(bus, body := str(len(accepted)).encode().ljust(1000)):
             accepted.append(body)
         assert 3 <= len(accepted) < 30  # RabbitMQ lets a few more in before it notices
+        assert since.counted("m3_publish_seconds_count", exchange="chat.in") == len(accepted)
+        assert since.counted("m3_publish_failures_total", exchange="chat.in", reason="full") == 1
         async with bus.consume(RECORDER, prefetch=100) as consumer:
             held = await take(consumer, len(accepted))
             assert [delivery.body for delivery in held] == accepted

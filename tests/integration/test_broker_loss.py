@@ -17,6 +17,7 @@ from m3.bus.rabbit import RabbitBus, RabbitSubscription
 from m3.errors import BusUnavailable, Interrupted
 from m3.topology import AGENT_API, CHAT_OUT, DEAD, RECORDER, Queue, Route
 from tests.support.broker import NoBrokerError, PrivateNode, private_node
+from tests.support.counting import Since, counted
 from tests.support.proxy import Proxy, proxy
 from tests.support.until import DEADLINE, until
 
@@ -83,6 +84,20 @@ async def test_a_consumer_goes_on_and_gets_again_what_it_had_not_acked(bus: Bus,
             await consumer.ack([lost])  # of a link that is gone: does nothing
             await bus.publish(topology.accepted(), b"b")
             assert [delivery.body for delivery in await consumer.take(10)] == [b"b"]
+
+
+async def test_a_broker_that_is_lost_counts(bus: Bus, line: Proxy) -> None:
+    since = Since()
+    assert counted("m3_broker_connected") == 1
+    line.refuse(refusing=True)
+    line.cut()
+    await until(lambda: not bus.connected)
+    assert counted("m3_broker_connected") == 0
+    await until(lambda: since.counted("m3_broker_losses_total") == 1)
+    line.refuse(refusing=False)
+    await until(lambda: bus.connected)
+    assert counted("m3_broker_connected") == 1
+    assert since.counted("m3_broker_losses_total") == 1
 
 
 async def test_a_subscription_says_that_it_may_have_missed_something_and_keeps_its_bindings(

@@ -18,6 +18,7 @@ from m3.store import Store, open_store
 from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, Route
 from services.recorder import recorder
 from tests.support.client import Socket, socket
+from tests.support.counting import Since
 from tests.support.pushing import announce, record, running_pusher, think
 from tests.support.until import DEADLINE, until
 
@@ -146,7 +147,7 @@ async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothin
         await reader.next("connected")
         await until(lambda: len(hub._threads["t"].audience) == 2)
         stuck.transport.pause_reading()
-        sent = 0
+        since, sent = Since(), 0
         while len(hub._threads["t"].audience) == 2:
             await announce(memory, *await record(store, *["x" * 10_000] * 3))
             sent += 3
@@ -157,6 +158,7 @@ async def test_a_socket_that_does_not_read_is_closed_and_costs_the_others_nothin
             async for _ in stuck:  # what was written before it was given up
                 pass
         assert stuck.close_code in {4000, 1006}  # it may be too stuck to be told
+        await until(lambda: since.counted("m3_socket_closes_total", reason="slow") == 1)
 
 
 async def test_a_turn_is_shown_as_it_goes_to_who_asked_for_all_events(bus: Bus, store: Store) -> None:
