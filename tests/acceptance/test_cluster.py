@@ -136,6 +136,8 @@ async def test_an_agent_and_a_recorder_tell_their_health_and_metrics_where_they_
             metrics = (await http.get("/metrics")).text
             turns = 'm3_turns_total{lane="user",outcome="answered"} 1.0' in metrics
             assert turns == (service.command == "agent")
+            recorded = 'm3_recorded_messages_total{lane="user"} 1.0' in metrics
+            assert recorded == (service.command == "recorder")
 
 
 @pytest.mark.parametrize("command", ["gateway", "pusher", "recorder", "agent"])

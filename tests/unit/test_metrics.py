@@ -1,6 +1,7 @@
 """Names and labels as Prometheus' conventions have them, and nothing in them that grows without bound."""
 
 import re
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -114,6 +115,13 @@ def test_what_is_known_beforehand_is_there_before_it_happens(series: str) -> Non
         and set(re.findall(r'\w+="[^"]*"', line)) == set(re.findall(r'\w+="[^"]*"', series))
         for line in shown.splitlines()
     )
+
+
+def test_each_is_explained_where_one_looks_for_it() -> None:
+    text = (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text("utf-8")
+    section = text.partition("\n## What it counts\n")[2].partition("\n## ")[0]
+    shown = set(re.findall(r"^# TYPE (m3_\w+)", exposed(), re.MULTILINE))
+    assert set(re.findall(r"`(m3_\w+)`", section)) == shown
 
 
 def test_the_version_is_told() -> None:
