@@ -11,13 +11,14 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from logging import DEBUG
 from time import perf_counter
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import structlog
 
-from m3 import metrics, topology
+from m3 import metrics, topology, tracing
 from m3.batching import MAX_BODY, Batcher
 from m3.bus import Bus, Subscription
 from m3.errors import (
@@ -330,6 +331,7 @@ class Door:
     async def hand_in(self, event: Incoming) -> None:
         """Returns when the broker has it; it is not recorded yet. It may share a body, and the fate of that, with what
         others hand in. Raises BusError."""
+        _log_accepted(event)
         await self._batcher.publish(encode([event]))
 
     @contextmanager
@@ -428,6 +430,7 @@ class Door:
     async def _hand_in_all(self, said: Sequence[MessageAccepted], watch: BatchWatch) -> dict[UUID, M3Error]:
         """One body after the other, so that nothing gets past what the bus refuses; returns what was not handed in.
         Raises the BusError where nothing is kept at all."""
+        _log_accepted(*said)
         parcels = parted(said, MAX_BODY)
         for number, (body, _) in enumerate(parcels):
             try:
@@ -486,6 +489,13 @@ def _counted(said: Sequence[MessageAccepted]) -> Iterator[list[Message | M3Error
         kinds = Counter((one.source, one.interface, code) for one, code in zip(said, codes, strict=False))
         for kind, number in kinds.items():
             _messages(*kind).inc(number)
+
+
+def _log_accepted(*events: Incoming) -> None:
+    if log.is_enabled_for(DEBUG):
+        for event in events:
+            if isinstance(event, MessageAccepted):
+                log.debug("message accepted", **tracing.ids(event), source=event.source)
 
 
 def _too_long(said: MessageAccepted, settings: Settings) -> MessageTooLong | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
 from m3.errors import UndecodableEvents
@@ -96,6 +97,7 @@ class Message(BaseModel):
     reply_id: UUID | None = None
     reply_seq: int | None = None
     reason: str | None = None
+    traceparent: SkipJsonSchema[str | None] = None  # as in MessageAccepted; of the senders' own programs, so not shown
 
 
 class Turn(BaseModel):
@@ -123,7 +125,8 @@ class Event(BaseModel):
 
 
 class MessageAccepted(Event):
-    """A service took a message and asks for it to be recorded. ``origin`` is the queue to tell when it is."""
+    """A service took a message and asks for it to be recorded. ``origin`` is the queue to tell when it is;
+    ``traceparent`` what of which trace it belongs to, where it came with that (m3/tracing.py)."""
 
     type: Literal["message_accepted"] = "message_accepted"
     message_id: UUID = Field(default_factory=uuid7)
@@ -137,6 +140,7 @@ class MessageAccepted(Event):
     cancelled: bool = False
     turn: Turn | None = None
     accepted_at: datetime | None = None  # an older service does not tell it
+    traceparent: str = ""
 
     def became(self, message: Message) -> bool:
         """Whether the recorded message of this id is this one. A key may have been used before, for another."""

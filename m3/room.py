@@ -16,12 +16,14 @@ import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from m3 import tracing
 from m3.bus import Bus, open_bus
 from m3.door import Door
 from m3.errors import StartError, StoreUnavailable
 from m3.settings import Settings
 from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
+from m3.tracing import FLUSH_TIMEOUT
 from m3.web import answer_errors, bind, health, serve
 from services.demo_model import demo_model
 from services.gateway import ReadingAlong, gateway
@@ -51,7 +53,7 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
     """All services in this process, on one port."""
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))  # first, since a port in use should cost no database start
-        bus, store = await stack.enter_async_context(_backbone(settings))
+        bus, store = await stack.enter_async_context(_backbone(settings, "room"))
         # What stops one after the other shares the grace: first the doors, then the agent and the recorder.
         share = _patience(settings) / 3
         await stack.enter_async_context(recorder(bus, store, grace=share))
@@ -70,7 +72,7 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
 async def run_gateway(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))
-        bus, store = await stack.enter_async_context(_shared_backbone(settings))
+        bus, store = await stack.enter_async_context(_shared_backbone(settings, "gateway"))
         app, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
         serving = serve(app, sock, settings, grace=_patience(settings), hurry=hurry)
         address = await stack.enter_async_context(serving)
@@ -81,7 +83,7 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
 async def run_pusher(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))
-        bus, store = await stack.enter_async_context(_shared_backbone(settings))
+        bus, store = await stack.enter_async_context(_shared_backbone(settings, "pusher"))
         app = await stack.enter_async_context(_pusher(bus, store, settings))
         address = await stack.enter_async_context(serve(app, sock, settings, grace=_patience(settings)))
         yield f"The pusher listens on {address}"
@@ -90,7 +92,7 @@ async def run_pusher(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def run_recorder(settings: Settings) -> AsyncIterator[str]:
     async with (
-        _shared_backbone(settings) as (bus, store),
+        _shared_backbone(settings, "recorder") as (bus, store),
         _status(bus, store, settings) as where,
         recorder(bus, store, grace=_patience(settings)),
     ):
@@ -101,7 +103,7 @@ async def run_recorder(settings: Settings) -> AsyncIterator[str]:
 async def run_agent(settings: Settings) -> AsyncIterator[str]:
     grace = settings.turn_timeout + _patience(settings)  # a turn that runs is finished
     async with (
-        _shared_backbone(settings) as (bus, store),
+        _shared_backbone(settings, "agent") as (bus, store),
         _status(bus, store, settings) as where,
         _agent(bus, store, settings, grace=grace),
     ):
@@ -149,9 +151,11 @@ async def examine(settings: Settings, *, edge_url: str | None, hold: float) -> "
 
 
 @asynccontextmanager
-async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
-    """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given."""
+async def _backbone(settings: Settings, service: str) -> AsyncIterator[tuple[Bus, Store]]:
+    """The bus, and the store with its tables up to date; an embedded PostgreSQL where no URL is given. Around them, so
+    that it ends last, what exports the spans of the service."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tracing.exported(settings, service))
         broker_url, timeout = settings.broker_url.get_secret_value(), settings.publish_timeout
         bus = await stack.enter_async_context(
             open_bus(broker_url, publish_timeout=timeout, heartbeat=settings.heartbeat)
@@ -173,13 +177,13 @@ async def _backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
 
 
 @asynccontextmanager
-async def _shared_backbone(settings: Settings) -> AsyncIterator[tuple[Bus, Store]]:
+async def _shared_backbone(settings: Settings, service: str) -> AsyncIterator[tuple[Bus, Store]]:
     """As _backbone, for a service that runs alone and so can reach the others only through servers."""
     if settings.broker_url.get_secret_value().startswith("memory:"):
         raise StartError("A service of its own needs BROKER_URL=amqp://…; `m3 up` runs all of them in one process.")
     if settings.database_url is None:
         raise StartError("A service of its own needs DATABASE_URL=postgresql://…; `m3 up` brings a database along.")
-    async with _backbone(settings) as backbone:
+    async with _backbone(settings, service) as backbone:
         yield backbone
 
 
@@ -199,7 +203,8 @@ async def _status(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[s
 
 def _patience(settings: Settings) -> float:
     """Seconds of the grace in which work may end; the rest is for leaving servers that do not answer."""
-    return max(settings.grace - LEAVING, settings.grace / 2)
+    leaving = LEAVING + (FLUSH_TIMEOUT if settings.otel_exporter_otlp_endpoint else 0)
+    return max(settings.grace - leaving, settings.grace / 2)
 
 
 def _doorway(settings: Settings) -> socket.socket:

@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     edge_url: str | None = Field(
         None, description="where clients come in, such as http://localhost:8888; `m3 doctor` looks whether they do"
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="an OTLP/HTTP collector of spans, such as http://host:4318; unset sends none",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
 
     @field_validator("broker_url")

@@ -331,6 +331,7 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
             [m.origin for m in messages],
             ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
             [m.cancelled for m in messages],
+            [m.traceparent for m in messages],
         )
     if replies:
         settled = await connection.fetch(query("settle_answered"), replies)

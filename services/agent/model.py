@@ -11,7 +11,7 @@ import stamina.instrumentation
 import structlog
 from pydantic import SecretStr
 
-from m3 import metrics
+from m3 import metrics, tracing
 from m3.errors import StartError
 from services.agent import failures
 from services.agent.answer import Answer, Usage
@@ -70,6 +70,17 @@ class Model:
         It has no deadline: whoever asks sets one, and cancels it to stop the model, whose server sees its connection
         closed.
         """
+        attributes = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": self.name,
+        }
+        with tracing.inner(f"chat {self.name}", "CLIENT", attributes) as span:
+            usage = await self._ask_repeatedly(conversation, spoken)
+            span.ended(_counted(usage) if usage else {})
+            return usage
+
+    async def _ask_repeatedly(self, conversation: Sequence[Mapping[str, str]], spoken: Spoken) -> Usage | None:
         counting = self._counts
         async for attempt in stamina.retry_context(
             on=_again,
@@ -146,6 +157,10 @@ class Model:
         if isinstance(error, openai.APIError) and error.body is not None:
             said = str(error.body).replace(self._client.api_key, "[key]")
             log.warning("model's server complained", said=said[:MAX_COMPLAINT])
+
+
+def _counted(usage: Usage) -> dict[str, int]:
+    return {"gen_ai.usage.input_tokens": usage.prompt_tokens, "gen_ai.usage.output_tokens": usage.completion_tokens}
 
 
 def _again(error: Exception) -> bool | float:

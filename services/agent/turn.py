@@ -1,14 +1,17 @@
 """One turn: the model is asked for one reply to some messages, and may be stopped while it speaks."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from logging import DEBUG
 
 import structlog
+from structlog.contextvars import bound_contextvars
 from uuid_utils.compat import uuid7
 
-from m3 import metrics
+from m3 import metrics, topology, tracing
 from m3.bus import Bus
 from m3.events import (
     Message,
@@ -26,6 +29,7 @@ from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
 from m3.threads import ThreadSettings
+from m3.tracing import Span
 from services.agent.conversation import conversation, split
 from services.agent.conversation import turns as whole_turns
 from services.agent.model import ContextTooLong, Model, ModelFailed, Usage
@@ -117,11 +121,14 @@ class Turns:
         if not may_begin():  # with no await from here until it can be stopped
             return
         told = background(f"telling of {context.thread_id}", telling.run(), stop=telling.finish, grace=TELL_TIMEOUT)
-        with metrics.TURNS_RUNNING.track_inprogress():
-            async with told:
-                end = await self._ask(context, telling.spoken)
-                took = self._took(context, telling, end, started_at, begun)
-        await self._settle(context, telling, end, took)
+        with _followed(plan.turn, telling) as span:
+            with metrics.TURNS_RUNNING.track_inprogress():
+                async with told:
+                    end = await self._ask(context, telling.spoken)
+                    took = self._took(context, telling, end, started_at, begun)
+            await self._settle(context, telling, end, took, span)
+            span.ended({"m3.turn.outcome": end.outcome}, error="model_failed" if end.outcome == "failed" else "")
+            _log_of_each(plan.turn, "turn ended", outcome=end.outcome)
         if self.settings.summarise and end.outcome == "answered" and may_begin():
             await self._sum_up(context)
 
@@ -198,7 +205,7 @@ class Turns:
             return Usage(0, 0)
         return Usage(sum(self.count(one["content"]) for one in context.chat(context.shown)), self.count(text))
 
-    async def _settle(self, context: _Context, telling: Telling, end: _End, took: Turn) -> None:
+    async def _settle(self, context: _Context, telling: Telling, end: _End, took: Turn, span: Span) -> None:
         """See the outcome into the table, and tell that the turn is over."""
         if end.outcome == "interrupted":
             await self.settler.mention(TurnInterrupted(thread_id=context.thread_id, turn=took))
@@ -206,6 +213,8 @@ class Turns:
             return
         outcome = self._outcome(context, telling, end, took)
         reason = None if isinstance(outcome, MessageAccepted) else outcome.reason
+        if isinstance(outcome, MessageAccepted):
+            outcome = span.carried_by(outcome)
         if await self.settler.settle(outcome):
             await telling.end(end.outcome, reason)
             return
@@ -238,6 +247,7 @@ class Turns:
             cancelled=end.outcome == "cancelled",
             turn=took,
             accepted_at=datetime.now(UTC),
+            traceparent=context.plan.turn[0].traceparent or "",
         )
 
     def _failure(self, telling: Telling, reason: str, took: Turn) -> TurnFailed:
@@ -270,3 +280,24 @@ class Turns:
             log.warning("thread not summed up", thread_id=context.thread_id, reason=str(error) or "it took too long")
             return
         await self.settler.mention(ThreadSummarised(thread_id=context.thread_id, until=until, text=text))
+
+
+@contextmanager
+def _followed(turn: Sequence[Message], telling: Telling) -> Iterator[Span]:
+    """The turn is inside the block, in the trace of the first message that it answers."""
+    first, *others = turn
+    route = topology.announced(first.source, first.thread_id)
+    attributes: dict[str, str | int] = {"m3.turn.id": str(telling.turn_id), "messaging.batch.message_count": len(turn)}
+    with (
+        tracing.span("turn", "CONSUMER", first, attributes, route=route, others=others) as span,
+        bound_contextvars(**tracing.ids(first), turn_id=str(telling.turn_id)),
+    ):
+        _log_of_each(turn, "turn began")
+        yield span
+
+
+def _log_of_each(turn: Sequence[Message], what: str, **more: object) -> None:
+    """A line for each message, so that it is found by its own trace too."""
+    if log.is_enabled_for(DEBUG):
+        for message in turn:
+            log.debug(what, **tracing.ids(message), **more)

@@ -11,12 +11,13 @@ from pydantic import Field, OnErrorOmit, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from uuid_utils.compat import uuid7
 
-from m3 import metrics
+from m3 import metrics, tracing
 from m3.door import MAX_BATCH, Door
 from m3.errors import M3Error
 from m3.events import ANYONE, Message, MessageAccepted, SenderName, ThreadId, keyed_id
 from m3.settings import Settings
 from m3.web import Refusal, documented, not_json, problem_sentence, refusal_of
+from services.gateway.answering import answered, answering
 from services.gateway.guards import (
     FOREIGN,
     JSON,
@@ -26,6 +27,7 @@ from services.gateway.guards import (
     NOT_RECORDED,
     OVERLOADED,
     TOO_MANY,
+    TRACEPARENT,
     kind_of,
     of_a_body,
     own,
@@ -33,6 +35,7 @@ from services.gateway.guards import (
 from services.gateway.schemas import BatchMessage, BatchTaken, MessageTaken
 
 PATH = "/api/threads/{thread_id}/messages"
+ROUTE = {"http.request.method": "POST", "http.route": PATH}
 
 _KINDS = f"{JSON} or {NDJSON}"
 _COUNT = (422, "invalid_request", f"There must be 1 to {MAX_BATCH} messages.")
@@ -139,7 +142,7 @@ def batches(door: Door, settings: Settings) -> APIRouter:
         status_code=202,
         response_model=BatchTaken,
         dependencies=[Depends(own)],
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"requestBody": _BODY, **TRACEPARENT},
         responses=documented(
             FOREIGN,
             *of_a_body(settings.batch_limit, _KINDS),
@@ -153,6 +156,7 @@ def batches(door: Door, settings: Settings) -> APIRouter:
     )
     async def say_all(
         thread_id: ThreadId,
+        request: Request,
         items: Annotated[list[BatchMessage | Refusal], Depends(_items)],
         m3_client: Annotated[
             SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
@@ -161,23 +165,29 @@ def batches(door: Door, settings: Settings) -> APIRouter:
         """Answers as soon as they are recorded, in their order, each with its number or why it was not taken. Where
         none was, and trying again may help, the whole is refused."""
         now = datetime.now(UTC)
-        said = [
-            MessageAccepted(
-                message_id=keyed_id(m3_client, item.key) if item.key else uuid7(),
-                thread_id=thread_id,
-                source=item.source,
-                content=item.message,
-                interface="http_api",
-                origin=door.origin,
-                accepted_at=now,
-            )
-            for item in items
-            if isinstance(item, BatchMessage)
-        ]
-        _invalid_messages.inc(len(items) - len(said))
-        outcomes = iter(await door.take_all(said, settings))
-        results = [item if isinstance(item, Refusal) else next(outcomes) for item in items]
-        return Response(_answer(thread_id, results).model_dump_json(exclude_none=True), 202, media_type=JSON)
+        traceparent = tracing.received(request.scope["headers"])
+        with answering(tracing.request(f"POST {PATH}", traceparent, ROUTE)) as span:
+            said = [
+                MessageAccepted(
+                    message_id=keyed_id(m3_client, item.key) if item.key else uuid7(),
+                    thread_id=thread_id,
+                    source=item.source,
+                    content=item.message,
+                    interface="http_api",
+                    origin=door.origin,
+                    accepted_at=now,
+                    traceparent=traceparent and span.traceparent,  # without one each has a trace of its own
+                )
+                for item in items
+                if isinstance(item, BatchMessage)
+            ]
+            _invalid_messages.inc(len(items) - len(said))
+            with tracing.accepting(said) as accepted:
+                outcomes = iter(await door.take_all(accepted, settings))
+            results = [item if isinstance(item, Refusal) else next(outcomes) for item in items]
+            taken = _answer(thread_id, results)
+            answered(span, 202)
+        return Response(taken.model_dump_json(exclude_none=True), 202, media_type=JSON)
 
     return router
 

@@ -11,11 +11,13 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
+from m3 import tracing
 from m3.door import Door
 from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import documented
+from services.gateway.answering import answered, answering
 from services.gateway.direct import DirectRoute
 from services.gateway.event_stream import MEDIA_TYPE
 from services.gateway.guards import (
@@ -26,12 +28,15 @@ from services.gateway.guards import (
     NOT_RECORDED,
     OVERLOADED,
     TOO_MANY,
+    TRACEPARENT,
     of_a_body,
 )
 from services.gateway.outcomes import is_far_behind, outcome, reply_known
 from services.gateway.reading_along import ReadingAlong
 from services.gateway.schemas import ACCEPTED, ChatReply, ChatRequest
 from services.gateway.streaming import ChatStream
+
+ROUTE = {"http.request.method": "POST", "http.route": "/api/chat"}
 
 _STREAM = """With `Accept: text/event-stream` a stream of events: `recorded` (whose id is the message's), `turn` and
 `delta` as the agent speaks, and last the recorded reply as `new_message`; or `fate` where there is none, `error` where
@@ -69,6 +74,7 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
         "/api/chat",
         summary="Say something and get the agent's reply",
         response_model=ChatReply,
+        openapi_extra=TRACEPARENT,
         responses={
             200: {
                 "description": f"The reply. {_STREAM}",
@@ -100,18 +106,27 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
             interface="http_api",
             origin=door.origin,
             accepted_at=datetime.now(UTC),
+            traceparent=tracing.received(request.scope["headers"]),
         )
+        span = tracing.span("POST /api/chat", "SERVER", accepted, ROUTE)
+        accepted = span.carried_by(accepted)
         taking = door.found(accepted) if headers.last_event_id else door.taken(accepted, settings)
         if _names_event_stream(request):
             reading = reading_along.reader(accepted.thread_id, accepted.message_id)
-            return ChatStream(reading, taking, store, settings, resumed=headers.last_event_id is not None)
-        async with taking as taken:
-            message, place = taken.message, taken.before
-            if "respond-async" not in _preferences(headers.prefer) and not await is_far_behind(taken, store, settings):
-                place = None  # as it was then
-                with suppress(TimeoutError):
-                    message = await taken.watch.settled(settings.reply_timeout)
-            return outcome(message, await reply_known(taken.watch), place)
+            resumed = headers.last_event_id is not None
+            return ChatStream(reading, taking, store, settings, answering(span, accepted), resumed=resumed)
+        with answering(span, accepted):
+            async with taking as taken:
+                message, place = taken.message, taken.before
+                if "respond-async" not in _preferences(headers.prefer) and not await is_far_behind(
+                    taken, store, settings
+                ):
+                    place = None  # as it was then
+                    with suppress(TimeoutError):
+                        message = await taken.watch.settled(settings.reply_timeout)
+                response = outcome(message, await reply_known(taken.watch), place)
+            answered(span, response.status_code)
+            return response
 
     return router
 

@@ -1,5 +1,7 @@
 """What a page of another host could send without being asked, which is refused, and refusals that many routes share."""
 
+from typing import Any
+
 from fastapi import Request
 
 from m3.web import Refusal, not_json
@@ -14,6 +16,19 @@ TOO_MANY = (429, "thread_flooded", "Too many messages of programs wait in the th
 NOT_RECORDED = (503, "not_recorded", "The message was not recorded in time; it may be recorded later.")
 OVERLOADED = (503, "overloaded", "Too much waits to be recorded; try again later.")
 
+
+#: What OpenAPI is told of a header that is read without FastAPI, since it is never wrong.
+TRACEPARENT: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "The trace to which this belongs, by the W3C's Trace Context; ignored where it is none.",
+        }
+    ]
+}
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

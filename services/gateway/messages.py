@@ -31,6 +31,7 @@ def messages(door: Door, store: Store, settings: Settings) -> APIRouter:
     @router.get(
         "/api/messages/{message_id}",
         summary="A message and what became of it",
+        response_model_exclude={"traceparent"},
         responses=documented(NOT_FOUND, INVALID, NO_DATABASE),
     )
     async def message(message_id: UUID) -> Message:

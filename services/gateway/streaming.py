@@ -1,7 +1,7 @@
 """A POST that is answered with an event stream: the message, the turn as it goes, and the reply."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -13,6 +13,8 @@ from m3.events import Fate, Message, TurnEnded, TurnNews, TurnOutcome, TurnStart
 from m3.frames import Frame
 from m3.settings import Settings
 from m3.store import Store
+from m3.tracing import Span
+from services.gateway.answering import answered
 from services.gateway.event_stream import Tell, event_stream
 from services.gateway.outcomes import accepted, failure, is_far_behind, reply_known
 from services.gateway.reading_along import Reader
@@ -28,12 +30,13 @@ class ChatStream(Response):
     ``resumed``: the caller comes back, and was told that it is recorded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         reading: AbstractAsyncContextManager[Reader],
         taking: AbstractAsyncContextManager[Taken],
         store: Store,
         settings: Settings,
+        answering: AbstractContextManager[Span],
         *,
         resumed: bool,
     ) -> None:
@@ -42,14 +45,20 @@ class ChatStream(Response):
         self._taking = taking
         self._store = store
         self._settings = settings
+        self._answering = answering
         self._resumed = resumed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # as ASGI has it
+        with self._answering as span:
+            await self._answer(receive, send, span)
+
+    async def _answer(self, receive: Receive, send: Send, span: Span) -> None:
         async with (
             self._reading as reader,
             self._taking as taken,
             event_stream(receive, send, self._settings.ping_interval) as tell,
         ):
+            answered(span, self.status_code)
             story = _Story(tell)
             if not self._resumed:
                 await story.begin(taken.message)

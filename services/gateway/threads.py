@@ -34,6 +34,7 @@ def threads(door: Door, bus: Bus, store: Store, settings: Settings) -> APIRouter
     @router.get(
         "/api/threads/{thread_id}/history",
         summary="The messages of a thread",
+        response_model_exclude={"messages": {"__all__": {"traceparent"}}},
         responses=documented(INVALID, NO_DATABASE),
     )
     async def history(

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import DEBUG
 from typing import get_args
 
-from m3 import metrics
+import structlog
+
+from m3 import metrics, topology, tracing
 from m3.events import Lane, Message, MessageRecorded, ThreadEvent, TurnNews
 from m3.web.raw_frames import text_frame
 from services.pusher import frames
@@ -14,6 +17,8 @@ from services.pusher.outbox import Outbox
 from services.pusher.replay import Read, Replay
 
 _push_lags = {lane: metrics.PUSH_LAG.labels(lane) for lane in get_args(Lane)}
+
+log = structlog.get_logger(__name__)
 
 
 class Audience:
@@ -82,7 +87,17 @@ class Audience:
         _send(self._for_watchers, self.watchers)
         for message in self._said:
             _push_lags[message.source].observe(metrics.age(message.timestamp))
+        if self._said and tracing.followed(log):
+            self._follow()
         self._said.clear()
+
+    def _follow(self) -> None:
+        """Tell of each message that it went out: how long that took since it was said."""
+        for message in self._said:
+            tracing.passed("push", message, topology.announced(message.source, message.thread_id), message.timestamp)
+        if log.is_enabled_for(DEBUG):
+            for message in self._said:
+                log.debug("message pushed", **tracing.ids(message), seq=message.seq, sockets=len(self))
 
     def close(self, why: Close) -> None:
         """Have all closed, also those that catch up."""

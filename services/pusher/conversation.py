@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 from uuid_utils.compat import uuid7
 
-from m3 import metrics
+from m3 import metrics, tracing
 from m3.door import Door
 from m3.errors import BusError, M3Error, NotRecorded, StoreUnavailable
 from m3.events import ANYONE, Message, MessageAccepted, Number, SenderName, ThreadId, keyed_id
@@ -143,7 +143,8 @@ class Conversation:
         said = [one for one in heard if isinstance(one, frames.Said)]
         results: Sequence[Message | M3Error]
         try:
-            results = await self._door.take_all([self._accepted(one) for one in said], self._settings)
+            with tracing.accepting([self._accepted(one) for one in said]) as accepted:
+                results = await self._door.take_all(accepted, self._settings)
         except (BusError, StoreUnavailable) as error:
             results = [error, *[_NOT_HANDED_IN for _ in said[1:]]]
         if any(isinstance(result, BusError | StoreUnavailable | NotRecorded) for result in results):
@@ -175,6 +176,7 @@ class Conversation:
             interface="websocket",
             origin=self._door.origin,
             accepted_at=datetime.now(UTC),
+            traceparent=said.traceparent,
         )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from m3.door import MAX_BATCH
 from m3.events import Message, MessageRecorded, OutsideSource, OutsideText, SenderKey, ThreadEvent, TurnNews
 from m3.frames import Frame, fates, new_message, text, turn_news
 from m3.frames import recorded as recorded_frame
+from m3.tracing import understood
 
 
 class SocketFrame(BaseModel):
@@ -23,13 +24,14 @@ class SocketFrame(BaseModel):
 
 class Said(BaseModel):
     """``{"type": "message", "message": …, "source": "user"}``, said over a socket. With a ``client_id`` it can be said
-    again without being recorded twice."""
+    again without being recorded twice; with a ``traceparent`` it belongs to a trace, unless that is none."""
 
     model_config = ConfigDict(frozen=True)
 
     message: OutsideText
     source: OutsideSource = "user"
     client_id: Annotated[SenderKey | None, Field(validation_alias=AliasChoices("client_id", "key"))] = None
+    traceparent: Annotated[str, BeforeValidator(understood)] = ""
 
 
 class SocketBatch(BaseModel):

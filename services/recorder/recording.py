@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from logging import DEBUG
+from time import perf_counter, time_ns
 from typing import get_args
 from uuid import UUID
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
-from m3 import metrics, topology
+from m3 import metrics, topology, tracing
 from m3.batching import MAX_BODY
 from m3.bus import Bus, Consumer, Delivery
 from m3.errors import BusError, BusFull, StoreUnavailable, UndecodableEvents, Unstorable
@@ -117,7 +119,9 @@ class _Recorder:
         """To the dead letters. What came with others is handed in anew to come back by itself, or would take them
         along; if that fails the whole body comes again."""
         if len(letter.events) == 1:
-            await self._reject(letter.delivery, refused[letter.events[0]])
+            (event,) = letter.events
+            with bound_contextvars(**(tracing.ids(event) if isinstance(event, MessageAccepted) else {})):
+                await self._reject(letter.delivery, refused[event])
             return
         try:
             for event in letter.events:
@@ -145,10 +149,12 @@ class _Recorder:
         known = frozenset() if doubtful else record.known
         _count(events, record, known)
         announced = known - unannounced
+        committed = time_ns()
         announcements = _announcements(events, record, announced)
         async with asyncio.TaskGroup() as group:
             for route, news in announcements.items():
                 group.create_task(self._announce(route, news), name=f"announce {route.exchange} {route.key}")
+        _follow(events, record, announced, committed)
         return {}
 
     async def _commit(self, incoming: Sequence[Incoming]) -> tuple[Record, bool]:
@@ -184,6 +190,22 @@ class _Recorder:
             except BusError as error:
                 log.warning("announcement not confirmed", reason=str(error))
                 await asyncio.sleep(RETRY_INTERVAL)
+
+
+def _follow(incoming: Sequence[Incoming], record: Record, announced: Collection[UUID], committed: int) -> None:
+    """Tell of each message that it was recorded, which took it from its acceptance until that time in nanoseconds; and
+    of fates, to the log alone."""
+    if not tracing.followed(log):
+        return
+    accepted = {event.message_id: event.accepted_at for event in incoming if isinstance(event, MessageAccepted)}
+    new = [message for message_id, message in record.messages.items() if message_id not in announced]
+    for message in new:
+        tracing.passed("record", message, topology.accepted(), accepted[message.message_id], until=committed)
+    if log.is_enabled_for(DEBUG):
+        for message in new:
+            log.debug("message recorded", **tracing.ids(message), seq=message.seq)
+        for _, message in record.settled:
+            log.debug("message settled", **tracing.ids(message), fate=message.fate)
 
 
 def _incoming(body: bytes) -> list[Incoming]:

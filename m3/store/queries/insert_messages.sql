@@ -2,12 +2,13 @@
 -- returns them all, those that were there too, and which are fresh.
 -- Needs the locks of lock_threads, so that what another recorder has just committed is seen here.
 -- $1 message ids, $2 threads, $3 sources, $4 contents, $5 interfaces, $6 authors, $7 origins,
--- $8 what they reply to: uuid arrays written as text, since SQL has no ragged arrays; $9 whether they were cancelled
+-- $8 what they reply to: uuid arrays written as text, since SQL has no ragged arrays; $9 whether they were cancelled;
+-- $10 their traceparents, or nothing
 WITH incoming AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                         $9::boolean[])
+                         $9::boolean[], $10::text[])
     WITH ORDINALITY AS i
-        (message_id, thread_id, source, content, interface, author, origin, in_reply_to, cancelled, place)
+        (message_id, thread_id, source, content, interface, author, origin, in_reply_to, cancelled, traceparent, place)
 ),
 fresh AS (
     SELECT i.*, row_number() OVER (PARTITION BY thread_id ORDER BY place) AS step
@@ -22,14 +23,16 @@ numbered AS (
 ),
 inserted AS (
     INSERT INTO dialogue
-        (thread_id, role, content, source, interface, message_id, seq, rev, author, in_reply_to, cancelled, origin, fate)
+        (thread_id, role, content, source, interface, message_id, seq, rev, author, in_reply_to, cancelled, origin, fate,
+         traceparent)
     SELECT
         fresh.thread_id,
         CASE source WHEN 'assistant' THEN 'assistant' ELSE 'user' END,
         content, source, interface, message_id,
         base + step, base + step,
         author, in_reply_to::uuid[], cancelled, origin,
-        CASE source WHEN 'assistant' THEN NULL ELSE 'pending' END
+        CASE source WHEN 'assistant' THEN NULL ELSE 'pending' END,
+        nullif(traceparent, '')
     FROM fresh JOIN numbered USING (thread_id)
     ORDER BY place
     RETURNING *
