@@ -43,8 +43,8 @@ secrets: ## Make what is missing of the passwords of a compose deployment, in de
 
 lock: .venv/dev ## Pin the dependencies anew (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
-	$(call compile,requirements.lock) --group build pyproject.toml
-	$(call compile,requirements-dev.lock) --group build --group dev pyproject.toml
+	$(call compile,requirements.lock) --extra otel --group build pyproject.toml
+	$(call compile,requirements-dev.lock) --extra otel --group build --group dev pyproject.toml
 	$(call compile,tests/litellm.lock) tests/litellm.in
 
 clean: ## Remove the environments and caches; the room's data stay
