@@ -16,6 +16,8 @@ SERVICES = ("gateway", "pusher", "recorder", "agent")
 OVERRIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy").glob("compose.*.yml"))
 #: Settings that are not an operator's in a container: the image has them, or they are files.
 FIXED = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT"}
+#: What OpenTelemetry's own library reads.
+OPENTELEMETRY = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
 SECRETS = {"BROKER_PASSWORD", "DATABASE_PASSWORD", "LLM_API_KEY"}
 
 
@@ -32,7 +34,7 @@ def containers() -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_can_be_told_every_setting(service: str) -> None:
     told = COMPOSE["services"][service]["environment"].keys()
-    assert told == {name.upper() for name in Settings.model_fields} - FIXED - SECRETS
+    assert told == {name.upper() for name in Settings.model_fields} - FIXED - SECRETS | OPENTELEMETRY
     assert set(COMPOSE["services"][service]["secrets"]) == {name.lower() for name in SECRETS}
 
 
