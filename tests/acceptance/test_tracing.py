@@ -137,8 +137,11 @@ async def test_the_spans_of_all_services_are_one_tree(room: Callable[..., Room],
         await listener.messages(2)
         unasked = await post(http, SECRET, thread_id="t")
         await listener.messages(2)
-        await until(lambda: len(collector.of(trace_id)) == 7)
-        await until(lambda: len(collector.of(UUID(unasked["message_id"]).hex)) == 7)
+        streamed = await say("stream", http, listener, "t", None)
+        await listener.messages(2)
+        untraced = [UUID(unasked["message_id"]).hex, streamed]
+        for trace in (trace_id, *untraced):
+            await until(lambda trace=trace: len(collector.of(trace)) == 7)  # type: ignore[misc]  # mypy's guess at it
 
     spans = collector.of(trace_id)
     (root,) = [span for span in spans if span.parent_id == caller_span]
@@ -165,10 +168,14 @@ async def test_the_spans_of_all_services_are_one_tree(room: Callable[..., Room],
     assert int(asked.attributes["gen_ai.usage.output_tokens"]) > 0
     assert not any(span.failed for span in spans)
 
-    spans = collector.of(UUID(unasked["message_id"]).hex)
-    (root,) = [span for span in spans if not span.parent_id]
-    assert root.name == "POST /api/chat"
-    assert {span.name for span in spans} == {"POST /api/chat", "record", "push", "turn", "chat demo"}
+    whole = _tree(spans, root)
+    for trace in untraced:
+        spans = collector.of(trace)
+        (root,) = [span for span in spans if not span.parent_id]
+        assert _tree(spans, root) == whole
+        assert root.attributes["http.response.status_code"] == 200
+        (turn,) = [span for span in spans if span.name == "turn"]
+        assert root.seconds >= turn.seconds  # also of a stream the root is the whole
     for service in services.services.values():
         assert service.stop() == 0
     assert not any(SECRET.encode() in body for body in collector.bodies)
@@ -209,6 +216,26 @@ async def test_messages_that_come_together_have_traces_of_their_own_and_share_a_
     assert turn.links == tuple((other, accepts[other].span_id) for other in others)
     for other in others:
         assert {span.name for span in collector.of(other)} == {"accept", "record", "push"}
+
+
+async def test_a_model_that_fails_shows_in_the_spans_without_what_it_was_told(
+    start: Start, database_url: str, collector: Collector
+) -> None:
+    process = start(
+        "up",
+        DATABASE_URL=database_url,
+        LLM_BASE_URL="http://127.0.0.1:1/v1",
+        LLM_ATTEMPTS="1",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.address,
+    )
+    async with client(process.address()) as http:
+        answer = await http.post("/api/chat", json={"message": SECRET})
+        assert answer.status_code == 502
+    assert process.stop() == 0  # which sends what is left
+    failed = {span.name: span.attributes["error.type"] for span in collector.spans if span.failed}
+    assert failed == {"POST /api/chat": "502", "turn": "model_failed", "chat demo": "ModelFailed"}
+    assert {span.service for span in collector.spans} == {"m3-room"}
+    assert not any(SECRET.encode() in body for body in collector.bodies)
 
 
 @pytest.mark.parametrize("state", ["absent", "silent"])
