@@ -1,4 +1,4 @@
-"""The edge by itself: what it says while nobody is behind it."""
+"""The edge by itself: what it says while nobody is behind it, and what it tells whoever is."""
 
 import ssl
 import subprocess
@@ -19,7 +19,20 @@ NGINX = "nginx:1.28"
 
 pytestmark = pytest.mark.timeout(900)  # where the image is made first
 
-Edge = Callable[[str], tuple[int, int]]
+Edge = Callable[..., tuple[int, int]]
+
+#: Stands where gateways and pushers do, and says what it was told.
+ECHO = """
+events {}
+http {
+    server {
+        listen 8888;
+        default_type application/json;
+        return 200 '{"host": "$http_host", "client": "$http_x_forwarded_for", "scheme": "$http_x_forwarded_proto",
+                     "upgrade": "$http_upgrade", "connection": "$http_connection"}';
+    }
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +50,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
-    """Starts the edge with the servers of a folder of ``deploy/nginx``; returns its ports of HTTP and TLS."""
+    """Starts the edge with the servers of a folder of ``deploy/nginx``, before an ``echo`` or nobody; returns its ports of
+    HTTP and TLS."""
     images(engine, [NGINX], say)
     http, tls = free_ports(2)
     name = f"m3-edge-{http}"
+    started = [name]
 
-    def start(servers: str) -> tuple[int, int]:
+    def start(servers: str, echo: Path | None = None) -> tuple[int, int]:
         mounts = {
             ROOT / "deploy/nginx/nginx.conf": "/etc/nginx/nginx.conf",
             ROOT / "deploy/nginx/room.conf": "/etc/nginx/room.conf",
@@ -52,6 +67,10 @@ def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
         alone = ["--user", "101:101", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
         alone += [word for here, there in mounts.items() for word in ("-v", f"{here}:{there}:ro")]
         engine.docker("network", "create", name)  # in which names can be asked for
+        if echo:
+            known = ("--network", name, "--network-alias", "gateway", "--network-alias", "pusher")
+            behind = engine.docker("run", "--detach", *known, "-v", f"{echo}:/etc/nginx/nginx.conf:ro", NGINX)
+            started.append(behind)
         engine.docker("run", "--rm", *alone, "--network", name, NGINX, "nginx", "-t", "-q")
         published = ["-p", f"127.0.0.1:{http}:8888", "-p", f"127.0.0.1:{tls}:8443"]
         engine.docker("run", "--detach", "--name", name, *alone, "--network", name, *published, NGINX)
@@ -59,7 +78,7 @@ def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
         return http, tls
 
     yield start
-    engine.docker("rm", "--force", name)
+    engine.docker("rm", "--force", *started)
     engine.docker("network", "rm", name)
 
 
@@ -99,7 +118,27 @@ def test_metrics_are_not_for_the_outside(edge: Edge) -> None:
 def test_a_body_beyond_that_of_a_batch_is_refused_at_the_door(edge: Edge) -> None:
     port, _ = edge("plain")
     with client(port) as http:
-        assert http.post("/api/threads/t/messages", content=b"x" * (1024 * 1024 + 1)).status_code == 413
+        refused = http.post("/api/threads/t/messages", content=b"x" * (1024 * 1024 + 1))
+        assert (refused.status_code, refused.json()["code"]) == (413, "body_too_long")
+
+
+def test_a_service_is_told_the_host_that_the_client_asked_and_the_address_that_it_has(
+    edge: Edge, tmp_path: Path
+) -> None:
+    """Whatever the client says of its own address: pages open sockets only where they came from, and limits count by it."""
+    (tmp_path / "nginx.conf").write_text(ECHO)
+    port, _ = edge("plain", tmp_path / "nginx.conf")
+    with client(port) as http:
+        for path, asked in (("/api/chat", {}), ("/ws/chat/default", {"Upgrade": "websocket", "Connection": "upgrade"})):
+            claimed = {"Host": "room.example.com:8888", "X-Forwarded-For": "203.0.113.9"}
+            told = http.get(path, headers=asked | claimed).json()
+            assert told.pop("client") not in {"", "203.0.113.9"}
+            assert told == {
+                "host": "room.example.com:8888",
+                "scheme": "http",
+                "upgrade": asked.get("Upgrade", ""),
+                "connection": asked.get("Connection", ""),
+            }
 
 
 def test_with_a_certificate_plain_http_only_sends_there(edge: Edge, certificate: Path) -> None:
