@@ -31,8 +31,6 @@ class Exchange:
 #: What cannot be understood is rejected by name; the limit is only for a message that kills its consumer again and
 #: again, and high, since each such death, and each connection that breaks, counts for the whole prefetch.
 DELIVERY_LIMIT = 100
-#: For what nobody may throw away: RabbitMQ 4 has a limit of 20 where none is set.
-NO_DELIVERY_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,8 @@ class Queue:
     """A durable queue that its consumers share.
 
     A message that comes back unacked more than ``delivery_limit`` times goes to the dead-letter exchange; while
-    ``max_length`` messages wait, or ``max_bytes`` of bodies, a publish is refused.
+    ``max_length`` messages wait, or ``max_bytes`` of bodies, a publish is refused. Nothing of this ever changes:
+    RabbitMQ refuses whoever declares a queue otherwise than it is, as one version would beside another.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Queue:
     binding: str
     max_length: int
     max_bytes: int = 256 * MIB
-    delivery_limit: int = DELIVERY_LIMIT
+    delivery_limit: int | None = DELIVERY_LIMIT
     dead_letters: bool = True
 
 
@@ -74,7 +73,7 @@ EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_CONTROL, CHAT_DEAD)
 RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
 AGENT_USER = Queue("agent.user", CHAT_OUT, binding="user.*", max_length=100_000)
 AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
-DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=NO_DELIVERY_LIMIT, dead_letters=False)
+DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)
 QUEUES = (RECORDER, AGENT_USER, AGENT_API, DEAD)
 
 #: A private queue holds at most so much; past it the oldest is dropped, and its owner finds the gap.

@@ -182,9 +182,10 @@ class MemoryConsumer:
 
     def hand_back(self) -> None:
         """Return what is unsettled to the head of the queue, in its old order."""
+        limit = self._queue.delivery_limit
         for item in reversed(self._unsettled):
             item.returns += 1
-            if item.returns > self._queue.delivery_limit:
+            if limit is not None and item.returns > limit:
                 with suppress(BusFull):  # RabbitMQ too drops here what a full dead-letter queue refuses
                     self._bus.bury(item, f"delivered too often from {self._queue.name}")
             else:

@@ -245,8 +245,9 @@ def _arguments(queue: Queue) -> dict[str, Any]:
         "x-max-length": queue.max_length,
         "x-max-length-bytes": queue.max_bytes,
         "x-overflow": "reject-publish",
-        "x-delivery-limit": queue.delivery_limit,
     }
+    if queue.delivery_limit is not None:
+        arguments["x-delivery-limit"] = queue.delivery_limit
     if queue.dead_letters:
         arguments["x-dead-letter-exchange"] = CHAT_DEAD.name
     return arguments

@@ -248,6 +248,7 @@ async def test_what_a_full_dead_letter_queue_refuses_comes_again(bus_url: str) -
 
 async def test_a_message_that_comes_back_too_often_goes_to_the_dead_letter_queue(bus: Bus) -> None:
     """After 1 + delivery_limit deliveries, neither more nor less."""
+    assert AGENT_USER.delivery_limit is not None
     await bus.publish(topology.announced("user", "t"), b"kills its consumer")
     for _ in range(AGENT_USER.delivery_limit + 1):
         async with bus.consume(AGENT_USER, prefetch=1) as consumer:
