@@ -18,6 +18,8 @@ OVERRIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy
 FIXED = {"HOST", "PORT", "DATA_DIR", "METRICS_PORT"}
 #: What OpenTelemetry's own library reads.
 OPENTELEMETRY = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+#: The image of all services.
+OURS = "${M3_IMAGE:-m3-room:local}"
 SECRETS = {"BROKER_PASSWORD", "DATABASE_PASSWORD", "LLM_API_KEY"}
 
 
@@ -77,7 +79,12 @@ def test_every_container_has_limits_a_health_check_and_a_pinned_image() -> None:
         if "image" in container:
             assert {"mem_limit", "cpus", "restart", "stop_grace_period", "logging"} <= container.keys(), name
             assert re.search(r":(?!latest)[\w${}.:-]+$", container["image"]), name
-            assert {"healthcheck", "build"} & container.keys(), name
+            assert "healthcheck" in container or container["image"] == OURS, name  # whose image has one
+
+
+def test_one_service_builds_the_image_for_all() -> None:
+    assert [name for name, container in containers() if "build" in container] == ["docker-compose.yml agent"]
+    assert {service["image"] for name, service in COMPOSE["services"].items() if name in SERVICES} == {OURS}
 
 
 def test_ports_are_published_on_the_loopback_address_until_a_setting_says_otherwise() -> None:
