@@ -93,3 +93,12 @@ def test_ports_are_published_on_the_loopback_address_until_a_setting_says_otherw
         setting = "BIND_ADDRESS" if name.endswith(" nginx") else "CONSOLE_ADDRESS"
         for port in container.get("ports", ()):
             assert port.startswith(f"${{{setting}:-127.0.0.1}}:"), name
+
+
+def test_a_broker_holds_publishers_up_before_its_container_is_out_of_memory() -> None:
+    configuration = (ROOT / "deploy/rabbitmq/rabbitmq.conf").read_text()
+    alarm = re.search(r"^vm_memory_high_watermark.absolute = (\d+)MB$", configuration, re.MULTILINE)
+    assert alarm
+    limits = [container["mem_limit"] for _, container in containers() if "rabbitmq" in container.get("image", "")]
+    assert limits == ["1g"] * 3
+    assert int(alarm[1]) * 10**6 < 0.6 * 2**30
