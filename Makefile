@@ -39,7 +39,7 @@ secrets: ## Make what is missing of the passwords of a compose deployment, in de
 	@mkdir -p -m 700 deploy/secrets
 	@set -e; cd deploy/secrets; for name in $(SECRETS); do test -s $$name || \
 		head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n' > $$name; done; test -s llm_api_key || echo none > llm_api_key; \
-		chmod 444 $(SECRETS) llm_api_key # whoever runs in a container may read it; on the machine, the folder keeps all out
+		chmod 644 $(SECRETS) llm_api_key # whoever runs in a container may read it; on the machine, the folder keeps others out
 
 lock: .venv/dev ## Pin the dependencies anew (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
