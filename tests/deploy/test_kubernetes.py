@@ -236,6 +236,21 @@ def test_agents_are_scaled_by_the_sum_of_their_queues_a_place_for_each_knock(who
     assert modifiers["target"] == str(settings_of(whole).agent_concurrency)
 
 
+def test_prometheus_asks_the_same_as_elsewhere_under_the_names_that_the_alerts_know(whole: list[Manifest]) -> None:
+    scraped = yaml.safe_load((K8S.parent / "prometheus/prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    [families] = [one["params"] for one in scraped if "params" in one]
+    monitors = {one["metadata"]["name"]: one["spec"] for one in of_kind(whole, "PodMonitor")}
+    named = {
+        relabeling["replacement"]: endpoint.get("params")
+        for name in ("broker", "database")
+        for endpoint in monitors[name]["podMetricsEndpoints"]
+        for relabeling in endpoint["relabelings"]
+    }
+    assert named == {"rabbitmq": None, "rabbitmq-queues": families, "postgres": None}
+    assert monitors["room"]["jobLabel"] == "app.kubernetes.io/component"
+    assert {one["job_name"] for one in scraped} == {*SERVICES, *named, "prometheus"}
+
+
 def test_the_database_lets_in_all_that_may_run_in_a_roll_out(whole: list[Manifest]) -> None:
     settings = settings_of(whole)
     [database], [scaled] = of_kind(whole, "Cluster"), of_kind(whole, "ScaledObject")
