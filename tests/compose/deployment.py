@@ -169,9 +169,10 @@ async def deployed(
     deployment = Deployment(engine, folder, files, f"http://127.0.0.1:{port}")
     try:
         begun = now()
-        await deployment.do("up", "-d", "--build", within=UP)
+        await deployment.do("build", within=UP)
+        await deployment.do("up", "-d", within=UP)
         await deployment.healthy(*SERVICES, "nginx", "rabbitmq", "postgres")
-        say(f"all healthy {now() - begun:.0f} s after `up --build`")
+        say(f"all healthy {now() - begun:.0f} s after `build` and `up`")
         yield deployment
     finally:
         await deployment.do("down", "--volumes", "--remove-orphans", within=DOWN)
