@@ -18,6 +18,7 @@ from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
 from m3.topology import EXCHANGES, QUEUES
 from tests.support.broker import NoBrokerError, running_broker
+from tests.support.packages import Say
 from tests.support.processes import Process, processes
 from tests.support.until import until
 
@@ -66,14 +67,20 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def broker(pytestconfig: pytest.Config) -> Iterator[str]:
-    """The URL of a real RabbitMQ."""
+def say(pytestconfig: pytest.Config) -> Say:
+    """Tells whoever runs the tests what pytest would keep to itself."""
     capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def say(what: str) -> None:
-        with capturing.global_and_fixture_disabled():  # pytest would keep it to itself
-            print(f"\n[broker for the tests] {what}")
+        with capturing.global_and_fixture_disabled():
+            print(f"\n[for the tests] {what}")
 
+    return say
+
+
+@pytest.fixture(scope="session")
+def broker(say: Say) -> Iterator[str]:
+    """The URL of a real RabbitMQ."""
     try:
         with running_broker(say) as url:
             yield url

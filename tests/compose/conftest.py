@@ -6,21 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.compose.engine import Engine, MayNotRunError, NoEngineError, running_engine
-
-Say = Callable[[str], None]
-
-
-@pytest.fixture(scope="session")
-def say(pytestconfig: pytest.Config) -> Say:
-    """Tells whoever runs the tests what pytest would keep to itself."""
-    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
-
-    def say(what: str) -> None:
-        with capturing.global_and_fixture_disabled():
-            print(f"\n[Docker for the tests] {what}")
-
-    return say
+from tests.compose.engine import Engine, MayNotRunError, NoEngineError, Say, running_engine
 
 
 @pytest.fixture(scope="session")

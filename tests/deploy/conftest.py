@@ -10,18 +10,6 @@ from tests.support.prometheus import NotInstalledError, program
 
 
 @pytest.fixture(scope="session")
-def say(pytestconfig: pytest.Config) -> Say:
-    """Tells the person who runs the tests."""
-    capturing = pytestconfig.pluginmanager.getplugin("capturemanager")
-
-    def say(what: str) -> None:
-        with capturing.global_and_fixture_disabled():  # pytest would keep it to itself
-            print(f"\n[for the tests] {what}")
-
-    return say
-
-
-@pytest.fixture(scope="session")
 def needed(say: Say) -> Callable[[str], str]:
     """Where a program is; a test that needs one that is not to be had is skipped, or fails in CI."""
 
