@@ -99,6 +99,7 @@ def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoR
 @contextmanager
 def _ending_in_a_sentence(log_level: str | None = None) -> Iterator[Settings]:
     """Yields the settings; whatever goes wrong is told, and ends the process with 1."""
+    set_up_logs("error")  # until it is known: structlog's own tracebacks show local variables, and with them passwords
     try:
         settings = read_settings()
         set_up_logs(log_level or settings.log_level)

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from m3.errors import StartError
 from m3.threads import DAY, MAX_CAP, Policy
@@ -169,10 +169,12 @@ class Settings(BaseSettings):
 
 
 def read_settings(secrets: Path = SECRETS) -> Settings:
-    """The settings of this process. Raises StartError with the first variable that is wrong."""
+    """The settings of this process. Raises StartError with the first variable, or file, that is wrong."""
     try:
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in problem["loc"]).upper()
         raise StartError(f"{name}: {problem['msg'].removeprefix('Value error, ')}.") from None
+    except SettingsError as error:  # names the setting; its cause may repeat what is in the file
+        raise StartError(f"A file in {secrets} cannot be read: {error}.") from None

@@ -157,6 +157,18 @@ def test_a_secret_comes_from_a_file_where_the_variable_is_not_set(
     assert read_settings(tmp_path).llm_api_key.get_secret_value() == "from the variable"
 
 
+def test_a_file_that_cannot_be_read_is_named_in_a_sentence_that_tells_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER_URL", "amqp://room:hush@broker/")
+    (tmp_path / "llm_api_key").write_bytes(b"hush\xff")
+    with pytest.raises(StartError, match="llm_api_key") as refused:
+        read_settings(tmp_path)
+    assert "hush" not in str(refused.value)
+    assert refused.value.__suppress_context__
+    assert refused.value.__cause__ is None
+
+
 @pytest.mark.parametrize(
     ("url", "whole"),
     [
