@@ -9,7 +9,16 @@ from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid5
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
@@ -88,7 +97,7 @@ class Message(BaseModel):
     role: Literal["user", "assistant"]
     content: str
     source: Lane
-    timestamp: datetime
+    timestamp: AwareDatetime
     interface: Interface
     author: str | None = None
     in_reply_to: tuple[UUID, ...] = ()
@@ -139,7 +148,7 @@ class MessageAccepted(Event):
     in_reply_to: tuple[UUID, ...] = ()
     cancelled: bool = False
     turn: Turn | None = None
-    accepted_at: datetime | None = None  # an older service does not tell it
+    accepted_at: AwareDatetime | None = None  # an older service does not tell it
     traceparent: str = ""
 
     def became(self, message: Message) -> bool:

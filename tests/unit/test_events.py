@@ -253,6 +253,7 @@ def test_each_accepted_message_gets_an_id_of_its_own() -> None:
         pytest.param(body(message_id="not a uuid"), id="message id"),
         pytest.param(body(source="elsewhere"), id="unknown source"),
         pytest.param(body(interface="telegraph"), id="unknown interface"),
+        pytest.param(body(accepted_at="2026-11-26T12:00:00"), id="time of no zone"),
         pytest.param(b"[" * 100_000, id="deep nesting"),
         pytest.param(body()[:-2] + b', "extra": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]", id="deep in a field"),
     ],
