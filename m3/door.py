@@ -50,7 +50,6 @@ from m3.events import (
 from m3.settings import Settings
 from m3.store import Store
 from m3.tasks import background
-from m3.web.errors import code_of
 
 #: Most messages that one request or one frame may bring.
 MAX_BATCH = 500
@@ -485,7 +484,7 @@ def _counted(said: Sequence[MessageAccepted]) -> Iterator[list[Message | M3Error
     finally:
         if any(isinstance(outcome, Message) for outcome in outcomes):
             _record_wait(said[0].interface).observe(perf_counter() - began)
-        codes = ("recorded" if isinstance(outcome, Message) else code_of(outcome) for outcome in outcomes)
+        codes = ("recorded" if isinstance(outcome, Message) else outcome.code for outcome in outcomes)
         kinds = Counter((one.source, one.interface, code) for one, code in zip(said, codes, strict=False))
         for kind, number in kinds.items():
             _messages(*kind).inc(number)

@@ -33,7 +33,9 @@ Obstacle = Literal["url", "name", "away", "silent", "tls", "key", "place", "busy
 
 
 class M3Error(Exception):
-    """The root; its text is a sentence for a person."""
+    """The root; its text is a sentence for a person, its ``code`` is for programs and stays as it is."""
+
+    code = "internal_error"
 
 
 class StartError(M3Error):
@@ -76,6 +78,8 @@ class Unreached(M3Error):
 class BusError(M3Error):
     """Publishing or receiving went wrong."""
 
+    code = "broker_unavailable"
+
 
 class BusUnavailable(BusError):
     """The broker is away or did not answer in time. The publish may have arrived: retry with the same id."""
@@ -83,6 +87,8 @@ class BusUnavailable(BusError):
 
 class BusFull(BusError):
     """A queue is at its length limit and refused the publish. Retry later."""
+
+    code = "overloaded"
 
 
 class Unroutable(BusError):
@@ -95,6 +101,8 @@ class Interrupted(BusError):
 
 class StoreError(M3Error):
     """The database went wrong."""
+
+    code = "database_unavailable"
 
 
 class StoreUnavailable(StoreError):
@@ -112,25 +120,37 @@ class NotTaken(M3Error):
 class MessageTooLong(NotTaken):
     """The message is longer than the room takes; nothing was handed in."""
 
+    code = "message_too_long"
+
 
 class ThreadFlooded(NotTaken):
     """So many messages of programs wait in the thread that no more are taken; nothing was handed in. Retry later."""
+
+    code = "thread_flooded"
 
 
 class KeyReused(NotTaken):
     """The key stands for another message already, which this one is not. Nothing was kept of it."""
 
+    code = "key_reused"
+
 
 class UnknownMessage(NotTaken):
     """There is no such message, or none yet."""
+
+    code = "not_found"
 
 
 class NotRetryable(NotTaken):
     """The message neither failed nor was cancelled, so there is nothing to try again."""
 
+    code = "not_retryable"
+
 
 class NotRecorded(NotTaken):
     """The message was handed in and not recorded in time. It may be recorded later: retry with the same key."""
+
+    code = "not_recorded"
 
     def __init__(self, message_id: UUID) -> None:
         super().__init__("The message was not recorded in time; it may be recorded later.")

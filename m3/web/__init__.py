@@ -2,16 +2,7 @@
 
 from m3.web.bodies import BoundedBody
 from m3.web.counting import CountedRequests
-from m3.web.errors import (
-    ErrorBody,
-    Refusal,
-    answer_errors,
-    code_of,
-    documented,
-    not_json,
-    problem_sentence,
-    refusal_of,
-)
+from m3.web.errors import ErrorBody, Refusal, answer_errors, documented, not_json, problem_sentence, refusal_of
 from m3.web.health import health
 from m3.web.server import bind, serve
 
@@ -22,7 +13,6 @@ __all__ = [
     "Refusal",
     "answer_errors",
     "bind",
-    "code_of",
     "documented",
     "health",
     "not_json",

@@ -52,6 +52,7 @@ class Refusal(M3Error):
         self, status: int, code: str, message: str, *, message_id: UUID | None = None, retry: bool = False
     ) -> None:
         super().__init__(message)
+        self.code = code
         self.status = status
         self.body = ErrorBody(code=code, message=message, message_id=message_id)
         self.headers = {"Retry-After": str(RETRY_AFTER)} if retry else {}
@@ -139,37 +140,30 @@ def not_json() -> Refusal:
     return Refusal(400, "malformed_body", "The body is not JSON.")
 
 
-#: What becomes of each error of ours: its status, its code, and its sentence where its own is not for clients.
-_REFUSALS: tuple[tuple[type[M3Error], int, str, str], ...] = (
-    (MessageTooLong, 422, "message_too_long", ""),
-    (ThreadFlooded, 429, "thread_flooded", ""),
-    (KeyReused, 422, "key_reused", ""),
-    (UnknownMessage, 404, "not_found", ""),
-    (NotRetryable, 409, "not_retryable", ""),
-    (NotRecorded, 503, "not_recorded", ""),
-    (BusFull, 503, "overloaded", "Too much waits to be recorded; try again later."),
-    (BusError, 503, "broker_unavailable", "The message could not be handed on; try again."),
-    (StoreError, 503, "database_unavailable", "The database is away; try again."),
+#: What becomes of each error of ours: its status, and its sentence where its own is not for clients.
+_REFUSALS: tuple[tuple[type[M3Error], int, str], ...] = (
+    (MessageTooLong, 422, ""),
+    (ThreadFlooded, 429, ""),
+    (KeyReused, 422, ""),
+    (UnknownMessage, 404, ""),
+    (NotRetryable, 409, ""),
+    (NotRecorded, 503, ""),
+    (BusFull, 503, "Too much waits to be recorded; try again later."),
+    (BusError, 503, "The message could not be handed on; try again."),
+    (StoreError, 503, "The database is away; try again."),
 )
-
-
-def code_of(error: M3Error) -> str:
-    """The code by which a client is told of an error of ours."""
-    if isinstance(error, Refusal):
-        return error.body.code
-    return next((code for kind, _, code, _ in _REFUSALS if isinstance(error, kind)), "internal_error")
 
 
 def refusal_of(error: M3Error) -> Refusal:
     """What a client is told of an error of ours."""
     if isinstance(error, Refusal):
         return error
-    for kind, status, code, sentence in _REFUSALS:
+    for kind, status, sentence in _REFUSALS:
         if isinstance(error, kind):
             if sentence:
-                log.warning("refused", code=code, reason=str(error))
+                log.warning("refused", code=error.code, reason=str(error))
             message_id = error.message_id if isinstance(error, NotRecorded) else None
-            return Refusal(status, code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW)
+            return Refusal(status, error.code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW)
     return _unexpected(error)
 
 

@@ -152,7 +152,7 @@ class Conversation:
             heard = [*heard, *behind]
             for one in behind:
                 if isinstance(one, frames.Said):
-                    metrics.MESSAGES.labels(one.source, "websocket", _NOT_HANDED_IN.body.code).inc()
+                    metrics.MESSAGES.labels(one.source, "websocket", _NOT_HANDED_IN.code).inc()
                     results = [*results, _NOT_HANDED_IN]
         outcomes = iter(results)
         self._outbox.tell(*(one if isinstance(one, str) else _answer(one, next(outcomes)) for one in heard))

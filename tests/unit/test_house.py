@@ -49,6 +49,11 @@ def test_only_the_room_puts_services_together() -> None:
     assert [m for m in MODULES if m.startswith("m3/") and within("services", imports(m))] == ["m3/room.py"]
 
 
+def test_what_all_services_share_knows_nothing_of_the_web() -> None:
+    shared = [module for module in MODULES if module.startswith("m3/") and not module.startswith("m3/web/")]
+    assert [module for module in shared if within("m3.web", imports(module))] == ["m3/room.py"]
+
+
 @pytest.mark.parametrize(
     ("package", "importers"),
     [

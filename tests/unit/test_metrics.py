@@ -18,7 +18,6 @@ from m3.errors import (
     StoreUnavailable,
     ThreadFlooded,
 )
-from m3.web import code_of
 from services.agent import model
 from services.pusher import app
 from tests.support.counting import counted
@@ -90,7 +89,7 @@ def test_no_label_is_of_what_people_make_up(metric: Metric) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_a_door_may_refuse_for_is_there_from_the_start(error: M3Error) -> None:
-    assert counted("m3_messages_total", lane="user", interface="websocket", outcome=code_of(error)) >= 0
+    assert counted("m3_messages_total", lane="user", interface="websocket", outcome=error.code) >= 0
 
 
 @pytest.mark.parametrize(
