@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.compose.engine import Engine, MayNotRunError, NoEngineError, Say, running_engine
+from tests.compose.engine import Engine, MayNotRunError, NoEngineError, running_engine
+from tests.support.packages import Say
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from m3.topology import QUEUES
-from tests.compose.engine import Engine, Say, run
+from tests.compose.engine import Engine, run
 from tests.compose.images import images
 from tests.faults.rig import now
+from tests.support.packages import Say
 from tests.support.ports import free_ports
 from tests.support.until import until
 

@@ -7,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.packages import Say
 from tests.support.until import until_blocking
-
-Say = Callable[[str], None]
 
 #: What a private engine has while it runs. One machine has one at a time.
 RUN = Path("/run/m3-room-docker")

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.compose.engine import CommandError, Engine, Say, run
+from tests.compose.engine import CommandError, Engine, run
+from tests.support.packages import Say
 
 STANDINS = Path(__file__).parent / "standins"
 #: What Debian is fetched from where the machine's own packages come from nowhere better.

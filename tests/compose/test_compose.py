@@ -13,13 +13,14 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from tests.compose.deployment import SERVICES, Deployment, deployed, named_images
-from tests.compose.engine import Engine, Say
+from tests.compose.engine import Engine
 from tests.compose.images import images
 from tests.faults.checker import violations
 from tests.faults.load import Load, Plan
 from tests.faults.model import Model
 from tests.faults.probe import recovered
 from tests.faults.rig import now
+from tests.support.packages import Say
 from tests.support.scripted_model import ScriptedModel, scripted_model
 from tests.support.until import until
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.compose.engine import Engine, Say
+from tests.compose.engine import Engine
 from tests.compose.images import images
+from tests.support.packages import Say
 from tests.support.ports import free_ports
 from tests.support.until import until_blocking
 

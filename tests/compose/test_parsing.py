@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.engine import Engine, Say, run
+from tests.compose.engine import Engine, run
 from tests.compose.images import images
+from tests.support.packages import Say
 
 pytestmark = pytest.mark.timeout(900)  # where the image is made first
 
