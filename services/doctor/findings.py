@@ -32,5 +32,6 @@ def shown(url: str) -> str:
         host = None
     if not host or "@" in parts.path + parts.query + parts.fragment:
         return f"{url.partition('://')[0]}://…" if "://" in url else "…"
-    user = f"{parts.username}@" if parts.username else ""
+    named = parts.username and not parts.scheme.startswith("http")  # where it may be a key
+    user = f"{parts.username}@" if named else ""
     return f"{parts.scheme}://{user}{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}{parts.path}"

@@ -115,6 +115,7 @@ def test_a_few_of_the_models_are_listed_where_ours_is_not_among_them() -> None:
         ("postgresql://user:12?hush@host/room", "postgresql://…"),
         ("postgresql://user:hu#sh@host/room", "postgresql://…"),
         ("postgresql:///room?host=/tmp&password=hush", "postgresql://…"),
+        ("https://hush@host/v1", "https://host/v1"),
         ("user:hush@host", "…"),
     ],
 )
