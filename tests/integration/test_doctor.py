@@ -405,10 +405,10 @@ async def test_a_proxy_that_does_not_pass_the_upgrade_on_is_found(memory_bus: Bu
 
 
 async def test_a_proxy_that_cuts_off_what_is_silent_is_found(memory_bus: Bus, store: Store) -> None:
-    async with running_pusher(memory_bus, store) as (address, hub), proxy(URL(address).port or 80) as line:
+    async with running_pusher(memory_bus, store) as (address, _), proxy(URL(address).port or 80) as line:
 
         async def cut_off() -> None:
-            await until(lambda: "m3:doctor" in hub._threads)
+            await until(lambda: b'"connected"' in line.passed)
             line.cut()
 
         cutting = asyncio.create_task(cut_off(), name="cut off")

@@ -17,6 +17,8 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
+        #: The last that got through, whichever way.
+        self.passed = b""
 
     def cut(self) -> None:
         """Reset every connection that is open now."""
@@ -67,6 +69,7 @@ class Proxy:
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 writer.write(data)
+                self.passed = data
                 await writer.drain()
         writer.close()
 
