@@ -14,6 +14,8 @@ from m3.threads import DAY, MAX_CAP, Policy
 #: Where containers have their secrets, as files: these appear in no listing of processes or containers.
 SECRETS = Path("/run/secrets")
 
+_UNESCAPED = "not a URL; characters such as / and @ in a password must be escaped (%2F, %40)"
+
 DEFAULT_SYSTEM_PROMPT = (
     "You are the agent of a live room. Answer briefly and kindly, in the language you are spoken to."
 )
@@ -136,7 +138,18 @@ class Settings(BaseSettings):
         except ValueError:  # of a port that is no number, or of a password with an unescaped / or @
             whole = False
         if not whole:
-            raise ValueError("not a URL; characters such as / and @ in a password must be escaped")
+            raise ValueError(_UNESCAPED)
+        return secret
+
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _has_its_host(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse a password whose unescaped / ends the host's part too early: some other name would be looked up."""
+        if (
+            secret is not None
+            and "@" in secret.get_secret_value().partition("://")[2].partition("?")[0].partition("/")[2]
+        ):
+            raise ValueError(_UNESCAPED)
         return secret
 
     @field_validator("broker_url", "database_url")

@@ -587,13 +587,14 @@ LOOK_TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """``places`` is how many connections there may be; ``may_write`` is None where there are no tables yet. Its clock
-    is ``ahead`` of this machine's by so many seconds, give or take ``uncertain``. ``migrations`` are those that it has,
-    each with its checksum."""
+    """``places`` is how many connections there may be; ``may_write`` is None where there are no tables yet. ``full``:
+    whether its disk is. Its clock is ``ahead`` of this machine's by so many seconds, give or take ``uncertain``.
+    ``migrations`` are those that it has, each with its checksum."""
 
     version: str
     version_number: int
     read_only: bool
+    full: bool
     may_create: bool
     may_write: bool | None
     connections: int
@@ -610,13 +611,27 @@ async def look(url: str) -> DatabaseState:
         found = dict(await session.fetchrow(query("look")))
         after = datetime.now(UTC)
         applied = await session.fetch(query("applied_migrations")) if found.pop("migrated") else []
+        full = not found["read_only"] and await _is_full(session)
     took = after - before
     return DatabaseState(
+        full=full,
         ahead=(found.pop("now") - before - took / 2).total_seconds(),
         uncertain=took.total_seconds() / 2,
         migrations={row["version"]: row["checksum"] for row in applied},
         **found,
     )
+
+
+async def _is_full(session: asyncpg.Connection) -> bool:
+    """Whether it takes no more. Who may make no temporary table is not told."""
+    try:
+        async with session.transaction():
+            await session.execute(query("look_for_room"))
+    except asyncpg.InsufficientPrivilegeError:
+        return False
+    except asyncpg.DiskFullError:
+        return True
+    return False
 
 
 async def is_pooled(url: str) -> bool:

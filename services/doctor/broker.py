@@ -18,11 +18,13 @@ DEEP = 1_000
 
 _ADVICE: Mapping[Obstacle, str] = {
     "url": "Write BROKER_URL as amqp://user:password@host:5672/vhost.",
-    "name": "Correct the host in BROKER_URL; between containers it is the name of the other service.",
+    "name": "Correct the host in BROKER_URL; between containers it is the name of the other service, as long as "
+    "that one runs.",
     "away": "Start RabbitMQ, or correct host and port in BROKER_URL; in a container localhost is that container.",
     "silent": "Look whether RabbitMQ hangs, or a firewall swallows what is sent; its port is 5672, with TLS 5671.",
     "tls": "Have amqps:// and port 5671 in BROKER_URL only where RabbitMQ speaks TLS, with a trusted certificate.",
-    "key": "Correct user and password in BROKER_URL (/ and @ are written %2F and %40); the user guest is let in only "
+    "key": "Correct user and password in BROKER_URL (/ and @ are written %2F and %40) or in the file "
+    "/run/secrets/broker_password; the user guest is let in only "
     "from RabbitMQ's own machine.",
     "place": "Correct the path of BROKER_URL, or make the virtual host (rabbitmqctl add_vhost) and let the user in "
     "(rabbitmqctl set_permissions).",

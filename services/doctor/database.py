@@ -18,12 +18,13 @@ SKEW = 1.0
 
 _ADVICE: Mapping[Obstacle, str] = {
     "url": "Write DATABASE_URL as postgresql://user:password@host:5432/database (/ and @ are written %2F and %40).",
-    "name": "Correct the host in DATABASE_URL; between containers it is the name of the other service.",
+    "name": "Correct the host in DATABASE_URL; between containers it is the name of the other service, as long as "
+    "that one runs.",
     "away": "Start PostgreSQL, or correct host and port in DATABASE_URL; in a container localhost is that container.",
     "silent": "Look whether PostgreSQL hangs, or a firewall swallows what is sent to it.",
     "tls": "Correct sslmode in DATABASE_URL, or give PostgreSQL a certificate that is trusted here.",
-    "key": "Correct user and password in DATABASE_URL (/ and @ are written %2F and %40), or let the user in "
-    "(pg_hba.conf, GRANT).",
+    "key": "Correct user and password in DATABASE_URL (/ and @ are written %2F and %40) or in the file "
+    "/run/secrets/database_password, or let the user in (pg_hba.conf, GRANT).",
     "place": "Correct the name in DATABASE_URL, or make the database (CREATE DATABASE).",
     "busy": "Wait for its start to end; where it is full, raise max_connections, or lower DATABASE_POOL.",
     "pooler": "Have DATABASE_URL lead to PostgreSQL itself: with a pooler in between the locks of threads do not hold.",
@@ -54,6 +55,9 @@ def server(state: DatabaseState, where: str) -> Finding:
     if state.read_only:
         advice = "Have DATABASE_URL lead to the primary, or end default_transaction_read_only."
         return Finding("database", "wrong", f"{found}, read-only: nothing can be recorded", advice)
+    if state.full:
+        advice = "Make room where it keeps its data (df -h), and look what filled it."
+        return Finding("database", "wrong", f"{found}, its disk is full: nothing can be recorded", advice)
     return Finding("database", "ok", found)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.frames import CLOSE_CODE_EXPLANATIONS
 
 from m3.errors import Obstacle, Unreached
 from m3.settings import Settings
@@ -24,7 +26,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # as it is set,
 
 _ADVICE: Mapping[Obstacle, str] = {
     "url": "Write it as http://host:port or https://host.",
-    "name": "Correct the host; between containers the edge is http://nginx:8888.",
+    "name": "Correct the host; between containers the edge is http://nginx:8888, as long as that one runs.",
     "away": "Start the room (`m3 up`, or its gateway, pusher and proxy), or correct the address.",
     "silent": "Look whether the proxy runs and reaches a gateway.",
     "tls": "Have https:// only where the edge speaks TLS, with a certificate that is trusted here.",
@@ -64,8 +66,11 @@ async def edge(address: str | None, hold: float) -> list[Finding]:
 
 
 async def _http(address: str) -> Finding:
-    # No proxy of the environment, here and below: what is looked at is the address itself.
-    async with httpx2.AsyncClient(base_url=address, timeout=STEP_TIMEOUT, trust_env=False) as http:
+    # No proxy of the environment, here and below: what is looked at is the address itself. Trusted is what the system
+    # trusts, or SSL_CERT_FILE.
+    async with httpx2.AsyncClient(
+        base_url=address, timeout=STEP_TIMEOUT, verify=ssl.create_default_context(), trust_env=False
+    ) as http:
         health, readiness = await http.get("/healthz"), await http.get("/readyz")
     if health.is_redirect:
         there = shown(health.headers.get("Location", "")).removesuffix("/healthz")
@@ -131,8 +136,11 @@ async def _converse(connection: ClientConnection, hold: float) -> Finding:
                 raise _Otherwise(f"a ping is answered with {heard}")
         return Finding("socket", "ok", f"open for {hold:g} s, and answers in {(now() - asked) * 1000:.0f} ms")
     except ConnectionClosed as error:
-        if error.rcvd is not None and error.rcvd.reason:  # the room's own word
-            found = f"the pusher closes it: {error.rcvd.reason.removesuffix('.')} ({error.rcvd.code})"
+        if error.rcvd is not None:  # the room's own word
+            reason = error.rcvd.reason.removesuffix(".") or CLOSE_CODE_EXPLANATIONS.get(
+                error.rcvd.code, "it says not why"
+            )
+            found = f"the pusher closes it: {reason} ({error.rcvd.code})"
             return Finding("socket", "wrong", found, "Look into the pusher's log, and at the limits of sockets.")
         return Finding("socket", "wrong", f"it was cut off after {now() - opened:.1f} s of silence", _PATIENCE)
 

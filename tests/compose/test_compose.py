@@ -231,7 +231,7 @@ async def test_the_runbooks_backup_comes_back_and_clients_that_saw_more_are_told
 
 async def test_the_runbooks_new_passwords_are_taken_while_the_room_works(room: Cluster) -> None:
     async with room.load("passwords", Plan(rate=6, threads=8, listeners=8, speakers=2)):
-        await room.deployment.follow_runbook("Settings and secrets")
+        await room.deployment.follow_runbook("Settings and secrets", block=1)
         await room.deployment.healthy(*SERVICES)
         await room.recovers()
 

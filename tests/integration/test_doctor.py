@@ -201,7 +201,7 @@ async def test_a_database_that_is_away_or_not_there_is_told_so(database_url: str
 
 
 async def test_what_is_no_database_url_is_told_without_a_piece_of_it() -> None:
-    for url in ("mysql://x/y", f"postgresql://u:{SECRET}/{SECRET}@h/d"):
+    for url in ("mysql://x/y", f"postgresql://u:{SECRET}@h:{SECRET}/d"):
         found = of(await look(database_url=url), "database")
         assert "not a PostgreSQL URL" in found.found
 

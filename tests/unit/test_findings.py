@@ -18,6 +18,7 @@ GOOD = DatabaseState(
     version="15.0",
     version_number=150000,
     read_only=False,
+    full=False,
     may_create=True,
     may_write=True,
     connections=10,
@@ -55,6 +56,11 @@ def test_a_database_that_is_as_it_should_be_is_ok() -> None:
     checks = (database.server(GOOD, "here"), database.tables(GOOD), database.connections(GOOD), database.clock(GOOD))
     assert {found.mark for found in checks} == {"ok"}
     assert not any(found.advice for found in checks)
+
+
+def test_a_database_whose_disk_is_full_is_wrong() -> None:
+    found = database.server(replace(GOOD, full=True), "here")
+    assert (found.mark, found.found) == ("wrong", "PostgreSQL 15.0 at here, its disk is full: nothing can be recorded")
 
 
 def test_a_database_that_is_too_old_is_wrong() -> None:

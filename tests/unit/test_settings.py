@@ -78,6 +78,8 @@ def test_other_programs_variables_do_not_matter(monkeypatch: pytest.MonkeyPatch)
     ("name", "value"),
     [
         ("PORT", "eighty"),
+        ("BROKER_URL", "amqp://room:hush/p@broker/"),
+        ("DATABASE_URL", "postgresql://room:hu@sh/p@database/room"),
         ("PORT", "65536"),
         ("PORT", "-1"),
         ("DATABASE_POOL", "1"),
