@@ -35,6 +35,7 @@ SOURCES = (
     "m3",
     "services",
 )
+SECOND_COMPOSE = "m3-test/compose-v2"
 SERVICES = ("gateway", "pusher", "recorder", "agent")
 #: Seconds in which everything must be up, building the image included, and well again after an accident.
 UP = 900.0
@@ -46,17 +47,26 @@ DOWN = 120.0
 class Deployment:
     """One compose project. Its only door is the edge, behind which are all gateways and pushers."""
 
-    def __init__(self, engine: Engine, folder: Path, files: Sequence[str], edge: str) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, files: Sequence[str], edge: str, compose: Sequence[str] = ()
+    ) -> None:
         self.edge = edge
         self.files = files
         self._engine = engine
         self._folder = folder
-        self._compose = [*engine.compose, "--project-directory", str(folder)]
+        self._compose = [*(compose or engine.compose), "--project-directory", str(folder)]
         self._compose += [word for file in files for word in ("-f", str(folder / file))]
 
     def with_files(self, *overrides: str) -> "Deployment":
         """The same deployment, seen with more compose files."""
         return Deployment(self._engine, self._folder, (*self.files, *overrides), self.edge)
+
+    def by_second_compose(self) -> "Deployment":
+        """The same deployment, in the hands of compose 2, which is in a container where the machine has the first."""
+        socket = self._engine.environment.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+        mounts = ["-v", f"{socket}:/var/run/docker.sock", "-v", f"{self._folder}:{self._folder}:ro"]
+        compose = ["docker", "run", "--rm", *mounts, "-w", str(self._folder), SECOND_COMPOSE]
+        return Deployment(self._engine, self._folder, self.files, self.edge, compose)
 
     @property
     def gateways(self) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
-from tests.compose.deployment import SERVICES, Deployment, deployed, named_images
+from tests.compose.deployment import DOWN, SECOND_COMPOSE, SERVICES, UP, Deployment, deployed, named_images
 from tests.compose.engine import Engine
 from tests.compose.images import images
 from tests.faults.checker import violations
@@ -242,6 +242,14 @@ async def test_the_runbooks_line_makes_as_many_agents_as_the_queues_want(room: C
     assert len(room.deployment.containers("agent")) == 1
 
 
+async def test_the_doctor_finds_all_well(room: Cluster) -> None:
+    # With the demo model: that of the load answers nothing but turns.
+    told = await room.deployment.do("run", "--rm", "-T", "-e", "LLM_BASE_URL=", "doctor", "--json", within=120)
+    report = json.loads(told[told.index("{") :])
+    assert report["well"], report
+    assert {"ok", "warning"} >= {finding["mark"] for finding in report["findings"]}, report
+
+
 async def test_every_service_stops_within_its_grace(room: Cluster) -> None:
     begun = now()
     await room.deployment.do("stop", *SERVICES, "nginx", within=120)
@@ -249,6 +257,24 @@ async def test_every_service_stops_within_its_grace(room: Cluster) -> None:
     codes = {service: room.deployment.exit_codes(service) for service in SERVICES}
     assert all(codes.values())
     assert {code for several in codes.values() for code in several} == {0}, codes  # 137 would be the end of the grace
+
+
+async def test_the_second_compose_brings_it_up_scales_it_and_takes_it_down(room: Cluster, engine: Engine) -> None:
+    if engine.compose == ("docker", "compose"):
+        pytest.skip("all that is above was done by the second compose")
+    await asyncio.to_thread(images, engine, [SECOND_COMPOSE], room.say)
+    await room.deployment.do("down", within=DOWN)
+    second = Cluster(room.deployment.by_second_compose(), room.model, room.say)
+    everything = (*SERVICES, "nginx", "rabbitmq", "postgres")
+    await second.deployment.do("up", "-d", within=UP)
+    await second.deployment.healthy(*everything)
+    async with second.load("second"):
+        await second.deployment.do("up", "-d", "--no-recreate", "--scale", "agent=3", "--scale", "pusher=2", within=120)
+        await second.deployment.healthy(*everything)
+        assert len(second.deployment.containers("agent")) == 3
+        await second.recovers()
+    await second.deployment.do("down", within=DOWN)
+    assert second.deployment.compose("ps", "-aq") == ""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compose.deployment import SECOND_COMPOSE
 from tests.compose.engine import Engine, run
 from tests.compose.images import images
 from tests.support.packages import Say
@@ -12,7 +13,6 @@ pytestmark = pytest.mark.timeout(900)  # where the image is made first
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "deploy").glob("compose.*.yml"))
-SECOND = "m3-test/compose-v2"
 
 every_override = pytest.mark.parametrize("override", [None, *OVERRIDES])
 
@@ -31,5 +31,5 @@ def test_the_compose_of_this_machine_understands_it(engine: Engine, override: st
 
 @every_override
 def test_the_second_compose_understands_it(engine: Engine, say: Say, override: str | None) -> None:
-    images(engine, [SECOND], say)
-    assert engine.docker("run", "--rm", "-v", f"{ROOT}:/room:ro", SECOND, *config("/room", override)) == ""
+    images(engine, [SECOND_COMPOSE], say)
+    assert engine.docker("run", "--rm", "-v", f"{ROOT}:/room:ro", SECOND_COMPOSE, *config("/room", override)) == ""
