@@ -6,7 +6,7 @@
 set -eu
 
 #: Seconds in which new containers must be healthy, and in which old ones must have stopped: AGENT_STOP_GRACE, or more.
-HEALTHY=180
+HEALTHY=${HEALTHY:-180}
 STOP=${STOP:-90}
 
 if docker compose version >/dev/null 2>&1; then compose="docker compose"; else compose=docker-compose; fi

@@ -8,8 +8,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,26 @@ class Deployment:
         """Run a block of commands of ``deploy/README.md`` as it stands there, but for a line and a word."""
         text = (self._folder / "deploy/README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
         commands = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[block].replace(*replacing)
-        lines = [line for line in commands.splitlines() if leaving_out not in line]
+        await self.shell(*(line for line in commands.splitlines() if leaving_out not in line))
+
+    async def shell(self, *lines: str) -> None:
+        """Run commands in the project's folder. Raises CommandError where one fails."""
         # `docker compose` is what compose is here, and the files are those of this deployment.
         here = " ".join(map(shlex.quote, self._compose))
         prelude = f'docker() {{ if [ "$1" = compose ]; then shift; {here} "$@"; else command docker "$@"; fi; }}'
         script = "\n".join(["set -eo pipefail", f"cd {self._folder}", prelude, *lines])
         await asyncio.to_thread(run, "bash", "-c", script, environment=self._engine.environment, within=UP)
+
+    @contextmanager
+    def told(self, setting: str) -> Iterator[None]:
+        """A line more in ``.env`` inside the block."""
+        file = self._folder / ".env"
+        before = file.read_text()
+        file.write_text(f"{before}{setting}\n")
+        try:
+            yield
+        finally:
+            file.write_text(before)
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "-q", service).split()

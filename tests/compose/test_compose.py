@@ -13,7 +13,7 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from tests.compose.deployment import DOWN, SECOND_COMPOSE, SERVICES, UP, Deployment, deployed, named_images
-from tests.compose.engine import Engine
+from tests.compose.engine import CommandError, Engine
 from tests.compose.images import images
 from tests.faults.checker import violations
 from tests.faults.load import Load, Plan
@@ -206,6 +206,14 @@ async def test_the_runbooks_upgrade_stops_nothing_and_loses_nothing(room: Cluste
         assert len(now_there) == len(containers)
         assert set(now_there).isdisjoint(containers)
     assert room.model_server.broken_off == broken_off
+
+
+async def test_a_setting_that_is_wrong_stays_without_effect_where_services_are_rolled(room: Cluster) -> None:
+    before = room.deployment.containers("recorder")
+    with room.deployment.told("API_TTL=soon"), pytest.raises(CommandError, match="the old ones run on"):
+        await room.deployment.shell("HEALTHY=5 sh deploy/roll.sh recorder")
+    assert room.deployment.containers("recorder") == before
+    await room.deployment.healthy("recorder")
 
 
 async def test_the_runbooks_backup_comes_back_and_clients_that_saw_more_are_told(room: Cluster) -> None:
