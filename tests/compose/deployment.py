@@ -137,18 +137,16 @@ class Deployment:
             os.kill(self._inspect(container)["State"]["Pid"], signal.SIGKILL)
 
     async def healthy(self, *services: str) -> None:
-        """Return when every container of the services is."""
+        """Return when each of the services has containers, and all of them are."""
 
         def all_are() -> bool:
-            states = [self._inspect(one)["State"] for service in services for one in self.containers(service)]
-            return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
-
-        async def look() -> bool:
-            await asyncio.sleep(0.5)  # an inspection costs more than what it looks for
-            return await asyncio.to_thread(all_are)
+            found = [[self._inspect(one)["State"] for one in self.containers(service)] for service in services]
+            return all(found) and all(
+                state["Running"] and state["Health"]["Status"] == "healthy" for states in found for state in states
+            )
 
         try:
-            await until(look, within=HEALTHY)
+            await until(lambda: asyncio.to_thread(all_are), within=HEALTHY, every=0.5)
         except TimeoutError:
             raise AssertionError(f"not healthy:\n{await self.do('ps')}\n{await self.logs()}") from None
 

@@ -165,14 +165,13 @@ async def test_prometheus_finds_every_container_by_its_services_name(room: Clust
                 with suppress(httpx2.HTTPError, KeyError):
                     answer = await http.get("/api/v1/query", params={"query": "sum by (job) (up)"})
                     up.update({one["metric"]["job"]: int(one["value"][1]) for one in answer.json()["data"]["result"]})
-                await asyncio.sleep(0.5)  # it asks every 15 s
                 return (
                     len(up) == len(JOBS)
                     and all(up.values())
                     and up["agent"] == len(room.deployment.containers("agent"))
                 )
 
-            await until(all_are, within=90)
+            await until(all_are, within=90, every=0.5)
         await observed.healthy("prometheus", "postgres-exporter")
     finally:
         await observed.do("rm", "--stop", "--force", "prometheus", "postgres-exporter")

@@ -123,7 +123,7 @@ class Load:
             async with asyncio.timeout(REST):
                 connection = await asyncpg.connect(**self.room.database_address)
                 try:
-                    await until(lambda: self._settled(connection), within=REST)
+                    await until(lambda: self._settled(connection), within=REST, every=0.2)
                     last = {row.thread: row.seq for row in await _rows(connection, self.name)}  # ordered by number
                     heads = await self._heads(connection)
                     await until(lambda: all(_is_up_to(heard, last, heads) for heard in self.heard), within=REST)
@@ -132,7 +132,6 @@ class Load:
         await asyncio.sleep(0.5)  # for whatever is pushed although nothing is left to push
 
     async def _settled(self, connection: Any) -> bool:
-        await asyncio.sleep(0.2)
         query = "SELECT NOT EXISTS (SELECT FROM dialogue WHERE fate = 'pending' AND thread_id LIKE $1)"
         return bool(await connection.fetchval(query, f"{self.name}:%"))
 

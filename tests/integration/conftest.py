@@ -1,18 +1,33 @@
 """What most tests of single services need."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import pytest
 
 from m3.bus import Bus, open_bus
 from tests.support.answering import Agents, running_agents
+from tests.support.broker import NoBrokerError, PrivateNode, private_node
+from tests.support.packages import Say
 
 
 @pytest.fixture
 async def memory_bus() -> AsyncIterator[Bus]:
     async with open_bus("memory://") as bus:
         yield bus
+
+
+@pytest.fixture(scope="module")
+def node(say: Say) -> Iterator[PrivateNode]:
+    """A broker of our own, to make trouble with."""
+    try:
+        with private_node(say) as node:
+            yield node
+    except NoBrokerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test on a real RabbitMQ: {error}")
+        pytest.skip(f"NOT TESTED: {error}")
 
 
 @pytest.fixture

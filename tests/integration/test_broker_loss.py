@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from m3.bus import Bus, open_bus
 from m3.bus.rabbit import RabbitBus, RabbitSubscription
 from m3.errors import BusUnavailable, Interrupted
 from m3.topology import AGENT_API, CHAT_OUT, DEAD, RECORDER, Queue, Route
-from tests.support.broker import NoBrokerError, PrivateNode, private_node
+from tests.support.broker import PrivateNode
 from tests.support.counting import Since, counted
 from tests.support.proxy import Proxy, proxy
 from tests.support.until import DEADLINE, until
@@ -30,16 +30,6 @@ async def nothing_dies_unseen() -> AsyncIterator[None]:
     yield
     gc.collect()
     assert not seen
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[PrivateNode]:
-    """A broker of our own, to make trouble with."""
-    try:
-        with private_node(print) as node:
-            yield node
-    except NoBrokerError as error:
-        pytest.skip(f"NOT TESTED: {error}")
 
 
 @pytest.fixture

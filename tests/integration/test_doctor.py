@@ -1,7 +1,7 @@
 """What goes wrong with what a room stands on, for real, and what the doctor says of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from m3.store import Store, migrate
 from m3.topology import AGENT_USER, DEAD, RECORDER
 from services.doctor import Report
 from services.doctor.findings import Finding
-from tests.support.broker import NoBrokerError, PrivateNode, private_node
+from tests.support.broker import PrivateNode
 from tests.support.database import Database, private_database
 from tests.support.ports import free_ports
 from tests.support.proxy import proxy
@@ -48,16 +48,6 @@ def marks(report: Report) -> dict[str, str]:
 
 
 # ---- The broker
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[PrivateNode]:
-    """A broker of our own, to make trouble with."""
-    try:
-        with private_node(print) as node:
-            yield node
-    except NoBrokerError as error:
-        pytest.skip(f"NOT TESTED: {error}")
 
 
 async def test_a_broker_that_is_away_hides_nothing_else(database_url: str) -> None:

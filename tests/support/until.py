@@ -8,8 +8,11 @@ from collections.abc import Awaitable, Callable
 DEADLINE = 20.0
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], *, within: float = DEADLINE) -> None:
-    """Return as soon as the condition holds. Raises TimeoutError after so many seconds."""
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], *, within: float = DEADLINE, every: float = 0.01
+) -> None:
+    """Return as soon as the condition holds. Raises TimeoutError after so many seconds. ``every``: seconds between
+    looks, more of them where a look costs others something."""
     async with asyncio.timeout(within):
         while True:
             held = condition()
@@ -17,7 +20,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], *, within: floa
                 held = await held
             if held:
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(every)
 
 
 def until_blocking(condition: Callable[[], bool], *, within: float = DEADLINE) -> None:
