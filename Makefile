@@ -54,13 +54,14 @@ clean: ## Remove the environments and caches; the room's data stay
 compile = uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock" -o $(1)
 
-# $(call environment,FOLDER,LOCK FILE): an environment with just what the lock file says.
+# $(call environment,FOLDER,LOCK FILE): an environment with just what the lock file says, which is all of it: pip 23 would
+# look for a newer release of what another package wants with an extra, and refuse that for want of a hash.
 ifdef UV
 environment = test -x $(1)/bin/python || uv venv -q --python '>=3.11' $(1); \
-	uv pip install -q --python $(1) --require-hashes -r $(2)
+	uv pip install -q --python $(1) --no-deps --require-hashes -r $(2)
 else
 environment = test -x $(1)/bin/pip || $(PYTHON) -m venv $(1); \
-	$(1)/bin/pip install -q --disable-pip-version-check --require-hashes -r $(2)
+	$(1)/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(2)
 endif
 # $(call project,FOLDER): the project itself, linked into an environment that has all it needs.
 ifdef UV
