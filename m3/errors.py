@@ -12,6 +12,11 @@ M3Error
 ├── StoreError
 │   ├── StoreUnavailable  the database is away; whether the command was carried out is unknown
 │   └── Unstorable        the database will never take this; trying again is pointless
+├── Denied
+│   ├── NotSignedIn     nobody knows who asks, or what they show is not good any more
+│   ├── Forbidden       who asks is known, and may not do this
+│   ├── UnknownThread   there is no such thread, or none that who asks may know of
+│   └── TooOften        who asks did so too often; later it is taken
 └── NotTaken
     ├── MessageTooLong  longer than the room takes; it was not handed in
     ├── ThreadFlooded   too many messages of programs wait in its thread; it was not handed in
@@ -111,6 +116,44 @@ class StoreUnavailable(StoreError):
 
 class Unstorable(StoreError):
     """The database refuses these values for good."""
+
+
+class Denied(M3Error):
+    """Somebody may not do what they ask for."""
+
+
+class NotSignedIn(Denied):
+    """What came with the request does not tell who asks, or is not good any more."""
+
+    code = "not_signed_in"
+
+
+class Forbidden(Denied):
+    """Who asks may not do this here, and knows that it is there."""
+
+    code = "forbidden"
+
+
+class UnknownThread(Denied):
+    """There is no such thread, as far as who asks may know."""
+
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such thread.")
+
+
+class TooOften(Denied):
+    """It was asked for too often. ``limit``: so often it may be in ``window`` seconds; in ``retry_after`` seconds it is
+    taken again."""
+
+    code = "rate_limited"
+
+    def __init__(self, limit: int, window: float, retry_after: float) -> None:
+        super().__init__(f"Too often: at most {limit} in {window:g} seconds.")
+        self.limit = limit
+        self.window = window
+        self.retry_after = retry_after
 
 
 class NotTaken(M3Error):

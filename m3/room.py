@@ -20,7 +20,7 @@ from m3 import tracing
 from m3.bus import Bus, open_bus
 from m3.door import Door
 from m3.errors import StartError, StoreUnavailable
-from m3.settings import Settings
+from m3.settings import LOOPBACK, Settings
 from m3.store import Store, migrate, open_store
 from m3.store.embedded import embedded_postgres
 from m3.tracing import FLUSH_TIMEOUT
@@ -40,8 +40,6 @@ RETRY_INTERVAL = 1.0
 #: Seconds that `m3 migrate` waits for a database that is away.
 MIGRATE_PATIENCE = 60.0
 
-#: Addresses that only this machine reaches.
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 #: Something to say in a new room.
 EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
 
@@ -208,8 +206,13 @@ def _patience(settings: Settings) -> float:
 
 
 def _doorway(settings: Settings) -> socket.socket:
-    if settings.host not in LOOPBACK:
-        log.warning("there are no accounts: whoever reaches this address may read and write", host=settings.host)
+    if not settings.auth_required and settings.host not in LOOPBACK:
+        if not settings.auth_open_anywhere:
+            raise StartError(
+                f"With AUTH=open whoever reaches {settings.host} may read and write. "
+                "Set AUTH=required, or AUTH_OPEN_ANYWHERE=yes if that is what you want."
+            )
+        log.warning("nobody is asked who they are: whoever reaches this address may read and write", host=settings.host)
     return bind(settings.host, settings.port)
 
 

@@ -3,6 +3,7 @@ that is not set the file of that name in ``SECRETS``."""
 
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -13,6 +14,9 @@ from m3.threads import DAY, MAX_CAP, Policy
 
 #: Where containers have their secrets, as files: these appear in no listing of processes or containers.
 SECRETS = Path("/run/secrets")
+
+#: Addresses that only this machine reaches.
+LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 
 _UNESCAPED = "not a URL; characters such as / and @ in a password must be escaped (%2F, %40)"
 
@@ -27,6 +31,47 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8888, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path("data"), description="folder of the embedded PostgreSQL")
+
+    auth: Literal["open", "required"] | None = Field(
+        None,
+        description="open: whoever reaches the room may read and write, only on a loopback address; required: people "
+        "sign in and programs have keys; unset is open on a loopback address, and required elsewhere",
+    )
+    auth_open_anywhere: bool = Field(False, description="let AUTH=open on an address that others reach")
+    tenants: str = Field("default", description="rooms that never meet, by name, with commas")
+    token_keys: SecretStr | None = Field(
+        None,
+        description="name:64 hex digits, with commas: the first signs access tokens, all are good; "
+        "unset makes one in DATA_DIR",
+    )
+    access_token_ttl: float = Field(600, ge=30, le=3600, description="seconds that an access token is good for")
+    sign_in_ttl: float = Field(
+        30 * DAY, ge=60, le=400 * DAY, description="seconds after which somebody who was not here has to sign in again"
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="who else's tokens are good, such as https://id.example.com; unset is nobody",
+    )
+    oidc_audience: str | None = Field(None, description="whom the issuer's tokens must be meant for")
+    oidc_tenant: str = Field("default", description="the tenant of people with the issuer's tokens")
+    content_keys: SecretStr | None = Field(
+        None,
+        description="name:64 hex digits, with commas: the first seals what is said, all open it; unset seals nothing",
+    )
+    origins: str = Field(
+        "", description="pages of other hosts that may speak to the room, such as https://app.example.com, with commas"
+    )
+    limit_posts: str = Field("1200/minute", description="most requests of one principal or key that say something")
+    limit_batches: str = Field("600/minute", description="likewise, that say many things at once")
+    limit_socket_messages: str = Field(
+        "1200/minute", description="most messages over sockets of one principal, on a pusher"
+    )
+    limit_sockets: str = Field("120/minute", description="most new sockets of one principal, on a pusher")
+    limit_tickets: str = Field("120/minute", description="most tickets for sockets of one principal")
+    limit_logins: str = Field(
+        "10/5 minutes", description="most wrong passwords for one account, on all gateways together"
+    )
 
     broker_password: SecretStr | None = Field(None, description="password for a BROKER_URL that has none")
     broker_url: SecretStr = Field(
@@ -127,6 +172,11 @@ class Settings(BaseSettings):
         description="an OTLP/HTTP collector of spans, such as http://host:4318; unset sends none",
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least severe level logged")
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether the room asks who somebody is."""
+        return self.auth == "required" if self.auth else self.host not in LOOPBACK
 
     @field_validator("broker_url")
     @classmethod

@@ -35,6 +35,10 @@ def test_a_turn_has_time_before_its_post_gives_up() -> None:
     assert settings.record_timeout + settings.turn_timeout < settings.reply_timeout
 
 
+#: What somebody may do so often.
+LIMITED = ("posts", "batches", "socket_messages", "sockets", "tickets", "logins")
+
+
 def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
     samples: dict[object, str] = {
         bool: "1",
@@ -52,6 +56,15 @@ def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeyp
         "frame_limit": "2000",
         "socket_buffer": "200000",
         "trusted_proxies": "10.0.0.1",
+        "auth": "required",
+        "tenants": "default,acme",
+        "token_keys": f"one:{'0' * 64}",
+        "content_keys": f"one:{'0' * 64}",
+        "access_token_ttl": "60",
+        "sign_in_ttl": "120",
+        "origins": "https://app.example.com",
+        "oidc_issuer": "https://id.example.com",
+        **{f"limit_{what}": "7/second" for what in LIMITED},
     }
     for name, field in Settings.model_fields.items():
         assert field.description

@@ -1,0 +1,162 @@
+"""Who may do what. All of it is here, and pure: doors find out who asks and how they stand to a thread, and ask this.
+
+Where somebody has no standing in a thread, it is as if there were none: they are told the same as of a thread that does
+not exist.
+"""
+
+from enum import Enum, auto
+from typing import Literal
+
+from m3.access.principals import Kind
+
+#: How a principal stands to a thread: its ``owner`` also sees to its members; a ``member`` reads and speaks; a
+#: ``reader`` reads; a ``feeder``, which is a program, speaks and does not read; everybody with an account is a
+#: ``guest`` of an open thread. Operators need none.
+Role = Literal["owner", "member", "reader", "feeder"]
+Standing = Role | Literal["guest"]
+#: Who finds a thread: its members, or every account of its tenant.
+Visibility = Literal["private", "open"]
+
+
+class Action(Enum):
+    """What can be asked for. Of these some are about a thread, and some are not."""
+
+    READ = auto()  # its history, messages, search, sockets; that one types
+    SPEAK = auto()  # as a person, source `user`
+    FEED = auto()  # as a program, source `api`
+    CANCEL = auto()  # the agent's turn
+    RETRY = auto()  # a message whose turn failed
+    CONFIGURE = auto()  # how the agent deals with it
+    SEE_MEMBERS = auto()
+    ADMIT = auto()  # change its members and its visibility
+
+    PROBE = auto()  # health, counters, the API's description
+    SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
+    BE = auto()  # oneself: who am I, sign out, get a ticket, list my threads
+    CHANGE_PASSWORD = auto()
+    MAKE_THREAD = auto()
+    OPERATE = auto()  # accounts, keys, the audit
+
+
+#: What needs no standing in a thread, and who may.
+_WITHOUT_A_THREAD: dict[Action, frozenset[Kind]] = {
+    Action.PROBE: frozenset(("person", "operator", "program", "anyone")),
+    Action.SIGN_IN: frozenset(("person", "operator", "program", "anyone")),
+    Action.BE: frozenset(("person", "operator", "program")),
+    Action.CHANGE_PASSWORD: frozenset(("person", "operator")),
+    Action.MAKE_THREAD: frozenset(("person", "operator")),
+    Action.OPERATE: frozenset(("operator",)),
+}
+
+#: What each standing allows.
+_BY_STANDING: dict[Standing, frozenset[Action]] = {
+    "owner": frozenset(
+        (
+            Action.READ,
+            Action.SPEAK,
+            Action.CANCEL,
+            Action.RETRY,
+            Action.CONFIGURE,
+            Action.SEE_MEMBERS,
+            Action.ADMIT,
+        )
+    ),
+    "member": frozenset((Action.READ, Action.SPEAK, Action.FEED, Action.CANCEL, Action.RETRY, Action.SEE_MEMBERS)),
+    "reader": frozenset((Action.READ, Action.SEE_MEMBERS)),
+    "feeder": frozenset((Action.FEED,)),
+    "guest": frozenset((Action.READ, Action.SPEAK, Action.CANCEL, Action.RETRY)),
+}
+
+#: What nobody of a kind ever may, whatever their standing: a person is no program, and a program no person.
+_NEVER: dict[Kind, frozenset[Action]] = {
+    "person": frozenset((Action.FEED,)),
+    "operator": frozenset((Action.FEED,)),
+    "program": frozenset(
+        (Action.SPEAK, Action.CANCEL, Action.RETRY, Action.CONFIGURE, Action.SEE_MEMBERS, Action.ADMIT)
+    ),
+    "anyone": frozenset(),
+}
+
+#: What an operator may in every thread of the tenant.
+_OPERATORS = frozenset(
+    (
+        Action.READ,
+        Action.SPEAK,
+        Action.CANCEL,
+        Action.RETRY,
+        Action.CONFIGURE,
+        Action.SEE_MEMBERS,
+        Action.ADMIT,
+    )
+)
+
+
+def about_a_thread(action: Action) -> bool:
+    return action not in _WITHOUT_A_THREAD
+
+
+def finds(kind: Kind, standing: Standing | None) -> bool:
+    """Whether the thread is there for them at all."""
+    return kind in {"operator", "anyone"} or standing is not None
+
+
+def may(kind: Kind, action: Action, standing: Standing | None = None) -> bool:
+    """Whether somebody of the kind, who stands so to the thread, may do this. ``anyone`` is only in a room that asks
+    nobody who they are, and may whatever is about a thread."""
+    if not about_a_thread(action):
+        return kind in _WITHOUT_A_THREAD[action]
+    if kind == "anyone":
+        return True
+    if action in _NEVER[kind]:
+        return False
+    granted = _OPERATORS if kind == "operator" else frozenset()
+    return action in granted or (standing is not None and action in _BY_STANDING[standing])
+
+
+#: What each route asks for, one of these. What speaks in a thread is SPEAK or FEED, by the source of each message.
+ROUTES: dict[tuple[str, str], frozenset[Action]] = {
+    ("POST", "/api/chat"): frozenset((Action.SPEAK, Action.FEED)),
+    ("POST", "/api/threads/{thread_id}/messages"): frozenset((Action.SPEAK, Action.FEED)),
+    ("GET", "/api/threads/{thread_id}/history"): frozenset((Action.READ,)),
+    ("GET", "/api/threads/{thread_id}/search"): frozenset((Action.READ,)),
+    ("GET", "/api/messages/{message_id}"): frozenset((Action.READ,)),
+    ("POST", "/api/messages/{message_id}/retry"): frozenset((Action.RETRY,)),
+    ("POST", "/api/threads/{thread_id}/cancel"): frozenset((Action.CANCEL,)),
+    ("GET", "/api/threads/{thread_id}/settings"): frozenset((Action.READ,)),
+    ("PUT", "/api/threads/{thread_id}/settings"): frozenset((Action.CONFIGURE,)),
+    ("GET", "/api/threads"): frozenset((Action.BE,)),
+    ("POST", "/api/threads"): frozenset((Action.MAKE_THREAD,)),
+    ("GET", "/api/threads/{thread_id}/members"): frozenset((Action.SEE_MEMBERS,)),
+    ("PUT", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT,)),
+    ("DELETE", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT,)),
+    ("PUT", "/api/threads/{thread_id}/visibility"): frozenset((Action.ADMIT,)),
+    ("POST", "/api/login"): frozenset((Action.SIGN_IN,)),
+    ("POST", "/api/refresh"): frozenset((Action.SIGN_IN,)),
+    ("POST", "/api/logout"): frozenset((Action.BE,)),
+    ("POST", "/api/password"): frozenset((Action.CHANGE_PASSWORD,)),
+    ("GET", "/api/me"): frozenset((Action.BE,)),
+    ("POST", "/api/ws-ticket"): frozenset((Action.BE,)),
+    ("GET", "/api/users"): frozenset((Action.OPERATE,)),
+    ("POST", "/api/users"): frozenset((Action.OPERATE,)),
+    ("DELETE", "/api/users/{name}"): frozenset((Action.OPERATE,)),
+    ("GET", "/api/keys"): frozenset((Action.OPERATE,)),
+    ("POST", "/api/keys"): frozenset((Action.OPERATE,)),
+    ("DELETE", "/api/keys/{prefix}"): frozenset((Action.OPERATE,)),
+    ("GET", "/api/audit"): frozenset((Action.OPERATE,)),
+    ("GET", "/healthz"): frozenset((Action.PROBE,)),
+    ("GET", "/readyz"): frozenset((Action.PROBE,)),
+    ("GET", "/metrics"): frozenset((Action.PROBE,)),
+    ("GET", "/docs"): frozenset((Action.PROBE,)),
+    ("GET", "/docs/files"): frozenset((Action.PROBE,)),
+    ("GET", "/openapi.json"): frozenset((Action.PROBE,)),
+}
+
+#: What a socket asks for by being opened, and by each type of frame that it sends.
+SOCKET: dict[str, frozenset[Action]] = {
+    "open": frozenset((Action.READ,)),
+    "ping": frozenset((Action.READ,)),
+    "message": frozenset((Action.SPEAK, Action.FEED)),
+    "messages": frozenset((Action.SPEAK, Action.FEED)),
+    "typing": frozenset((Action.READ,)),
+    "cancel": frozenset((Action.CANCEL,)),
+}
