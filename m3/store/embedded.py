@@ -7,14 +7,24 @@ import re
 import stat
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
 
 from m3.errors import StartError
 
+#: Where who runs the database tells commands beside it how to reach it. The folder's lock says whether that holds.
+ADDRESS = "database_url"
+#: Seconds that a command waits for a room that is just starting, or just ending, and between two looks.
+PATIENCE = 30.0
+LOOK_INTERVAL = 0.1
+
 log = structlog.get_logger(__name__)
+
+
+class _InUseError(StartError):
+    """Another process runs on the data folder."""
 
 
 @asynccontextmanager
@@ -39,14 +49,61 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
         # It counts the processes that use a folder, and stops the server with the last. We are the only one; whoever
         # else it still counts was killed.
         (data_dir / "postgres" / ".handle_pids.json").unlink(missing_ok=True)
+        (data_dir / ADDRESS).unlink(missing_ok=True)  # likewise
         try:
             server = await asyncio.to_thread(get_server, data_dir / "postgres")
         except Exception as error:  # it raises whatever went wrong inside: OSError, CalledProcessError, RuntimeError
             raise StartError(f"The embedded PostgreSQL in {data_dir} did not start: {error}") from error
         try:
-            yield server.get_uri()
+            with _told(data_dir / ADDRESS, server.get_uri()):
+                yield server.get_uri()
         finally:
             await asyncio.to_thread(server.cleanup)
+
+
+@asynccontextmanager
+async def reached_postgres(data_dir: Path) -> AsyncIterator[str]:
+    """As embedded_postgres, but beside a room that runs on the folder: then it is the room's, and ends with it.
+
+    Raises StartError as that does, and where a room neither starts nor ends within ``PATIENCE``.
+    """
+    now = asyncio.get_running_loop().time
+    end = now() + PATIENCE
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                url = await stack.enter_async_context(embedded_postgres(data_dir))
+                break
+            except _InUseError as in_use:
+                if (told := _address(data_dir / ADDRESS)) is not None:
+                    url = told
+                    break
+                if now() > end:
+                    raise StartError(
+                        f"A room is running on the data folder {data_dir}, and does not tell how to reach its database."
+                    ) from in_use
+                await asyncio.sleep(LOOK_INTERVAL)
+        yield url
+
+
+@contextmanager
+def _told(file: Path, url: str) -> Iterator[None]:
+    """Leave the URL in the file, for this user alone, inside the block."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as told:
+        told.write(url)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _address(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8") or None  # which is just being written
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StartError(f"{file} cannot be read: {error.strerror}. Be the user who runs the room.") from error
 
 
 def _private_folders(data_dir: Path) -> list[str]:
@@ -71,7 +128,7 @@ def _sole_owner(data_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StartError(
+            raise _InUseError(
                 f"Another room is running on the data folder {data_dir}. Stop it, or set DATA_DIR."
             ) from error
         yield
