@@ -23,9 +23,11 @@ from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
 from m3.errors import UndecodableEvents
+from m3.tenants import TENANT_PATTERN
 
+_THREAD_ID = r"[A-Za-z0-9_:@-]{1,128}"
 #: What a thread may be called. No dot, ``*`` or ``#``: they would mean something in a routing key.
-THREAD_ID_PATTERN = r"^[A-Za-z0-9_:@-]{1,128}$"
+THREAD_ID_PATTERN = f"^{_THREAD_ID}$"
 
 #: The name space of reply ids; fixed for ever, since every reply id hangs on it.
 REPLIES = UUID("6f1c5c1e-0e0b-5d5a-9a57-0d6f2e1b7c11")
@@ -52,7 +54,12 @@ def whole_number(value: object) -> object:
     return value
 
 
+#: A thread as its tenant's people and programs call it.
 ThreadId = Annotated[str, Field(pattern=THREAD_ID_PATTERN)]
+#: A thread as the room knows it (m3/tenants.py). Who is shown a message is shown the id.
+ThreadKey = Annotated[
+    str, Field(pattern=rf"^({TENANT_PATTERN}\.)?{_THREAD_ID}$", json_schema_extra={"pattern": THREAD_ID_PATTERN})
+]
 Lane = Literal["user", "api", "assistant"]
 #: The sources that anyone may speak as; ``assistant`` is the agent's own.
 OutsideSource = Literal["user", "api"]
@@ -91,7 +98,7 @@ class Message(BaseModel):
 
     id: int
     message_id: UUID
-    thread_id: ThreadId
+    thread_id: ThreadKey
     seq: int
     rev: int = 0  # an older service does not tell it
     role: Literal["user", "assistant"]
@@ -139,7 +146,7 @@ class MessageAccepted(Event):
 
     type: Literal["message_accepted"] = "message_accepted"
     message_id: UUID = Field(default_factory=uuid7)
-    thread_id: ThreadId
+    thread_id: ThreadKey
     source: Lane
     content: Text
     interface: Interface
@@ -160,7 +167,7 @@ class TurnFailed(Event):
     """The agent gave up on these messages. ``reason`` is a sentence for a person."""
 
     type: Literal["turn_failed"] = "turn_failed"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     message_ids: tuple[UUID, ...]
     reason: Text
     origin: str
@@ -172,7 +179,7 @@ class MessagesPassedOver(Event):
     what ``merged`` messages repeat; ``turn`` the one that was cancelled."""
 
     type: Literal["messages_passed_over"] = "messages_passed_over"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     message_ids: tuple[UUID, ...]
     fate: PassedOverFate
     reason: Text
@@ -185,7 +192,7 @@ class TurnInterrupted(Event):
     """A turn was broken off for another one, which answers its messages too."""
 
     type: Literal["turn_interrupted"] = "turn_interrupted"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     turn: Turn
 
 
@@ -194,7 +201,7 @@ class RetryAsked(Event):
     told twice, it is asked for once."""
 
     type: Literal["retry_asked"] = "retry_asked"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     message_id: UUID
     origin: str
     rev: int | None = None
@@ -204,7 +211,7 @@ class ThreadSummarised(Event):
     """What was said in the thread up to the number ``until``, in few words, for the agent."""
 
     type: Literal["thread_summarised"] = "thread_summarised"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     until: int
     text: Text
 
@@ -242,7 +249,7 @@ class TurnStarted(Event):
     ``turn_id``: what was heard of the reply before is void then."""
 
     type: Literal["turn_started"] = "turn_started"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     turn_id: UUID
     reply_id: UUID
     in_reply_to: tuple[UUID, ...]
@@ -252,7 +259,7 @@ class ReplyGrew(Event):
     """A piece of the reply, the ``index``-th of its turn from 0. News that is never recorded: the reply will be."""
 
     type: Literal["reply_grew"] = "reply_grew"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     turn_id: UUID
     reply_id: UUID
     index: int
@@ -263,7 +270,7 @@ class TurnEnded(Event):
     """The turn is over. The reply, or why there is none, was recorded before, but may be told later."""
 
     type: Literal["turn_ended"] = "turn_ended"
-    thread_id: ThreadId
+    thread_id: ThreadKey
     turn_id: UUID
     reply_id: UUID
     outcome: TurnOutcome
@@ -274,7 +281,7 @@ class CancelAsked(Event):
     """Somebody asks whoever is at the thread to stop its turn."""
 
     type: Literal["cancel_asked"] = "cancel_asked"
-    thread_id: ThreadId
+    thread_id: ThreadKey
 
 
 class ThreadSockets(BaseModel):
@@ -283,7 +290,7 @@ class ThreadSockets(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    thread_id: ThreadId
+    thread_id: ThreadKey
     connections: int
     names: tuple[SenderName, ...] = ()
     unlisted: int = 0

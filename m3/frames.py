@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from m3.events import Message, MessageRecorded, ReplyGrew, ThreadEvent, TurnNews, TurnStarted
+from m3.tenants import thread_id_of
 
 Frame = dict[str, object]
 
@@ -18,7 +19,7 @@ def new_message(message: Message) -> Frame:
     """The predecessor's frame, with the message's numbers added."""
     frame: Frame = {
         "type": "new_message",
-        "thread_id": message.thread_id,
+        "thread_id": thread_id_of(message.thread_id),
         "role": message.role,
         "content": message.content,
         "source": message.source,
@@ -56,17 +57,17 @@ def fate(message: Message) -> Frame:
     )
 
 
-def _fate(thread_id: str, message_id: UUID, *, reply_id: UUID | None, **what: object) -> Frame:
+def _fate(key: str, message_id: UUID, *, reply_id: UUID | None, **what: object) -> Frame:
     known = {"message_id": str(message_id), "reply_id": reply_id and str(reply_id)} | what
     order = ("message_id", "number", "fate", "reply_id", "reply_seq", "reason")
     told = {name: known[name] for name in order if known.get(name) is not None}
-    return {"type": "fate", "thread_id": thread_id, **told}
+    return {"type": "fate", "thread_id": thread_id_of(key), **told}
 
 
 def turn_news(event: TurnNews) -> Frame:
     """What the agent does just now: ``turn`` frames for the start and the end, ``delta`` frames for what it says."""
     turn: Frame = {
-        "thread_id": event.thread_id,
+        "thread_id": thread_id_of(event.thread_id),
         "turn_id": str(event.turn_id),
         "reply_id": str(event.reply_id),
     }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from m3.events import Lane, OutsideSource, ThreadId
+from m3.events import Lane, OutsideSource, ThreadKey
 
 MIB = 1024 * 1024
 
@@ -39,12 +39,13 @@ class Queue:
 
     A message that comes back unacked more than ``delivery_limit`` times goes to the dead-letter exchange; while
     ``max_length`` messages wait, or ``max_bytes`` of bodies, a publish is refused. Nothing of this ever changes:
-    RabbitMQ refuses whoever declares a queue otherwise than it is, as one version would beside another.
+    RabbitMQ refuses whoever declares a queue otherwise than it is, as one version would beside another. There may be
+    ``bindings`` more, but never fewer.
     """
 
     name: str
     exchange: Exchange
-    binding: str
+    bindings: tuple[str, ...]
     max_length: int
     max_bytes: int = 256 * MIB
     delivery_limit: int | None = DELIVERY_LIMIT
@@ -69,11 +70,17 @@ CHAT_CONTROL = Exchange("chat.control", "topic")
 CHAT_DEAD = Exchange("chat.dead", "fanout")
 EXCHANGES = (CHAT_IN, CHAT_OUT, CHAT_CONTROL, CHAT_DEAD)
 
+
+def _of_all(lane: str) -> tuple[str, ...]:
+    """The binding keys of who hears all threads: the default tenant's, and those that have their tenant before them."""
+    return f"{lane}.*", f"{lane}.*.*"
+
+
 #: Short, since whoever waits for a record gives up after seconds: better refused at once than recorded unheard.
-RECORDER = Queue("recorder", CHAT_IN, binding="", max_length=20_000)
-AGENT_USER = Queue("agent.user", CHAT_OUT, binding="user.*", max_length=100_000)
-AGENT_API = Queue("agent.api", CHAT_OUT, binding="api.*", max_length=100_000)
-DEAD = Queue("dead", CHAT_DEAD, binding="", max_length=100_000, delivery_limit=None, dead_letters=False)
+RECORDER = Queue("recorder", CHAT_IN, bindings=("",), max_length=20_000)
+AGENT_USER = Queue("agent.user", CHAT_OUT, bindings=_of_all("user"), max_length=100_000)
+AGENT_API = Queue("agent.api", CHAT_OUT, bindings=_of_all("api"), max_length=100_000)
+DEAD = Queue("dead", CHAT_DEAD, bindings=("",), max_length=100_000, delivery_limit=None, dead_letters=False)
 QUEUES = (RECORDER, AGENT_USER, AGENT_API, DEAD)
 
 #: A private queue holds at most so much; past it the oldest is dropped, and its owner finds the gap.
@@ -86,33 +93,33 @@ def accepted() -> Route:
     return Route(CHAT_IN.name, "", must_arrive=True)
 
 
-def announced(lane: Lane, thread_id: ThreadId) -> Route:
+def announced(lane: Lane, thread_id: ThreadKey) -> Route:
     """The one door out. What people and programs say must reach an agent; a reply may find nobody listening."""
     return Route(CHAT_OUT.name, f"{lane}.{thread_id}", must_arrive=lane != "assistant")
 
 
-def knocked(lane: OutsideSource, thread_id: ThreadId) -> Route:
+def knocked(lane: OutsideSource, thread_id: ThreadKey) -> Route:
     """An announcement of nothing, so that an agent of the lane looks into the thread. Pushers find it empty."""
     return announced(lane, thread_id)
 
 
-def changed(thread_id: ThreadId) -> Route:
+def changed(thread_id: ThreadKey) -> Route:
     """News for the thread's pushers alone: no agent is bound to it."""
     return Route(CHAT_OUT.name, f"change.{thread_id}", must_arrive=False)
 
 
-def thinking(thread_id: ThreadId) -> Route:
+def thinking(thread_id: ThreadKey) -> Route:
     """What the agent does in the thread just now. One lane for all of it, so that it keeps its order."""
     return Route(CHAT_OUT.name, f"turn.{thread_id}", must_arrive=False, confirmed=False)
 
 
-def asked_to_cancel(thread_id: ThreadId) -> Route:
+def asked_to_cancel(thread_id: ThreadKey) -> Route:
     """To every agent, since nobody knows which one is at the thread."""
     return Route(CHAT_CONTROL.name, f"cancel.{thread_id}", must_arrive=False)
 
 
-#: The binding key of an agent that hears of every cancellation.
-EVERY_CANCELLATION = "cancel.*"
+#: The binding keys of an agent that hears of every cancellation.
+EVERY_CANCELLATION = _of_all("cancel")
 
 
 def counted(pusher: UUID) -> Route:
@@ -129,6 +136,6 @@ def told(origin: str) -> Route:
     return Route("", origin, must_arrive=False)
 
 
-def every_lane(thread_id: ThreadId) -> str:
+def every_lane(thread_id: ThreadKey) -> str:
     """The binding key of a pusher that has sockets for the thread."""
     return f"*.{thread_id}"

@@ -68,7 +68,8 @@ class MemoryBus:
         self._bindings: dict[tuple[str, str], set[str]] = {}
         for queue in QUEUES:
             self._mailboxes[queue.name] = _Mailbox(queue.max_length, queue.max_bytes)
-            self.bind(queue.name, queue.exchange, queue.binding)
+            for key in queue.bindings:
+                self.bind(queue.name, queue.exchange, key)
 
     @classmethod
     @asynccontextmanager

@@ -228,7 +228,8 @@ class _Link:
             await self._topology.declare_exchange(exchange.name, aio_pika.ExchangeType(exchange.kind), durable=True)
         for queue in QUEUES:
             declared = await self._topology.declare_queue(queue.name, durable=True, arguments=_arguments(queue))
-            await declared.bind(queue.exchange.name, queue.binding)
+            for key in queue.bindings:
+                await declared.bind(queue.exchange.name, key)
             if declared.declaration_result.consumer_count:
                 self._unconsumed.discard(queue.name)
             else:

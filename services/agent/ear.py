@@ -48,7 +48,8 @@ class Ear:
     @asynccontextmanager
     async def open(cls, bus: Bus, turns: Turns) -> AsyncIterator["Ear"]:
         async with bus.subscribe("agent.control") as subscription:
-            await subscription.bind(topology.CHAT_CONTROL, topology.EVERY_CANCELLATION)
+            for key in topology.EVERY_CANCELLATION:
+                await subscription.bind(topology.CHAT_CONTROL, key)
             ear = cls(subscription, turns)
             async with background("agent control", ear._hear_all()):
                 yield ear

@@ -5,7 +5,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 
 from m3.door import Door
-from m3.events import Message
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import Refusal, documented
@@ -20,7 +19,7 @@ from services.gateway.guards import (
     own,
 )
 from services.gateway.outcomes import come_back
-from services.gateway.schemas import ACCEPTED, ChatAccepted
+from services.gateway.schemas import ACCEPTED, ChatAccepted, ShownMessage
 
 _NOT_RETRYABLE = (409, "not_retryable", "Only a message that failed or was cancelled can be retried.")
 
@@ -34,7 +33,7 @@ def messages(door: Door, store: Store, settings: Settings) -> APIRouter:
         response_model_exclude={"traceparent"},
         responses=documented(NOT_FOUND, INVALID, NO_DATABASE),
     )
-    async def message(message_id: UUID) -> Message:
+    async def message(message_id: UUID) -> ShownMessage:
         """Its `fate` is `pending`; `answered` or `merged` (with `reply_id` and `reply_seq`); or `expired`, `shed`,
         `ignored`, `cancelled` or `failed` (with `reason`)."""
         found = await store.message(message_id)

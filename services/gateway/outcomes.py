@@ -9,6 +9,7 @@ from m3.errors import StoreUnavailable
 from m3.events import Message
 from m3.settings import Settings
 from m3.store import Store
+from m3.tenants import thread_id_of
 from m3.threads import ThreadSettings
 from m3.web import Refusal
 from services.gateway.guards import JSON
@@ -40,7 +41,7 @@ def outcome(message: Message, reply: Message | None, place: int | None = None) -
         return come_back(message, place)
     answer = ChatReply(
         response=reply.content,
-        thread_id=message.thread_id,
+        thread_id=thread_id_of(message.thread_id),
         message_id=message.message_id,
         seq=message.seq,
         reply_id=reply.message_id,
@@ -61,7 +62,7 @@ def come_back(message: Message, place: int | None = None) -> Response:
 
 def accepted(message: Message, place: int | None = None) -> ChatAccepted:
     return ChatAccepted(
-        thread_id=message.thread_id,
+        thread_id=thread_id_of(message.thread_id),
         message_id=message.message_id,
         seq=message.seq,
         fate=message.fate or "pending",

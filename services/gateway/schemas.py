@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
+from m3.tenants import thread_id_of
 from m3.threads import MAX_PROMPT, ThreadSettings
 from m3.web import ErrorBody
 
@@ -134,8 +135,17 @@ class SettingsOfThread(BaseModel):
     settings: ThreadSettings
 
 
+def _as_shown(message: Message) -> Message:
+    thread_id = thread_id_of(message.thread_id)
+    return message if thread_id == message.thread_id else message.model_copy(update={"thread_id": thread_id})
+
+
+#: A message in an answer, in the thread that its tenant's people and programs know.
+ShownMessage = Annotated[Message, AfterValidator(_as_shown)]
+
+
 class History(BaseModel):
     """Messages of a thread, oldest first."""
 
     thread_id: ThreadId
-    messages: list[Message]
+    messages: list[ShownMessage]

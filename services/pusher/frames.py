@@ -11,6 +11,7 @@ from m3.door import MAX_BATCH
 from m3.events import Message, MessageRecorded, OutsideSource, OutsideText, SenderKey, ThreadEvent, TurnNews
 from m3.frames import Frame, fates, new_message, text, turn_news
 from m3.frames import recorded as recorded_frame
+from m3.tenants import thread_id_of
 from m3.tracing import understood
 
 
@@ -81,7 +82,8 @@ def client_id_of(text: str) -> str | None:
         return None
 
 
-def connected(thread_id: str, connections: int) -> str:
+def connected(key: str, connections: int) -> str:
+    thread_id = thread_id_of(key)
     return _text(
         type="connected", thread_id=thread_id, message=f"Connected to thread {thread_id}", connections=connections
     )
@@ -91,9 +93,9 @@ def pong() -> str:
     return _text(type="pong", timestamp=time.time())
 
 
-def reset(thread_id: str, head: int) -> str:
+def reset(key: str, head: int) -> str:
     """The socket has seen numbers that the thread does not have, so what it knows is to be read anew."""
-    return _text(type="reset", thread_id=thread_id, head=head)
+    return _text(type="reset", thread_id=thread_id_of(key), head=head)
 
 
 def recorded(message: Message, client_id: str | None) -> str:
@@ -101,9 +103,9 @@ def recorded(message: Message, client_id: str | None) -> str:
     return text(recorded_frame(message) | extra)
 
 
-def cancelling(thread_id: str) -> str:
+def cancelling(key: str) -> str:
     """The agents were asked to stop. Whether one had something to stop, the turn's end tells."""
-    return _text(type="cancelling", thread_id=thread_id)
+    return _text(type="cancelling", thread_id=thread_id_of(key))
 
 
 def error(code: str, message: str, *, message_id: UUID | None = None, client_id: str | None = None) -> str:

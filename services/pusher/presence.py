@@ -8,6 +8,7 @@ times; paced by how many watch, they are told of 2,000 times a second however ma
 from collections.abc import Collection
 
 from m3.frames import Frame
+from m3.tenants import thread_id_of
 from services.pusher.attendance import TYPISTS, Crowd
 
 #: Shortest time between what a thread's sockets are told, in seconds.
@@ -48,12 +49,12 @@ def opening(thread_id: str, crowd: Crowd) -> list[Frame]:
     return [here(thread_id, crowd), *([typing(thread_id, crowd)] if crowd.typing else [])]
 
 
-def here(thread_id: str, crowd: Crowd, joined: Collection[str] = (), left: Collection[str] = ()) -> Frame:
+def here(key: str, crowd: Crowd, joined: Collection[str] = (), left: Collection[str] = ()) -> Frame:
     """Who is here. The names that are not listed are counted as ``more``."""
     clients = _listed(crowd.names)
     frame: Frame = {
         "type": "presence",
-        "thread_id": thread_id,
+        "thread_id": thread_id_of(key),
         "connections": crowd.connections,
         "clients": clients,
         "joined": _listed(joined),
@@ -63,8 +64,8 @@ def here(thread_id: str, crowd: Crowd, joined: Collection[str] = (), left: Colle
     return frame | {"more": more} if more else frame
 
 
-def typing(thread_id: str, crowd: Crowd) -> Frame:
-    return {"type": "typing", "thread_id": thread_id, "clients": sorted(crowd.typing)[:TYPISTS]}
+def typing(key: str, crowd: Crowd) -> Frame:
+    return {"type": "typing", "thread_id": thread_id_of(key), "clients": sorted(crowd.typing)[:TYPISTS]}
 
 
 def _listed(names: Collection[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -11,6 +11,7 @@ from m3 import topology
 from m3.bus import Bus, Consumer, Delivery, open_bus
 from m3.bus.interface import MAX_REASON
 from m3.errors import BusFull, StartError, Unroutable
+from m3.tenants import DEFAULT, key_of
 from m3.topology import AGENT_API, AGENT_USER, CHAT_CONTROL, CHAT_OUT, DEAD, QUEUES, RECORDER, Queue, Route
 from tests.support.counting import Since
 from tests.support.until import DEADLINE, until
@@ -317,6 +318,38 @@ async def test_each_lane_reaches_its_agents_and_every_lane_the_pushers(bus: Bus)
         assert await hear(other, 3) == [b"user", b"api", b"assistant"]
 
 
+#: Threads of three tenants that could be taken for each other's.
+LOOK_ALIKES = [
+    key_of(tenant, thread_id)
+    for tenant in (DEFAULT, "acme", "a")
+    for thread_id in ("acme", "a", "default", "t", "user", "cancel")
+]
+
+
+async def test_every_tenants_messages_reach_the_agents_and_no_other_tenants_pushers(bus: Bus) -> None:
+    async with (
+        bus.consume(AGENT_USER, prefetch=100) as people,
+        bus.consume(AGENT_API, prefetch=100) as programs,
+        AsyncExitStack() as stack,
+    ):
+        pushers = {key: await stack.enter_async_context(bus.subscribe("pusher")) for key in LOOK_ALIKES}
+        for key, pusher in pushers.items():
+            await pusher.bind(CHAT_OUT, topology.every_lane(key))
+        for key in LOOK_ALIKES:
+            for lane in ("user", "api", "assistant"):
+                await bus.publish(topology.announced(lane, key), f"{lane} {key}".encode())
+            await bus.publish(topology.changed(key), f"change {key}".encode())
+        assert await bodies(people, len(LOOK_ALIKES)) == [f"user {key}".encode() for key in LOOK_ALIKES]
+        assert await bodies(programs, len(LOOK_ALIKES)) == [f"api {key}".encode() for key in LOOK_ALIKES]
+        for key, pusher in pushers.items():
+            expected = [f"{lane} {key}".encode() for lane in ("user", "api", "assistant", "change")]
+            assert await hear(pusher, 4) == expected
+        for key in LOOK_ALIKES:  # what comes next is all that came
+            await bus.publish(topology.changed(key), b"last")
+        for pusher in pushers.values():
+            assert await hear(pusher, 1) == [b"last"]
+
+
 async def test_a_subscription_hears_only_the_threads_that_it_has_bound(bus: Bus) -> None:
     async with bus.subscribe("pusher") as subscription:
         await subscription.bind(CHAT_OUT, topology.every_lane("mine"))
@@ -349,13 +382,14 @@ async def test_every_agent_hears_of_every_cancellation_and_nobody_needs_to(bus: 
     await bus.publish(topology.asked_to_cancel("t"), b"unheard")
     async with bus.subscribe("agent") as one, bus.subscribe("agent") as other, bus.subscribe("pusher") as pusher:
         for agent in (one, other):
-            await agent.bind(CHAT_CONTROL, topology.EVERY_CANCELLATION)
+            for key in topology.EVERY_CANCELLATION:
+                await agent.bind(CHAT_CONTROL, key)
         await pusher.bind(CHAT_OUT, topology.every_lane("t"))
-        for thread in ("t", "t:1@x_y-z"):
+        for thread in ("t", "t:1@x_y-z", "acme.t"):
             await bus.publish(topology.asked_to_cancel(thread), thread.encode())
         await bus.publish(topology.changed("t"), b"a change")
         for agent in (one, other):
-            assert await hear(agent, 2) == [b"t", b"t:1@x_y-z"]
+            assert await hear(agent, 3) == [b"t", b"t:1@x_y-z", b"acme.t"]
         assert await hear(pusher, 1) == [b"a change"]
 
 

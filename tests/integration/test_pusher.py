@@ -229,7 +229,7 @@ async def test_a_cancellation_does_not_wait_for_messages_that_are_being_recorded
         running_pusher(memory, store, record_timeout=1000) as (address, _),
         socket(address, "t") as talker,
     ):
-        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION)
+        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION[0])
         await talker.next("connected")
         await talker.send(json.dumps({"type": "message", "message": "hello"}))
         await talker.send(json.dumps({"type": "cancel"}))
@@ -239,7 +239,7 @@ async def test_a_cancellation_does_not_wait_for_messages_that_are_being_recorded
 
 async def test_a_cancellation_by_who_leaves_at_once_is_passed_on(memory: Bus, store: Store) -> None:
     async with memory.subscribe("agent") as agent, running_pusher(memory, store) as (address, _):
-        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION)
+        await agent.bind(CHAT_CONTROL, EVERY_CANCELLATION[0])
         async with socket(address, "t") as talker:
             await talker.send(json.dumps({"type": "cancel"}))
         async with asyncio.timeout(DEADLINE):

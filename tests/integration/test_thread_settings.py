@@ -154,7 +154,7 @@ async def test_both_doors_ask_every_agent_to_stop(bus: Bus, store: Store) -> Non
         socket(address, "t") as talker,
     ):
         for agent in (one, other):
-            await agent.bind(topology.CHAT_CONTROL, topology.EVERY_CANCELLATION)
+            await agent.bind(topology.CHAT_CONTROL, topology.EVERY_CANCELLATION[0])
         answer = await cancel(http)
         assert (answer.status_code, answer.json()) == (202, {"thread_id": "t"})
         await talker.send('{"type": "cancel"}')

@@ -189,6 +189,19 @@ def test_every_event_is_tried_here() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(AnyEvent))
 
 
+def test_every_event_may_be_about_a_tenants_thread() -> None:
+    for event in EVENTS:
+        told = json.loads(encode([event]))
+        text = json.dumps(told).replace('"thread_id": "', '"thread_id": "acme.')
+        assert "acme." in text or isinstance(event, SocketsCounted)
+        assert json.loads(encode(decode(text.encode()))) == json.loads(text)
+
+
+def test_what_is_shown_of_a_thread_is_described_by_its_id_alone() -> None:
+    described = Message.model_json_schema()["properties"]["thread_id"]["pattern"]
+    assert described == TypeAdapter(ThreadId).json_schema()["pattern"]
+
+
 def test_what_the_agent_does_just_now_is_nothing_to_record() -> None:
     assert not set(get_args(TurnNews)) & set(get_args(Incoming))
     assert not {CancelAsked, SocketsCounted} & set(get_args(Incoming))
@@ -247,7 +260,10 @@ def test_each_accepted_message_gets_an_id_of_its_own() -> None:
         pytest.param(body(content=f"{SAID}\x00"), id="NUL in content"),
         pytest.param(body(content=f"{SAID}\ud800"), id="lone surrogate"),
         pytest.param(body(content=[SAID]), id="content of another kind"),
-        pytest.param(body(thread_id="a.b"), id="dot in thread id"),
+        pytest.param(body(thread_id="a.b.c"), id="dot in thread id"),
+        pytest.param(body(thread_id="A.b"), id="no tenant before the thread id"),
+        pytest.param(body(thread_id=".b"), id="dot before the thread id"),
+        pytest.param(body(thread_id="a."), id="tenant alone"),
         pytest.param(body(thread_id=SAID), id="space in thread id"),
         pytest.param(body(thread_id="*"), id="wildcard as thread id"),
         pytest.param(body(message_id="not a uuid"), id="message id"),

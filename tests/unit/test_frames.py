@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from m3.events import Fate, Message, MessageRecorded, MessageSettled, ReplyGrew, TurnEnded, TurnStarted
 from m3.frames import fate, new_message, text
-from services.pusher import frames
+from services.pusher import frames, presence
+from services.pusher.attendance import Crowd
 from services.pusher.frames import Said, SocketFrame
 
 ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -218,3 +219,23 @@ def test_a_socket_speaks_as_a_user_unless_it_says_otherwise(text: str, source: s
 def test_a_socket_can_say_nothing_else(text: str) -> None:
     with pytest.raises(ValidationError):
         understood(text)
+
+
+def test_a_tenants_thread_is_shown_by_its_id_in_every_frame() -> None:
+    theirs = MESSAGE.model_copy(update={"thread_id": "acme.room:1", "rev": 4, "fate": "failed", "reason": "Why."})
+    reply = theirs.model_copy(update={"role": "assistant", "source": "assistant", "in_reply_to": (ID,), "fate": None})
+    crowd = Crowd(2, frozenset(("ann",)), 0, frozenset(("ann",)))
+    shown = [
+        frames.connected("acme.room:1", 2),
+        frames.reset("acme.room:1", 3),
+        frames.cancelling("acme.room:1"),
+        frames.of_turn(TurnStarted(thread_id="acme.room:1", turn_id=ID, reply_id=ID, in_reply_to=(ID,))),
+        frames.of_turn(ReplyGrew(thread_id="acme.room:1", turn_id=ID, reply_id=ID, index=0, text="hi")),
+        frames.of_turn(TurnEnded(thread_id="acme.room:1", turn_id=ID, reply_id=ID, outcome="answered")),
+        *frames.for_everyone(MessageRecorded(message=theirs)),
+        *frames.for_all_events(MessageSettled(message=theirs)),
+        *frames.for_all_events(MessageRecorded(message=reply)),
+        *map(text, presence.opening("acme.room:1", crowd)),
+    ]
+    assert {json.loads(frame)["thread_id"] for frame in shown} == {"room:1"}
+    assert "acme" not in "".join(shown)

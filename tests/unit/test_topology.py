@@ -32,7 +32,7 @@ def test_names_are_given_once() -> None:
 @every_queue
 def test_every_queue_is_bound_to_a_declared_exchange(queue: Queue) -> None:
     assert queue.exchange in EXCHANGES
-    assert bool(queue.binding) == (queue.exchange.kind != "fanout")  # a fanout heeds no key
+    assert all(bool(key) == (queue.exchange.kind != "fanout") for key in queue.bindings)  # a fanout heeds no key
 
 
 @every_queue
@@ -77,16 +77,17 @@ def test_what_is_accepted_must_arrive_at_the_one_door_in() -> None:
 @pytest.mark.parametrize(("lane", "must_arrive"), [("user", True), ("api", True), ("assistant", False)])
 def test_people_and_programs_must_reach_an_agent_and_a_reply_need_not(lane: Lane, must_arrive: bool) -> None:  # noqa: FBT001  # pytest gives it by name
     assert topology.announced(lane, "t:1@x") == Route(CHAT_OUT.name, f"{lane}.t:1@x", must_arrive=must_arrive)
-    heard_by = [queue.name for queue in QUEUES if queue.exchange is CHAT_OUT and queue.binding == f"{lane}.*"]
+    heard_by = [queue.name for queue in QUEUES if queue.exchange is CHAT_OUT and f"{lane}.*" in queue.bindings]
     assert heard_by == ([f"agent.{lane}"] if must_arrive else [])
 
 
 def test_people_and_programs_wait_in_queues_of_their_own() -> None:
-    assert (AGENT_USER.binding, AGENT_API.binding) == ("user.*", "api.*")
+    assert (AGENT_USER.bindings, AGENT_API.bindings) == (("user.*", "user.*.*"), ("api.*", "api.*.*"))
 
 
 def test_a_pusher_hears_every_lane_of_a_thread() -> None:
     assert topology.every_lane("t:1@x") == "*.t:1@x"
+    assert topology.every_lane("acme.t:1@x") == "*.acme.t:1@x"
 
 
 @pytest.mark.parametrize("lane", ["user", "api"])
@@ -96,17 +97,17 @@ def test_a_knock_goes_where_an_announcement_of_its_lane_goes(lane: Literal["user
 
 def test_a_change_is_news_for_pushers_and_for_no_agent() -> None:
     assert topology.changed("t:1@x") == Route(CHAT_OUT.name, "change.t:1@x", must_arrive=False)
-    assert not any(queue.binding == "change.*" for queue in QUEUES)
+    assert not any(key.startswith("change.") for queue in QUEUES for key in queue.bindings)
 
 
 def test_what_the_agent_does_is_news_for_whoever_reads_along_and_for_no_agent() -> None:
     assert topology.thinking("t:1@x") == Route(CHAT_OUT.name, "turn.t:1@x", must_arrive=False, confirmed=False)
-    assert not any(queue.binding == "turn.*" for queue in QUEUES)
+    assert not any(key.startswith("turn.") for queue in QUEUES for key in queue.bindings)
 
 
 def test_a_cancellation_is_heard_by_every_agent_and_kept_for_none() -> None:
     assert topology.asked_to_cancel("t:1@x") == Route(CHAT_CONTROL.name, "cancel.t:1@x", must_arrive=False)
-    assert topology.EVERY_CANCELLATION == "cancel.*"
+    assert topology.EVERY_CANCELLATION == ("cancel.*", "cancel.*.*")
     assert CHAT_CONTROL in EXCHANGES
     assert not any(queue.exchange is CHAT_CONTROL for queue in QUEUES)
 

@@ -1,0 +1,100 @@
+"""Threads of several tenants that are called the same, from the door to the table and back to who listens."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from m3.bus import Bus
+from m3.events import CancelAsked, encode
+from m3.store import Store
+from m3.tenants import DEFAULT, key_of
+from m3.topology import asked_to_cancel
+from services.pusher import Hub
+from services.pusher.outbox import Outbox
+from tests.support.answering import Agents, repeats, spoken, visited
+from tests.support.gateway import running_gateway
+from tests.support.pushing import record, running_pusher
+from tests.support.scripted_model import holds, says, scripted_model
+from tests.support.until import until
+from tests.support.writing import Writer
+
+KEYS = [key_of(tenant, thread_id) for tenant in (DEFAULT, "acme", "a") for thread_id in ("acme", "default")]
+
+
+@asynccontextmanager
+async def listening(hub: Hub, key: str) -> AsyncIterator[Writer]:
+    """What a socket of the thread is sent."""
+    writer = Writer()
+    async with hub.joined(key, Outbox(writer, 2**20, all_events=True), "ann") as seat:
+        seat.listen()
+        yield writer
+
+
+def shown(writer: Writer) -> list[dict[str, Any]]:
+    frames = b"".join(writer.writes).decode("utf-8", "ignore")
+    decoder = json.JSONDecoder()
+    return [decoder.raw_decode(frames, place)[0] for place in _starts(frames)]
+
+
+def _has_heard(socket: Writer, said: list[str]) -> bool:
+    return [frame["content"] for frame in shown(socket) if frame["type"] == "new_message"] == said
+
+
+def _starts(frames: str) -> list[int]:
+    return [place for place in range(len(frames)) if frames.startswith('{"type":', place)]
+
+
+async def test_each_thread_is_answered_and_its_sockets_hear_of_it_alone_by_its_id(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    async with (
+        scripted_model(repeats) as model,
+        visited(bus, store) as visitor,
+        agents(bus, model, count=2),
+        running_pusher(bus, store) as (_, hub),
+        AsyncExitStack() as stack,
+    ):
+        sockets = {key: await stack.enter_async_context(listening(hub, key)) for key in KEYS}
+        asked = await asyncio.gather(*(visitor.ask(f"hi {key}", thread_id=key) for key in KEYS))
+        assert {message.fate for message in asked} == {"answered"}
+        for key, socket in sockets.items():
+            said = [f"hi {key}", f"heard [user] hi {key}"]
+            assert await spoken(store, key) == said
+            await until(partial(_has_heard, socket, said))
+            assert {frame["thread_id"] for frame in shown(socket)} == {key.rpartition(".")[2]}
+            assert {frame["type"] for frame in shown(socket)} >= {"presence", "turn", "delta", "fate", "new_message"}
+            (presence, *_) = [frame for frame in shown(socket) if frame["type"] == "presence"]
+            assert presence["connections"] == 1
+
+
+@pytest.mark.parametrize("key", ["acme.t", "t"])
+async def test_a_turn_is_stopped_in_the_thread_that_is_meant_and_no_other(
+    bus: Bus, store: Store, agents: Agents, key: str
+) -> None:
+    enough = asyncio.Event()
+    keys = ("acme.t", "t")
+    async with (
+        scripted_model(lambda _: holds(enough, says("whole"))) as model,
+        visited(bus, store) as visitor,
+        agents(bus, model),
+    ):
+        said = {one: await visitor.say("hi", thread_id=one) for one in keys}
+        await until(lambda: len(model.asked) == len(keys))
+        await bus.publish(asked_to_cancel(key), encode([CancelAsked(thread_id=key)]))
+        assert (await visitor.outcome(said.pop(key))).fate == "cancelled"
+        enough.set()
+        (other,) = said.values()
+        assert (await visitor.outcome(other)).fate == "answered"
+
+
+async def test_a_message_of_a_tenant_is_told_of_by_its_threads_id(memory_bus: Bus, store: Store) -> None:
+    (message,) = await record(store, "hi", thread_id="acme.t")
+    async with running_gateway(memory_bus, store) as http:
+        told = await http.get(f"/api/messages/{message.message_id}")
+        assert told.json()["thread_id"] == "t"
+        assert "acme" not in told.text
