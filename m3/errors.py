@@ -15,8 +15,15 @@ M3Error
 ├── Denied
 │   ├── NotSignedIn     nobody knows who asks, or what they show is not good any more
 │   ├── Forbidden       who asks is known, and may not do this
+│   ├── PasswordChangeNeeded  who asks has a password for one sign-in, and must choose another
 │   ├── UnknownThread   there is no such thread, or none that who asks may know of
-│   └── TooOften        who asks did so too often; later it is taken
+│   ├── TooOften        who asks did so too often; later it is taken
+│   └── TooManySignIns  so many sign in at once that no more can be looked at; later it is taken
+├── Unchanged           who asks may do this, and it cannot be done
+│   ├── UnknownName     there is nobody of that name, and no key of that prefix
+│   ├── Taken           there is one of that name already
+│   ├── LastOwner       a thread must keep an owner
+│   └── Unsuitable      a name, a password or a role that cannot be given
 └── NotTaken
     ├── MessageTooLong  longer than the room takes; it was not handed in
     ├── ThreadFlooded   too many messages of programs wait in its thread; it was not handed in
@@ -134,6 +141,15 @@ class Forbidden(Denied):
     code = "forbidden"
 
 
+class PasswordChangeNeeded(Denied):
+    """The password was right, and good for nothing but to choose another."""
+
+    code = "password_change_needed"
+
+    def __init__(self) -> None:
+        super().__init__("This password is for one sign-in. Choose another: send it as new_password too.")
+
+
 class UnknownThread(Denied):
     """There is no such thread, as far as who asks may know."""
 
@@ -154,6 +170,46 @@ class TooOften(Denied):
         self.limit = limit
         self.window = window
         self.retry_after = retry_after
+
+
+class TooManySignIns(Denied):
+    """So many passwords wait to be looked at that no more are taken. Retry later."""
+
+    code = "overloaded"
+
+    def __init__(self) -> None:
+        super().__init__("Too many sign in at once; try again later.")
+
+
+class Unchanged(M3Error):
+    """Who may do what was to be changed, and cannot be changed so."""
+
+
+class UnknownName(Unchanged):
+    """There is nobody, or nothing, of that name."""
+
+    code = "not_found"
+
+
+class Taken(Unchanged):
+    """The name is another's."""
+
+    code = "taken"
+
+
+class LastOwner(Unchanged):
+    """Nobody would own the thread."""
+
+    code = "last_owner"
+
+    def __init__(self) -> None:
+        super().__init__("A thread must keep an owner.")
+
+
+class Unsuitable(Unchanged):
+    """A name, a password or a role that cannot be given."""
+
+    code = "invalid_request"
 
 
 class NotTaken(M3Error):

@@ -5,7 +5,7 @@ The table is the truth and the bus only carries news of it: whatever was committ
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,6 +83,12 @@ _REFUSALS = (
 _CONFUSED = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 log = structlog.get_logger(__name__)
+
+
+#: What a query returns a list of: values by the names of columns.
+Row = Mapping[str, Any]
+#: Carries out the query of that name with these arguments.
+Ask = Callable[..., Awaitable[list[Row]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +285,21 @@ class Store:
                     # for the server to say so, and then hand it out again.
                     connection.terminate()
                     raise
+
+    async def ask(self, name: str, *arguments: Any) -> list[Row]:
+        """The rows of the query of that name, for other classes of this package."""
+        return await self._fetch(name, *arguments)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Ask]:
+        """A block with an ``ask`` whose queries are carried out all or not at all. What it raises undoes them."""
+        async with self._connection() as connection, _transaction(connection):
+
+            async def ask(name: str, *arguments: Any) -> list[Row]:
+                rows: list[Row] = await connection.fetch(query(name), *arguments)
+                return rows
+
+            yield ask
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:

@@ -1,0 +1,201 @@
+"""Who asks, and whether they may. Every door asks here, and nobody else looks at credentials."""
+
+import hmac
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from uuid import UUID
+
+from m3.access.credentials import digest, is_ticket, new_ticket, prefix_of
+from m3.access.memory import Memory
+from m3.access.principals import ANYONE, Principal
+from m3.access.rules import Action, Standing, about_a_thread, finds, may
+from m3.access.tokens import Tokens, parse_keys
+from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
+from m3.settings import Settings
+from m3.store import Store
+from m3.store.directory import Directory, Stance
+from m3.tenants import tenant_of
+
+#: Seconds for which it is remembered who somebody is, and how they stand to a thread: within them a revocation is seen.
+MEMORY = 15.0
+#: Seconds for which a ticket opens a socket.
+TICKET_TTL = 30.0
+
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]{1,8192})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Whose a credential is, and when it ends by itself, in seconds since the epoch."""
+
+    principal: Principal
+    ends: float = inf
+
+
+class Access:
+    """One for each process with a door. With AUTH=open everybody is ANYONE, and may do everything."""
+
+    def __init__(
+        self, directory: Directory, tokens: Tokens | None, tenants: frozenset[str], clock: Callable[[], float]
+    ) -> None:
+        self.directory = directory
+        self._tokens = tokens
+        self._tenants = tenants
+        self._known: Memory[bytes, _Known] = Memory(MEMORY, clock)
+        self._standings: Memory[tuple[UUID, str], Standing | None] = Memory(MEMORY, clock)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: Settings, store: Store, *, clock: Callable[[], float] = time.monotonic
+    ) -> AsyncIterator["Access"]:
+        """Raises StartError where AUTH=required and TOKEN_KEYS cannot be used. ``clock`` tells seconds."""
+        tokens = None
+        if settings.auth_required:
+            if settings.token_keys is None:
+                raise StartError(
+                    "AUTH=required needs TOKEN_KEYS, the same for all services, such as "
+                    "TOKEN_KEYS=first:$(openssl rand -hex 32)."
+                )
+            tokens = Tokens(parse_keys(settings.token_keys.get_secret_value()), settings.access_token_ttl)
+        tenants = frozenset(name.strip() for name in settings.tenants.split(","))
+        yield cls(Directory(store), tokens, tenants, clock)
+
+    @property
+    def required(self) -> bool:
+        """Whether the room asks who somebody is."""
+        return self._tokens is not None
+
+    async def identify(self, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
+        """Whose credential the request brings, in the one Authorization header of its raw headers.
+
+        Raises NotSignedIn where there is none, or it is not good (any more); StoreUnavailable.
+        """
+        if self._tokens is None:
+            return ANYONE
+        credentials = [value for name, value in headers if name == b"authorization"]
+        if not credentials:
+            raise NotSignedIn("Sign in first.")
+        bearer = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
+        if bearer is None:
+            raise NotSignedIn("There must be one Authorization header, of the kind Bearer.")
+        credential = bearer[1].decode("ascii")
+        hashed = digest(credential)
+        known = self._known.recall(hashed)
+        if known is None or known.ends <= time.time():
+            known = await self._known.look(hashed, partial(self._whose, self._tokens, credential, hashed))
+        return known.principal
+
+    async def redeem(self, ticket: str) -> Principal:
+        """Whoever the ticket was made for; it is good for nobody any more. Raises NotSignedIn and StoreUnavailable."""
+        if self._tokens is None:
+            return ANYONE
+        found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
+        if found is None:
+            raise NotSignedIn("The ticket is not good, or not any more.")
+        return await self._who(found.principal_id, found.sign_in, found.expires)
+
+    async def ticket_for(self, principal: Principal) -> str:
+        """What opens one socket within TICKET_TTL seconds. Raises StoreUnavailable."""
+        assert principal.id is not None, "anyone needs no ticket"
+        ticket = new_ticket()
+        await self.directory.add_ticket(
+            digest(ticket), principal.id, principal.sign_in, principal.expires, ttl=TICKET_TTL
+        )
+        return ticket
+
+    async def check(self, principal: Principal, action: Action, key: str) -> None:
+        """Whether they may do this in the thread of that key.
+
+        Raises UnknownThread where there is none, or none that they may know of; Forbidden where they may not do this
+        there; StoreUnavailable.
+        """
+        if not self.required:
+            return
+        if principal.id is None or tenant_of(key) != principal.tenant:
+            raise UnknownThread
+        place = principal.id, key
+        standing = self._standings.recall(place)
+        if standing is None or not may(principal.kind, action, standing):  # refusals are not remembered
+            with self.speaking_for(principal):
+                standing = await self._standings.look(place, partial(self._standing, principal, key))
+            if not may(principal.kind, action, standing):
+                raise Forbidden("You may not do this in this thread.")
+
+    def check_without_thread(self, principal: Principal, action: Action) -> None:
+        """Whether they may do what is about no thread. Raises Forbidden."""
+        assert not about_a_thread(action)
+        if self.required and not may(principal.kind, action):
+            raise Forbidden("You may not do this.")
+
+    async def still_may(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[bool]:
+        """Whether each of them still may do that in the thread of that key, past what is remembered: one look at the
+        database for all. Raises StoreUnavailable."""
+        if not self.required:
+            return [True] * len(asked)
+        stances = await self.directory.stances([(who.id, who.sign_in, key) for who, _, key in asked])
+        now = time.time()
+        return [
+            who.tenant in self._tenants
+            and (who.expires is None or who.expires > now)
+            and who.tenant == tenant_of(key)
+            and stance.kind is not None
+            and stance.visibility is not None
+            and may(stance.kind, action, _standing_of(stance))
+            for (who, action, key), stance in zip(asked, stances, strict=True)
+        ]
+
+    def forget(self, principal: UUID | None = None, key: str | None = None) -> None:
+        """What this process remembers of a principal, by its id, or of a thread, when it changed it itself."""
+        self._known.forget(lambda _, known: known.principal.id == principal)
+        self._standings.forget(lambda place, _: place[0] == principal or place[1] == key)
+
+    def speaking_for(self, principal: Principal) -> AbstractContextManager[None]:  # noqa: ARG002 - until there is a wall
+        """A block in which the database shows only what belongs to the principal's tenant."""
+        return nullcontext()
+
+    async def _whose(self, tokens: Tokens, credential: str, hashed: bytes) -> _Known:
+        if (prefix := prefix_of(credential)) is not None:
+            return _Known(await self._program(prefix, hashed))
+        claims = tokens.read(credential)
+        principal = await self._who(claims.account, claims.sign_in)
+        if principal.tenant != claims.tenant:
+            raise NotSignedIn("The token is not good.")
+        return _Known(principal, claims.expires)
+
+    async def _program(self, prefix: str, hashed: bytes) -> Principal:
+        key = await self.directory.key(prefix)
+        if key is None or not hmac.compare_digest(key.secret_hash, hashed):
+            raise NotSignedIn("The key is not good, or not any more.")
+        return self._of_a_tenant_here(Principal("program", key.tenant, key.key_id, key.name))
+
+    async def _who(self, principal_id: UUID, sign_in: UUID | None, expires: float | None = None) -> Principal:
+        """Whoever has that account, or that key, as long as the sign-in is good."""
+        found = await self.directory.who(principal_id, sign_in)
+        if found is None:
+            raise NotSignedIn("You were signed out.")
+        return self._of_a_tenant_here(Principal(found.kind, found.tenant, principal_id, found.name, sign_in, expires))
+
+    def _of_a_tenant_here(self, principal: Principal) -> Principal:
+        if principal.tenant not in self._tenants:
+            raise NotSignedIn("There is no such tenant any more.")
+        return principal
+
+    async def _standing(self, principal: Principal, key: str) -> Standing | None:
+        """None of an operator who has none, and needs none. Raises UnknownThread."""
+        (stance,) = await self.directory.stances([(principal.id, None, key)])
+        standing = _standing_of(stance)
+        if stance.visibility is None or not finds(principal.kind, standing):
+            raise UnknownThread
+        return standing
+
+
+def _standing_of(stance: Stance) -> Standing | None:
+    if stance.role is None and stance.visibility == "open" and stance.kind in {"person", "operator"}:
+        return "guest"
+    return stance.role
