@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import __version__, metrics
+from m3.addresses import counted_as
 from m3.bus import Bus
 from m3.door import Door
 from m3.errors import StoreUnavailable
@@ -24,7 +25,6 @@ from m3.web import BoundedBody, CountedRequests, Refusal, answer_errors, health,
 from m3.web.origins import is_foreign
 from m3.web.raw_frames import frame_writer
 from services.pusher import frames
-from services.pusher.addresses import counted_as
 from services.pusher.close_codes import ENDS, Close, Closed, end_by
 from services.pusher.conversation import Conversation, Gone, Opening
 from services.pusher.hub import Hub

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.pusher.addresses import UNKNOWN, counted_as
+from m3.addresses import UNKNOWN, counted_as
 
 
 def test_an_ipv4_address_counts_alone() -> None:

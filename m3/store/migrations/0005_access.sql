@@ -75,6 +75,7 @@ CREATE UNLOGGED TABLE rate_counters (
     amount     bigint      NOT NULL,
     expires_at timestamptz NOT NULL
 );
+CREATE INDEX rate_counters_by_end ON rate_counters (expires_at);
 
 -- What was done by whom that somebody may ask about later. It only grows.
 CREATE TABLE audit (

@@ -1,4 +1,4 @@
-"""What of a client's address counts as one client. Free of sockets."""
+"""What of a client's address counts as one client."""
 
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
