@@ -4,12 +4,14 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
+import asyncpg
 import pytest
 
 from m3.bus import Bus, open_bus
 from tests.support.answering import Agents, running_agents
 from tests.support.broker import NoBrokerError, PrivateNode, private_node
 from tests.support.packages import Say
+from tests.support.town import Town
 
 
 @pytest.fixture
@@ -34,3 +36,12 @@ def node(say: Say) -> Iterator[PrivateNode]:
 def agents(database_url: str) -> Agents:
     """Makes agents that share nothing but the bus and the database: each has its own sessions and its own client."""
     return partial(running_agents, database_url)
+
+
+@pytest.fixture
+async def town(database_url: str) -> AsyncIterator[Town]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        yield Town(connection)
+    finally:
+        await connection.close()

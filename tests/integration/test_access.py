@@ -2,103 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
 from m3.access.access import Access
-from m3.access.credentials import digest, new_key
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action
-from m3.access.tokens import Tokens, parse_keys
 from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
 from m3.settings import Settings
 from m3.store import Store
-
-KEYS = "first:" + "1" * 64
-
-
-def settings(**others: object) -> Settings:
-    return Settings.model_validate({"auth": "required", "token_keys": KEYS, "tenants": "default,acme"} | others)
-
-
-def bearer(credential: str) -> list[tuple[bytes, bytes]]:
-    return [(b"host", b"room"), (b"authorization", f"Bearer {credential}".encode())]
-
-
-@dataclass
-class Town:
-    """Rows of people, programs and threads, written past the room."""
-
-    sql: asyncpg.Connection
-
-    async def account(self, name: str, tenant: str = "default", *, operator: bool = False) -> UUID:
-        account = uuid4()
-        await self.sql.execute(
-            "INSERT INTO accounts (account_id, tenant, name, operator) VALUES ($1, $2, $3, $4)",
-            account,
-            tenant,
-            name,
-            operator,
-        )
-        return account
-
-    async def signed_in(self, account: UUID, tenant: str = "default", keys: str = KEYS) -> str:
-        """An access token."""
-        sign_in = uuid4()
-        await self.sql.execute(
-            "INSERT INTO sign_ins (sign_in_id, tenant, account_id, refresh_hash, expires_at)"
-            " VALUES ($1, $2, $3, '', now() + interval '1 day')",
-            sign_in,
-            tenant,
-            account,
-        )
-        return Tokens(parse_keys(keys), 600).mint(account, tenant, sign_in)
-
-    async def person(self, name: str, tenant: str = "default", *, operator: bool = False) -> str:
-        return await self.signed_in(await self.account(name, tenant, operator=operator), tenant)
-
-    async def program(self, name: str, tenant: str = "default") -> str:
-        prefix, key = new_key()
-        await self.sql.execute(
-            "INSERT INTO producer_keys (key_id, tenant, name, prefix, secret_hash) VALUES ($1, $2, $3, $4, $5)",
-            uuid4(),
-            tenant,
-            name,
-            prefix,
-            digest(key),
-        )
-        return key
-
-    async def thread(self, key: str, visibility: str = "private", **roles: str) -> None:
-        """``roles`` are of people and programs by name."""
-        await self.sql.execute("INSERT INTO threads (thread_id, head, visibility) VALUES ($1, 0, $2)", key, visibility)
-        for name, role in roles.items():
-            await self.sql.execute(
-                "INSERT INTO members (thread_id, principal_id, role) SELECT $1, id, $3 FROM ("
-                " SELECT account_id AS id, tenant, name FROM accounts"
-                " UNION SELECT key_id, tenant, name FROM producer_keys) AS everybody"
-                " WHERE name = $2 AND tenant = m3_tenant_of($1)",
-                key,
-                name,
-                role,
-            )
-
-
-@pytest.fixture
-async def town(database_url: str) -> AsyncIterator[Town]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        yield Town(connection)
-    finally:
-        await connection.close()
+from tests.support.town import Town, asking, bearer
 
 
 @pytest.fixture
 async def access(store: Store) -> AsyncIterator[Access]:
-    async with Access.open(settings(), store) as access:
+    async with Access.open(asking(), store) as access:
         yield access
 
 
@@ -121,7 +39,7 @@ async def test_in_an_open_room_everybody_is_anyone_and_may_everything(store: Sto
 
 async def test_a_room_that_asks_needs_keys(store: Store) -> None:
     with pytest.raises(StartError, match="TOKEN_KEYS"):
-        async with Access.open(settings(token_keys=None), store):
+        async with Access.open(asking(token_keys=None), store):
             pass
 
 
