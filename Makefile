@@ -35,11 +35,14 @@ faults: .venv/dev ## Kill, freeze and cut off everything under load, most of an 
 
 SECRETS := broker_password database_password erlang_cookie grafana_password
 
-secrets: ## Make what is missing of the passwords of a compose deployment, in deploy/secrets
+secrets: ## Make what is missing of the secrets of a compose deployment, in deploy/secrets
 	@mkdir -p -m 700 deploy/secrets
-	@set -e; cd deploy/secrets; for name in $(SECRETS); do test -s $$name || \
-		head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n' > $$name; done; test -s llm_api_key || echo none > llm_api_key; \
-		chmod 644 $(SECRETS) llm_api_key # whoever runs in a container may read it; on the machine, the folder keeps others out
+	@set -e; umask 077; cd deploy/secrets; random() { head -c $$1 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }; \
+		for name in $(SECRETS); do test -s $$name || random 24 > $$name; done; \
+		test -s token_keys || printf 'k1:%s' "$$(random 32)" > token_keys; \
+		test -s llm_api_key || echo none > llm_api_key; \
+		test -e content_keys || : > content_keys # to seal what is said it takes a line like that of token_keys
+	@cd deploy/secrets && chmod 644 $(SECRETS) token_keys llm_api_key content_keys # whoever runs in a container may read it; on the machine, the folder keeps others out
 
 lock: .venv/dev ## Pin the dependencies anew (needs uv)
 	@test -n "$(UV)" || { echo "make lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

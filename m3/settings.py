@@ -178,6 +178,12 @@ class Settings(BaseSettings):
         """Whether the room asks who somebody is."""
         return self.auth == "required" if self.auth else self.host not in LOOPBACK
 
+    @field_validator("token_keys", "content_keys")
+    @classmethod
+    def _says_something(cls, keys: SecretStr | None) -> SecretStr | None:
+        """A file that is there, as containers must have it, and empty is as none."""
+        return keys if keys is not None and keys.get_secret_value().strip() else None
+
     @field_validator("broker_url")
     @classmethod
     def _is_url(cls, secret: SecretStr) -> SecretStr:

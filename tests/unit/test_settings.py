@@ -172,6 +172,14 @@ def test_a_secret_comes_from_a_file_where_the_variable_is_not_set(
     assert read_settings(tmp_path).llm_api_key.get_secret_value() == "from the variable"
 
 
+def test_a_file_of_keys_that_says_nothing_is_as_none(tmp_path: Path) -> None:
+    """Compose wants each file of its secrets to be there."""
+    (tmp_path / "content_keys").write_text("")
+    (tmp_path / "token_keys").write_text(" \n")
+    settings = read_settings(tmp_path)
+    assert (settings.content_keys, settings.token_keys) == (None, None)
+
+
 def test_a_file_that_cannot_be_read_is_named_in_a_sentence_that_tells_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
