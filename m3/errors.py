@@ -12,6 +12,7 @@ M3Error
 ├── StoreError
 │   ├── StoreUnavailable  the database is away; whether the command was carried out is unknown
 │   └── Unstorable        the database will never take this; trying again is pointless
+├── IssuerUnavailable   who vouches for people is away, and whether a token is good cannot be told
 ├── Denied
 │   ├── NotSignedIn     nobody knows who asks, or what they show is not good any more
 │   ├── Forbidden       who asks is known, and may not do this
@@ -123,6 +124,12 @@ class StoreUnavailable(StoreError):
 
 class Unstorable(StoreError):
     """The database refuses these values for good."""
+
+
+class IssuerUnavailable(M3Error):
+    """The outside issuer of a token is away, and its keys are needed. Retry later."""
+
+    code = "issuer_unavailable"
 
 
 class Denied(M3Error):

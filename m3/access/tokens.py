@@ -1,4 +1,4 @@
-"""Access tokens: who somebody is, for some minutes, signed by the room. The only importer of jwt.
+"""Access tokens: who somebody is, for some minutes, signed by the room.
 
 One algorithm, HS256, whatever a token says of itself. Every process has the same keys, each with a name that tokens
 tell as their ``kid``: the first signs, all are good. So a key is exchanged without a moment in which a good token is

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from m3.errors import (
     BusError,
     BusFull,
+    IssuerUnavailable,
     KeyReused,
     M3Error,
     MessageTooLong,
@@ -151,6 +152,7 @@ _REFUSALS: tuple[tuple[type[M3Error], int, str], ...] = (
     (BusFull, 503, "Too much waits to be recorded; try again later."),
     (BusError, 503, "The message could not be handed on; try again."),
     (StoreError, 503, "The database is away; try again."),
+    (IssuerUnavailable, 503, "Whoever issued this token is away; try again."),
 )
 
 
