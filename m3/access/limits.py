@@ -20,6 +20,7 @@ from m3.addresses import counted_as
 from m3.errors import StartError, TooOften
 from m3.settings import Settings
 from m3.store import Store
+from m3.store.rates import Rates
 from m3.threads import DAY
 
 #: What is counted in the memory of each process.
@@ -224,26 +225,26 @@ class _InDatabase(_Counters):
 
     def __init__(self, store: Store, clock: Clock) -> None:
         super().__init__(clock)
-        self._store = store
+        self._rates = Rates(store)
         self._next_sweep = clock()
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         if self._clock() >= self._next_sweep:
             self._next_sweep = self._clock() + SWEEP_INTERVAL
-            await self._store.sweep_rates()
-        return await self._store.count_rate(key, amount, expiry)
+            await self._rates.sweep()
+        return await self._rates.count(key, amount, expiry)
 
     async def decr(self, key: str) -> None:
         """One less, if its window is not over."""
-        await self._store.uncount_rate(key)
+        await self._rates.uncount(key)
 
     async def get(self, key: str) -> int:
-        amount, _ = await self._store.rate(key)
+        amount, _ = await self._rates.look(key)
         return amount
 
     async def get_expiry(self, key: str) -> float:
-        _, left = await self._store.rate(key)
+        _, left = await self._rates.look(key)
         return self._clock() + left
 
     async def clear(self, key: str) -> None:
-        await self._store.forget_rate(key)
+        await self._rates.forget(key)

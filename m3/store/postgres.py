@@ -260,27 +260,6 @@ class Store:
         """Replace the settings of the thread, which comes to be if it was not there."""
         await self._fetch("change_settings", thread_id, settings.model_dump_json(exclude_none=True))
 
-    async def count_rate(self, key: str, amount: int, window: float) -> int:
-        """Count that much in a window of so many seconds, which begins with the first; returns how much that makes."""
-        rows = await self._fetch("count_rate", key, amount, timedelta(seconds=window))
-        return int(rows[0]["amount"])
-
-    async def uncount_rate(self, key: str) -> None:
-        """One less, where its window is not over."""
-        await self._fetch("uncount_rate", key)
-
-    async def rate(self, key: str) -> tuple[int, float]:
-        """How much was counted in the window that runs, and the seconds until it is over."""
-        rows = await self._fetch("rate", key)
-        return (rows[0]["amount"], rows[0]["remaining"]) if rows else (0, 0.0)
-
-    async def forget_rate(self, key: str) -> None:
-        await self._fetch("forget_rate", key)
-
-    async def sweep_rates(self) -> None:
-        """Remove what was counted in windows that are over."""
-        await self._fetch("sweep_rates")
-
     @asynccontextmanager
     async def thread_locks(self) -> AsyncIterator["ThreadLocks"]:
         # A third of the lease a heartbeat and a third to notice that it is not answered: before the server lets go.
