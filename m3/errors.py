@@ -16,6 +16,7 @@ M3Error
 ├── Denied
 │   ├── NotSignedIn     nobody knows who asks, or what they show is not good any more
 │   ├── Forbidden       who asks is known, and may not do this
+│   ├── WrongPassword   who asks is known, and does not know the password that must be told besides
 │   ├── PasswordChangeNeeded  who asks has a password for one sign-in, and must choose another
 │   ├── UnknownThread   there is no such thread, or none that who asks may know of
 │   ├── TooOften        who asks did so too often; later it is taken
@@ -146,6 +147,15 @@ class Forbidden(Denied):
     """Who asks may not do this here, and knows that it is there."""
 
     code = "forbidden"
+
+
+class WrongPassword(Denied):
+    """The password that must be told besides is not the account's."""
+
+    code = "wrong_password"
+
+    def __init__(self) -> None:
+        super().__init__("The password is wrong.")
 
 
 class PasswordChangeNeeded(Denied):

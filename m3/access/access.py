@@ -4,17 +4,19 @@ import hmac
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from uuid import UUID
 
 from m3.access.credentials import digest, is_ticket, new_ticket, prefix_of
+from m3.access.issuer import Issuer
 from m3.access.memory import Memory
+from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action, Standing, about_a_thread, finds, may
-from m3.access.tokens import Tokens, parse_keys
+from m3.access.tokens import Tokens, issuer_of, parse_keys
 from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
 from m3.settings import Settings
 from m3.store import Store
@@ -41,11 +43,17 @@ class Access:
     """One for each process with a door. With AUTH=open everybody is ANYONE, and may do everything."""
 
     def __init__(
-        self, directory: Directory, tokens: Tokens | None, tenants: frozenset[str], clock: Callable[[], float]
+        self,
+        directory: Directory,
+        tenants: frozenset[str],
+        tokens: Tokens | None = None,
+        outsiders: Outsiders | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
+        self.tenants = tenants
         self._tokens = tokens
-        self._tenants = tenants
+        self._outsiders = outsiders
         self._known: Memory[bytes, _Known] = Memory(MEMORY, clock)
         self._standings: Memory[tuple[UUID, str], Standing | None] = Memory(MEMORY, clock)
 
@@ -55,16 +63,29 @@ class Access:
         cls, settings: Settings, store: Store, *, clock: Callable[[], float] = time.monotonic
     ) -> AsyncIterator["Access"]:
         """Raises StartError where AUTH=required and TOKEN_KEYS cannot be used. ``clock`` tells seconds."""
-        tokens = None
-        if settings.auth_required:
-            if settings.token_keys is None:
-                raise StartError(
-                    "AUTH=required needs TOKEN_KEYS, the same for all services, such as "
-                    "TOKEN_KEYS=first:$(openssl rand -hex 32)."
-                )
-            tokens = Tokens(parse_keys(settings.token_keys.get_secret_value()), settings.access_token_ttl)
+        directory = Directory(store)
         tenants = frozenset(name.strip() for name in settings.tenants.split(","))
-        yield cls(Directory(store), tokens, tenants, clock)
+        if not settings.auth_required:
+            yield cls(directory, tenants)
+            return
+        if settings.token_keys is None:
+            raise StartError(
+                "AUTH=required needs TOKEN_KEYS, the same for all services, such as "
+                "TOKEN_KEYS=first:$(openssl rand -hex 32)."
+            )
+        tokens = Tokens(parse_keys(settings.token_keys.get_secret_value()), settings.access_token_ttl)
+        async with AsyncExitStack() as stack:
+            outsiders = None
+            if settings.oidc_issuer is not None:
+                issuer = await stack.enter_async_context(Issuer.open(settings.oidc_issuer, settings.oidc_audience))
+                outsiders = Outsiders(issuer, directory, settings.oidc_tenant)
+            yield cls(directory, tenants, tokens, outsiders, clock)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Those of a room that asks who somebody is."""
+        assert self._tokens is not None
+        return self._tokens
 
     @property
     def required(self) -> bool:
@@ -141,7 +162,7 @@ class Access:
         stances = await self.directory.stances([(who.id, who.sign_in, key) for who, _, key in asked])
         now = time.time()
         return [
-            who.tenant in self._tenants
+            who.tenant in self.tenants
             and (who.expires is None or who.expires > now)
             and who.tenant == tenant_of(key)
             and stance.kind is not None
@@ -153,7 +174,7 @@ class Access:
     def forget(self, principal: UUID | None = None, key: str | None = None) -> None:
         """What this process remembers of a principal, by its id, or of a thread, when it changed it itself."""
         self._known.forget(lambda _, known: known.principal.id == principal)
-        self._standings.forget(lambda place, _: place[0] == principal or place[1] == key)
+        self._standings.forget(lambda place, _: principal == place[0] or key == place[1])
 
     def speaking_for(self, principal: Principal) -> AbstractContextManager[None]:  # noqa: ARG002 - until there is a wall
         """A block in which the database shows only what belongs to the principal's tenant."""
@@ -162,6 +183,9 @@ class Access:
     async def _whose(self, tokens: Tokens, credential: str, hashed: bytes) -> _Known:
         if (prefix := prefix_of(credential)) is not None:
             return _Known(await self._program(prefix, hashed))
+        if self._outsiders is not None and issuer_of(credential) == self._outsiders.issuer:
+            outsider = self._of_a_tenant_here(await self._outsiders.identify(credential))
+            return _Known(outsider, outsider.expires or inf)
         claims = tokens.read(credential)
         principal = await self._who(claims.account, claims.sign_in)
         if principal.tenant != claims.tenant:
@@ -182,7 +206,7 @@ class Access:
         return self._of_a_tenant_here(Principal(found.kind, found.tenant, principal_id, found.name, sign_in, expires))
 
     def _of_a_tenant_here(self, principal: Principal) -> Principal:
-        if principal.tenant not in self._tenants:
+        if principal.tenant not in self.tenants:
             raise NotSignedIn("There is no such tenant any more.")
         return principal
 

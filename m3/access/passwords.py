@@ -5,6 +5,7 @@ A hash takes tens of milliseconds and 64 MiB on purpose: it runs in a thread, an
 
 import asyncio
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,11 @@ WAITING = 64
 PATIENCE = 10.0
 
 Result = TypeVar("Result")
+
+
+def _typed(password: str) -> bytes:
+    """The same for the same characters, whatever keyboard they come from."""
+    return unicodedata.normalize("NFKC", password).encode(errors="surrogatepass")
 
 
 def suitable(password: str) -> str:
@@ -54,19 +60,15 @@ class Passwords:
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        return await self._in_a_thread(lambda: self._hasher.hash(password))
+        return await self._in_a_thread(lambda: self._hasher.hash(_typed(password)))
 
     async def fits(self, password: str, hashed: str | None) -> bool:
         """Whether it is the password. Where there is none to compare with, it takes as long to say so."""
         return await self._in_a_thread(lambda: self._verify(hashed or self._of_nobody(), password)) and bool(hashed)
 
-    def outdated(self, hashed: str) -> bool:
-        """Whether a new hash of the same password would be a better one."""
-        return self._hasher.check_needs_rehash(hashed)
-
     def _verify(self, hashed: str, password: str) -> bool:
         try:
-            return self._hasher.verify(hashed, password)
+            return self._hasher.verify(hashed, _typed(password))
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 

@@ -1,15 +1,18 @@
 """Accounts, keys, sign-ins, tickets, and how they stand to threads, in PostgreSQL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 from m3.access.principals import Kind
 from m3.access.rules import Role, Visibility
+from m3.store.changes import Change
 from m3.store.postgres import Store
+from m3.tenants import thread_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,66 @@ class StoredKey:
     tenant: str
     name: str
     secret_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """``password_hash`` is None for who signs in elsewhere; ``one_time``: it is to be changed at the first sign-in."""
+
+    account_id: UUID
+    tenant: str
+    name: str
+    operator: bool
+    password_hash: str | None
+    one_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutsidersAccount:
+    """An account of somebody who signs in elsewhere."""
+
+    account_id: UUID
+    tenant: str
+    name: str
+    kind: Literal["person", "operator"]
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account as others see it; ``one_time``: nobody has signed in to it yet."""
+
+    name: str
+    operator: bool
+    one_time: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOfProgram:
+    """A producer key as others see it, with the ids of the threads that it is for; ``reads``: whether it may."""
+
+    prefix: str
+    name: str
+    created_at: datetime
+    threads: list[str]
+    reads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OwnThread:
+    """A thread that somebody finds, by its id; ``role`` is None where it is only open."""
+
+    thread_id: str
+    visibility: Visibility
+    role: Role | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    name: str
+    kind: Literal["person", "program"]
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +147,57 @@ class Directory:
             return None
         whose = json.loads(rows[0]["principal"])
         return Ticket(UUID(whose["id"]), whose["sign_in"] and UUID(whose["sign_in"]), whose["expires"])
+
+    async def anybody(self) -> bool:
+        """Whether there has been an account."""
+        return bool(await self._store.ask("any_account"))
+
+    async def account(self, account_id: UUID) -> Account | None:
+        rows = await self._store.ask("account", account_id)
+        return Account(**rows[0]) if rows else None
+
+    async def outsider(self, subject: str) -> OutsidersAccount | None:
+        """The account of whom an issuer knows so, even if it is revoked."""
+        rows = await self._store.ask("outsider", subject)
+        return OutsidersAccount(**rows[0]) if rows else None
+
+    async def account_of_name(self, tenant: str, name: str) -> Account | None:
+        rows = await self._store.ask("account_of_name", tenant, name)
+        return Account(**rows[0]) if rows else None
+
+    async def whose_sign_in(self, sign_in: UUID) -> tuple[str, str] | None:
+        """The tenant and the name of whoever signed in so, even if that has ended."""
+        rows = await self._store.ask("sign_in", sign_in)
+        return (rows[0]["tenant"], rows[0]["name"]) if rows else None
+
+    async def users(self, tenant: str, after: str, limit: int) -> list[User]:
+        return [User(**row) for row in await self._store.ask("accounts", tenant, after, limit)]
+
+    async def keys(self, tenant: str, after: str, limit: int) -> list[KeyOfProgram]:
+        rows = await self._store.ask("keys", tenant, after, limit)
+        return [
+            KeyOfProgram(
+                row["prefix"],
+                row["name"],
+                row["created_at"],
+                [thread_id_of(key) for key in row["threads"] or ()],
+                bool(row["reads"]),
+            )
+            for row in rows
+        ]
+
+    async def threads_of(
+        self, tenant: str, principal_id: UUID, after: str, limit: int, *, and_open_ones: bool
+    ) -> list[OwnThread]:
+        """Those whose keys come after that one."""
+        rows = await self._store.ask("threads_of", tenant, principal_id, and_open_ones, after, limit)
+        return [OwnThread(thread_id_of(row["thread_id"]), row["visibility"], row["role"]) for row in rows]
+
+    async def members(self, key: str) -> list[Member]:
+        return [Member(**row) for row in await self._store.ask("members", key)]
+
+    @asynccontextmanager
+    async def change(self, tenant: str, actor: str, address: str = "") -> AsyncIterator[Change]:
+        """A block whose steps are carried out together, and not at all where it raises."""
+        async with self._store.transaction() as ask:
+            yield Change(ask, tenant, actor, address)

@@ -18,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from m3 import metrics
-from m3.errors import StartError, StoreUnavailable, Unreached, Unstorable
+from m3.errors import M3Error, StartError, StoreUnavailable, Unreached, Unstorable
 from m3.events import (
     Incoming,
     Message,
@@ -278,7 +278,7 @@ class Store:
                 metrics.POOL_WAIT.observe(perf_counter() - began)
                 try:
                     yield connection
-                except asyncpg.PostgresError:
+                except (asyncpg.PostgresError, M3Error):  # the latter is said by our own code, between two commands
                     raise
                 except BaseException:
                     # It was broken off, by a deadline of ours too, or lost track of itself. The pool would first wait
@@ -314,7 +314,7 @@ async def _transaction(connection: "PoolConnectionProxy[asyncpg.Record]") -> Asy
     await transaction.start()
     try:
         yield
-    except asyncpg.PostgresError:
+    except (asyncpg.PostgresError, M3Error):
         await transaction.rollback()
         raise
     await transaction.commit()

@@ -7,11 +7,14 @@ from functools import partial
 import asyncpg
 import pytest
 
+from m3.access.access import Access
+from m3.access.office import Office
 from m3.bus import Bus, open_bus
+from m3.store import Store
 from tests.support.answering import Agents, running_agents
 from tests.support.broker import NoBrokerError, PrivateNode, private_node
 from tests.support.packages import Say
-from tests.support.town import Town
+from tests.support.town import Town, asking
 
 
 @pytest.fixture
@@ -45,3 +48,17 @@ async def town(database_url: str) -> AsyncIterator[Town]:
         yield Town(connection)
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def access(store: Store) -> AsyncIterator[Access]:
+    """Of a room that asks who somebody is."""
+    async with Access.open(asking(), store) as access:
+        yield access
+
+
+@pytest.fixture
+async def office(access: Access) -> AsyncIterator[Office]:
+    """Where it is changed who may do what in that room."""
+    with Office.open(asking(), access) as office:
+        yield office

@@ -1,7 +1,6 @@
 """Who asks, and whether they may, on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,12 +11,6 @@ from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
 from m3.settings import Settings
 from m3.store import Store
 from tests.support.town import Town, asking, bearer
-
-
-@pytest.fixture
-async def access(store: Store) -> AsyncIterator[Access]:
-    async with Access.open(asking(), store) as access:
-        yield access
 
 
 async def may(access: Access, principal: Principal, action: Action, key: str) -> str:

@@ -10,6 +10,7 @@ CREATE FUNCTION m3_tenant() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     RETURN current_setting('m3.tenant', true);
 
 ALTER TABLE threads ADD COLUMN visibility text NOT NULL DEFAULT 'private' CHECK (visibility IN ('private', 'open'));
+CREATE INDEX threads_open ON threads (thread_id) WHERE visibility = 'open';
 
 -- People, and operators, who are people that see to the others.
 CREATE TABLE accounts (
@@ -21,9 +22,9 @@ CREATE TABLE accounts (
     one_time      boolean     NOT NULL DEFAULT false,  -- the password is to be changed at the first sign-in
     subject       text        UNIQUE,                  -- the issuer and its name for them, for who signs in elsewhere
     created_at    timestamptz NOT NULL DEFAULT now(),
-    revoked_at    timestamptz,
-    UNIQUE (tenant, name)
+    revoked_at    timestamptz
 );
+CREATE UNIQUE INDEX accounts_by_name ON accounts (tenant, name) WHERE revoked_at IS NULL;
 
 -- Programs' keys, one a feed. The key itself is shown once, when it is made.
 CREATE TABLE producer_keys (
@@ -33,9 +34,9 @@ CREATE TABLE producer_keys (
     prefix      text        NOT NULL UNIQUE,           -- by which people know it
     secret_hash bytea       NOT NULL,                  -- SHA-256, since what is hashed is random and long
     created_at  timestamptz NOT NULL DEFAULT now(),
-    revoked_at  timestamptz,
-    UNIQUE (tenant, name)
+    revoked_at  timestamptz
 );
+CREATE UNIQUE INDEX producer_keys_by_name ON producer_keys (tenant, name) WHERE revoked_at IS NULL;
 
 -- Each time that somebody signed in, and the token by which they stay so. It changes with each use, and one that is used
 -- again ends the sign-in: somebody else has it too.

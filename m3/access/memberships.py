@@ -1,0 +1,131 @@
+"""Threads, who finds them, and who is what in them."""
+
+import re
+from typing import Literal, Protocol
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from m3.access.names import proper_name
+from m3.access.principals import Principal
+from m3.access.rules import Role, Visibility
+from m3.errors import Forbidden, LastOwner, Taken, UnknownName, UnknownThread, Unsuitable
+from m3.events import THREAD_ID_PATTERN
+from m3.store.changes import Change
+from m3.store.directory import Directory, Member, OwnThread
+from m3.tenants import key_of
+
+MemberKind = Literal["person", "program"]
+
+#: What each may be in a thread: nobody but a person sees to it, and nobody but a program only feeds it.
+ROLES: dict[MemberKind, frozenset[Role]] = {
+    "person": frozenset(("owner", "member", "reader")),
+    "program": frozenset(("feeder", "member", "reader")),
+}
+#: Most threads that one list has.
+MOST = 500
+
+
+class Forget(Protocol):
+    def __call__(self, principal: UUID | None = None, key: str | None = None) -> None: ...
+
+
+def _nothing(principal: UUID | None = None, key: str | None = None) -> None:
+    pass
+
+
+class Memberships:
+    """``by`` is who does it, and whose tenant it is done in; that they may is for the door to check. ``forget`` is told
+    whose standing was changed, or in which thread."""
+
+    def __init__(self, directory: Directory, *, forget: Forget = _nothing) -> None:
+        self._directory = directory
+        self._forget = forget
+
+    async def make_thread(
+        self, by: Principal, thread_id: str | None = None, visibility: Visibility = "private", *, address: str = ""
+    ) -> OwnThread:
+        """A thread of which ``by`` is the owner. None but operators may say its id: a refusal tells that it is taken.
+
+        Raises Forbidden, Unsuitable, Taken.
+        """
+        if thread_id is None:
+            thread_id = f"t-{uuid7().hex}"
+        elif by.kind != "operator":
+            raise Forbidden("Threads are given their ids.")
+        elif re.fullmatch(THREAD_ID_PATTERN, thread_id) is None:
+            raise Unsuitable("A thread's id is up to 128 letters, digits and any of _:@-")
+        key = key_of(by.tenant, thread_id)
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            if not await change.add_thread(key, visibility):
+                raise Taken("There is a thread of that id.")
+            if by.id is not None:
+                await change.add_member(by.id, [key], "owner")
+            await change.note("thread_made", thread_id, visibility)
+        return OwnThread(thread_id, visibility, None if by.id is None else "owner")
+
+    async def threads_of(self, principal: Principal, *, after: str = "", limit: int = MOST) -> list[OwnThread]:
+        """The threads that they find, by id, those after that one."""
+        assert principal.id is not None
+        return await self._directory.threads_of(
+            principal.tenant,
+            principal.id,
+            key_of(principal.tenant, after) if after else "",
+            limit,
+            and_open_ones=principal.kind != "program",
+        )
+
+    async def members(self, key: str) -> list[Member]:
+        return await self._directory.members(key)
+
+    async def admit(self, by: Principal, thread_id: str, member: Member, *, address: str = "") -> Member:
+        """Make somebody a member, or change what they are. Raises Unsuitable, UnknownName, UnknownThread, LastOwner."""
+        name, kind, role, key = proper_name(member.name), member.kind, member.role, key_of(by.tenant, thread_id)
+        if role not in ROLES[kind]:
+            raise Unsuitable(f"A {kind} can be {', '.join(sorted(ROLES[kind]))} in a thread.")
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            principal = await self._of_a_thread(change, key, name, kind)
+            if role != "owner":
+                await self._keep_an_owner(change, key, principal)
+            await change.add_member(principal, [key], role)
+            await change.note("member_added", thread_id, f"{kind} {name} as {role}")
+        self._forget(principal)
+        return Member(name, kind, role)
+
+    async def dismiss(
+        self, by: Principal, thread_id: str, name: str, kind: MemberKind = "person", *, address: str = ""
+    ) -> None:
+        """Raises UnknownName where there is no such member; UnknownThread; LastOwner."""
+        name, key = proper_name(name), key_of(by.tenant, thread_id)
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            principal = await self._of_a_thread(change, key, name, kind)
+            await self._keep_an_owner(change, key, principal)
+            if not await change.remove_member(principal, key):
+                raise UnknownName("There is no member of that name.")
+            await change.note("member_removed", thread_id, f"{kind} {name}")
+        self._forget(principal)
+
+    async def change_visibility(
+        self, by: Principal, thread_id: str, visibility: Visibility, *, address: str = ""
+    ) -> None:
+        """Raises UnknownThread."""
+        key = key_of(by.tenant, thread_id)
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            if await change.lock_thread(key) is None:
+                raise UnknownThread
+            await change.change_visibility(key, visibility)
+            await change.note("visibility_changed", thread_id, visibility)
+        self._forget(key=key)
+
+    async def _of_a_thread(self, change: Change, key: str, name: str, kind: MemberKind) -> UUID:
+        """Somebody of that name, once nobody else changes the members of the thread."""
+        if await change.lock_thread(key) is None:
+            raise UnknownThread
+        principal = await change.principal(name, kind)
+        if principal is None:
+            raise UnknownName("There is nobody of that name.")
+        return principal
+
+    async def _keep_an_owner(self, change: Change, key: str, principal: UUID) -> None:
+        if await change.owners(key) == {principal}:
+            raise LastOwner

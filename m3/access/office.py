@@ -1,0 +1,31 @@
+"""Where it is changed who may do what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from m3.access.access import Access
+from m3.access.accounts import Accounts
+from m3.access.memberships import Memberships
+from m3.access.passwords import Passwords
+from m3.access.sign_ins import SignIns
+from m3.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """One for each gateway of a room that asks who somebody is."""
+
+    sign_ins: SignIns
+    accounts: Accounts
+    memberships: Memberships
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings, access: Access) -> Iterator["Office"]:
+        with Passwords.open() as passwords:
+            yield cls(
+                SignIns(access, passwords, ttl=settings.sign_in_ttl),
+                Accounts(access.directory, passwords, forget=access.forget),
+                Memberships(access.directory, forget=access.forget),
+            )

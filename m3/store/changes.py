@@ -1,0 +1,118 @@
+"""What changes who may do what, each change with the note of it that is kept for good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID, uuid4
+
+from m3.access.rules import Role, Visibility
+from m3.store.audit import Entry, Outcome, write
+from m3.store.postgres import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class SignInRow:
+    """Whose a sign-in is, and its refresh tokens: that of now, and the one before, which may be shown once more where
+    the sign-in was ``just_renewed``."""
+
+    account_id: UUID
+    refresh_hash: bytes
+    previous_hash: bytes | None
+    just_renewed: bool
+
+
+class Change:
+    """Steps that are carried out together or not at all. ``actor`` and ``address``: who does it, and from where, as the
+    audit has it."""
+
+    def __init__(self, ask: Ask, tenant: str, actor: str, address: str) -> None:
+        self._ask = ask
+        self._tenant = tenant
+        self._actor = actor
+        self._address = address
+
+    async def note(self, action: str, target: str = "", detail: str = "", *, outcome: Outcome = "done") -> None:
+        await write(self._ask, [Entry(self._tenant, self._actor, action, target, outcome, self._address, detail)])
+
+    async def add_account(self, name: str, password_hash: str, *, operator: bool) -> bool:
+        """Whether the name was free."""
+        return bool(await self._ask("add_account", uuid4(), self._tenant, name, operator, password_hash))
+
+    async def add_first_operator(self, name: str, password_hash: str) -> bool:
+        """Whether there was no account before."""
+        return bool(await self._ask("add_first_operator", uuid4(), self._tenant, name, password_hash))
+
+    async def add_outsider(self, name: str, subject: str) -> bool:
+        """Whether the name was free, and nobody of that subject there."""
+        return bool(await self._ask("add_outsider", uuid4(), self._tenant, name, subject))
+
+    async def revoke_account(self, name: str) -> UUID | None:
+        """The account, whose sign-ins end; None where there is none of that name."""
+        rows = await self._ask("revoke_account", self._tenant, name)
+        if not rows:
+            return None
+        account: UUID = rows[0]["account_id"]
+        await self.end_sign_ins(account)
+        return account
+
+    async def change_password(self, account: UUID, old_hash: str | None, new_hash: str, *, one_time: bool) -> bool:
+        """Whether the account had the old one until now."""
+        return bool(await self._ask("change_password", account, old_hash, new_hash, one_time))
+
+    async def add_sign_in(
+        self, sign_in: UUID, account: UUID, password_hash: str, refresh_hash: bytes, ttl: float
+    ) -> bool:
+        """Whether the account has that password."""
+        lasts = timedelta(seconds=ttl)
+        return bool(await self._ask("add_sign_in", sign_in, account, password_hash, refresh_hash, lasts))
+
+    async def lock_sign_in(self, sign_in: UUID, leeway: float) -> SignInRow | None:
+        rows = await self._ask("lock_sign_in", sign_in, timedelta(seconds=leeway))
+        return SignInRow(**rows[0]) if rows else None
+
+    async def renew_sign_in(self, sign_in: UUID, refresh_hash: bytes, ttl: float) -> None:
+        await self._ask("renew_sign_in", sign_in, refresh_hash, timedelta(seconds=ttl))
+
+    async def end_sign_in(self, sign_in: UUID) -> None:
+        await self._ask("end_sign_in", sign_in)
+
+    async def end_sign_ins(self, account: UUID, *, but: UUID | None = None) -> None:
+        await self._ask("end_sign_ins", account, but)
+
+    async def add_key(self, name: str, prefix: str, secret_hash: bytes) -> UUID | None:
+        """The new key's id; None where there is one of that name."""
+        rows = await self._ask("add_key", uuid4(), self._tenant, name, prefix, secret_hash)
+        return rows[0]["key_id"] if rows else None
+
+    async def revoke_key(self, prefix: str) -> tuple[UUID, str] | None:
+        """The key's id and name."""
+        rows = await self._ask("revoke_key", self._tenant, prefix)
+        return (rows[0]["key_id"], rows[0]["name"]) if rows else None
+
+    async def add_thread(self, key: str, visibility: Visibility) -> bool:
+        """Whether it was not there."""
+        return bool(await self._ask("add_thread", key, visibility))
+
+    async def lock_thread(self, key: str) -> Visibility | None:
+        """Its visibility; None where there is no such thread."""
+        rows = await self._ask("lock_thread", key)
+        return rows[0]["visibility"] if rows else None
+
+    async def change_visibility(self, key: str, visibility: Visibility) -> None:
+        await self._ask("change_visibility", key, visibility)
+
+    async def principal(self, name: str, kind: Literal["person", "program"]) -> UUID | None:
+        rows = await self._ask("principal_of_name", self._tenant, name, kind == "program")
+        return rows[0]["principal_id"] if rows else None
+
+    async def owners(self, key: str) -> set[UUID]:
+        return {row["principal_id"] for row in await self._ask("owners", key)}
+
+    async def add_member(self, principal: UUID, keys: Sequence[str], role: Role) -> int:
+        """In how many of the threads, which are those that there are."""
+        return len(await self._ask("add_members", principal, keys, role))
+
+    async def remove_member(self, principal: UUID, key: str) -> bool:
+        """Whether it was one."""
+        return bool(await self._ask("remove_member", key, principal))

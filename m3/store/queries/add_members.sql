@@ -1,0 +1,5 @@
+-- Makes the principal $1 a member of the threads $2 as $3, or changes what it is there; returns those that are there.
+INSERT INTO members (thread_id, principal_id, role)
+SELECT thread_id, $1::uuid, $3::text FROM threads WHERE thread_id = ANY($2::text[])
+ON CONFLICT (thread_id, principal_id) DO UPDATE SET role = excluded.role
+RETURNING thread_id

@@ -1,0 +1,2 @@
+-- Whether there has been an account.
+SELECT FROM accounts LIMIT 1

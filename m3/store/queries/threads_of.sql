@@ -1,0 +1,9 @@
+-- The threads that the principal $2 of the tenant $1 finds, whose ids come after $4, at most $5: those that it is a member
+-- of and, where $3, those that are open.
+SELECT thread_id, visibility, role FROM members JOIN threads USING (thread_id)
+WHERE principal_id = $2 AND thread_id > $4
+UNION ALL
+SELECT thread_id, visibility, NULL FROM threads
+WHERE $3::boolean AND visibility = 'open' AND m3_tenant_of(thread_id) = $1 AND thread_id > $4
+    AND NOT EXISTS (SELECT FROM members WHERE members.thread_id = threads.thread_id AND principal_id = $2)
+ORDER BY thread_id LIMIT $5
