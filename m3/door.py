@@ -292,30 +292,32 @@ class Door:
 
     @asynccontextmanager
     async def found(self, said: MessageAccepted) -> AsyncIterator[Taken]:
-        """As ``taken``, for who comes back to a message that was recorded before: nothing is handed in.
+        """As ``taken``, for who comes back to a message that was recorded before: nothing is handed in. Who has a name
+        finds only their own.
 
         Raises UnknownMessage, KeyReused or StoreUnavailable.
         """
         with self.watch(said.message_id) as watch:
-            message = await self._recorded(said.message_id)
+            message = await self._store.message(said.message_id)
+            if message is None or (said.author is not None and not _by_the_same(said, message)):
+                raise UnknownMessage("There is no such message.")
             if reused := _reused(said, message):
                 raise reused
             watch.learn(message)
             yield Taken(message, watch)
 
-    async def retry(self, message_id: UUID, settings: Settings) -> Message:
+    async def retry(self, message: Message, settings: Settings) -> Message:
         """Ask for another turn for the message; returns it as it is then, or at once where it waits for one anyway.
 
-        Raises UnknownMessage, NotRetryable, NotRecorded, StoreUnavailable, or a BusError where nothing was kept.
+        Raises NotRetryable, NotRecorded, or a BusError where nothing was kept.
         """
+        if message.fate == "pending":
+            return message
+        if message.fate not in {"failed", "cancelled"}:
+            raise NotRetryable("Only a message that failed or was cancelled can be retried.")
+        message_id, within = message.message_id, settings.record_timeout
+        asked = RetryAsked(thread_id=message.thread_id, message_id=message_id, origin=self.origin, rev=message.rev)
         with self.watch(message_id) as watch:
-            message = await self._recorded(message_id)
-            if message.fate == "pending":
-                return message
-            if message.fate not in {"failed", "cancelled"}:
-                raise NotRetryable("Only a message that failed or was cancelled can be retried.")
-            within = settings.record_timeout
-            asked = RetryAsked(thread_id=message.thread_id, message_id=message_id, origin=self.origin, rev=message.rev)
             try:
                 async with asyncio.timeout(within):
                     await self.hand_in(asked)
@@ -442,12 +444,6 @@ class Door:
                 return {message.message_id: error for _, messages in left for message in messages}
         return {}
 
-    async def _recorded(self, message_id: UUID) -> Message:
-        message = await self._store.message(message_id)
-        if message is None:
-            raise UnknownMessage("There is no such message.")
-        return message
-
     async def _hear_notices(self) -> None:
         while True:
             with suppress(Interrupted):  # whoever waits looks into the table soon anyway
@@ -502,6 +498,10 @@ def _too_long(said: MessageAccepted, settings: Settings) -> MessageTooLong | Non
     if len(said.content.encode()) <= limit:
         return None
     return MessageTooLong(f"message: must be at most {limit} bytes of UTF-8.")
+
+
+def _by_the_same(said: MessageAccepted, message: Message) -> bool:
+    return (said.thread_id, said.source, said.author) == (message.thread_id, message.source, message.author)
 
 
 def _reused(said: MessageAccepted, message: Message) -> KeyReused | None:

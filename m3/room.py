@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import tracing
+from m3.access.access import Access
 from m3.bus import Bus, open_bus
 from m3.door import Door
 from m3.errors import StartError, StoreUnavailable
@@ -57,7 +58,8 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
         await stack.enter_async_context(recorder(bus, store, grace=share))
         await stack.enter_async_context(_agent(bus, store, settings, grace=share))
         sockets = await stack.enter_async_context(_pusher(bus, store, settings))
-        http, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
+        access = await stack.enter_async_context(Access.open(settings, store))
+        http, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
 
         async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
             await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
@@ -71,7 +73,8 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings, "gateway"))
-        app, hurry = await stack.enter_async_context(_gateway(bus, store, settings))
+        access = await stack.enter_async_context(Access.open(settings, store))
+        app, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
         serving = serve(app, sock, settings, grace=_patience(settings), hurry=hurry)
         address = await stack.enter_async_context(serving)
         yield f"The gateway listens on {address}"
@@ -231,13 +234,15 @@ async def _migrate_when_up(url: str, patience: float = inf) -> list[str]:
 
 
 @asynccontextmanager
-async def _gateway(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
+async def _gateway(
+    bus: Bus, store: Store, access: Access, settings: Settings
+) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
     """The app, and what lets its waiting requests go."""
     async with (
         Door.open("gateway", bus, store) as door,
         ReadingAlong.open(bus, linger=settings.linger) as reading_along,
     ):
-        yield gateway(door, reading_along, bus, store, settings), door.stop_waiting
+        yield gateway(door, reading_along, access, bus, store, settings), door.stop_waiting
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The one shape of every error, and what becomes one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -18,16 +18,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from m3.errors import (
     BusError,
     BusFull,
+    Forbidden,
     IssuerUnavailable,
     KeyReused,
+    LastOwner,
     M3Error,
     MessageTooLong,
     NotRecorded,
     NotRetryable,
+    NotSignedIn,
+    PasswordChangeNeeded,
     StoreError,
+    Taken,
     ThreadFlooded,
+    TooManySignIns,
+    TooOften,
     UnknownMessage,
+    UnknownName,
+    UnknownThread,
+    Unsuitable,
 )
+from m3.web.rates import rate_headers
 
 #: Seconds after which a caller may try again what the room could not take.
 RETRY_AFTER = 2
@@ -85,8 +96,11 @@ def answer_errors(app: FastAPI) -> None:
     app.router.default = _nowhere
     app.add_middleware(_ExactPath)
 
-    def refuse(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], JSONResponse]:
-        return lambda _, error: make(error).response()
+    def refuse(make: Callable[[Any], Refusal]) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+        async def answer(_: Request, error: Exception) -> JSONResponse:  # where it is no coroutine it takes a thread
+            return make(error).response()
+
+        return answer
 
     app.add_exception_handler(M3Error, refuse(refusal_of))
     app.add_exception_handler(RequestValidationError, refuse(_invalid))
@@ -143,6 +157,16 @@ def not_json() -> Refusal:
 
 #: What becomes of each error of ours: its status, and its sentence where its own is not for clients.
 _REFUSALS: tuple[tuple[type[M3Error], int, str], ...] = (
+    (NotSignedIn, 401, ""),
+    (Forbidden, 403, ""),
+    (PasswordChangeNeeded, 403, ""),
+    (UnknownThread, 404, ""),
+    (TooOften, 429, ""),
+    (TooManySignIns, 503, ""),
+    (UnknownName, 404, ""),
+    (Taken, 409, ""),
+    (LastOwner, 409, ""),
+    (Unsuitable, 422, ""),
     (MessageTooLong, 422, ""),
     (ThreadFlooded, 429, ""),
     (KeyReused, 422, ""),
@@ -165,8 +189,22 @@ def refusal_of(error: M3Error) -> Refusal:
             if sentence:
                 log.warning("refused", code=error.code, reason=str(error))
             message_id = error.message_id if isinstance(error, NotRecorded) else None
-            return Refusal(status, error.code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW)
+            refusal = Refusal(
+                status, error.code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW
+            )
+            refusal.headers |= _headers_of(error)
+            return refusal
     return _unexpected(error)
+
+
+def _headers_of(error: M3Error) -> dict[str, str]:
+    match error:
+        case NotSignedIn():
+            return {"WWW-Authenticate": "Bearer"}
+        case TooOften():
+            return rate_headers(error)
+        case _:
+            return {}
 
 
 def _unexpected(_: Exception) -> Refusal:

@@ -1,7 +1,8 @@
 """``POST /api/threads/{thread_id}/messages``: many messages of a program, each answered by itself."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -12,12 +13,16 @@ from pydantic_core import ErrorDetails
 from uuid_utils.compat import uuid7
 
 from m3 import metrics, tracing
+from m3.access.principals import Principal
+from m3.access.speaking import sender_of, source_of
 from m3.door import MAX_BATCH, Door
-from m3.errors import M3Error
-from m3.events import ANYONE, Message, MessageAccepted, SenderName, ThreadId, keyed_id
+from m3.errors import Forbidden, M3Error
+from m3.events import ANYONE, Message, MessageAccepted, SenderName, keyed_id
 from m3.settings import Settings
+from m3.tenants import thread_id_of
 from m3.web import Refusal, documented, not_json, problem_sentence, refusal_of
 from services.gateway.answering import answered, answering
+from services.gateway.asking import Key, Who
 from services.gateway.guards import (
     FOREIGN,
     JSON,
@@ -67,9 +72,6 @@ _BODY: dict[str, Any] = {
     },
 }
 
-
-#: Their lane is not known; they count as of the one that is meant where none is told.
-_invalid_messages = metrics.MESSAGES.labels("api", "http_api", "invalid_message")
 
 #: From its first character that is not blank.
 _LINE = re.compile(rb"\S[^\n]*")
@@ -133,6 +135,15 @@ def _invalid(sentence: str) -> Refusal:
     return Refusal(422, "invalid_message", sentence)
 
 
+def _said_by(principal: Principal, item: BatchMessage) -> BatchMessage | Refusal:
+    """The message with its sender's source, unless it names another."""
+    try:
+        source = source_of(principal, item.source, told="source" in item.model_fields_set)
+    except Forbidden as error:
+        return refusal_of(error)
+    return item if source == item.source else item.model_copy(update={"source": source})
+
+
 def batches(door: Door, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["messages"])
 
@@ -155,7 +166,8 @@ def batches(door: Door, settings: Settings) -> APIRouter:
         ),
     )
     async def say_all(
-        thread_id: ThreadId,
+        key: Key,
+        principal: Who,
         request: Request,
         items: Annotated[list[BatchMessage | Refusal], Depends(_items)],
         m3_client: Annotated[
@@ -167,32 +179,42 @@ def batches(door: Door, settings: Settings) -> APIRouter:
         now = datetime.now(UTC)
         traceparent = tracing.received(request.scope["headers"])
         with answering(tracing.request(f"POST {PATH}", traceparent, ROUTE)) as span:
+            items = [item if isinstance(item, Refusal) else _said_by(principal, item) for item in items]
+            sender = sender_of(principal, m3_client)
             said = [
                 MessageAccepted(
-                    message_id=keyed_id(m3_client, item.key) if item.key else uuid7(),
-                    thread_id=thread_id,
+                    message_id=keyed_id(sender, item.key) if item.key else uuid7(),
+                    thread_id=key,
                     source=item.source,
                     content=item.message,
                     interface="http_api",
                     origin=door.origin,
+                    author=principal.name,
                     accepted_at=now,
                     traceparent=traceparent and span.traceparent,  # without one each has a trace of its own
                 )
                 for item in items
                 if isinstance(item, BatchMessage)
             ]
-            _invalid_messages.inc(len(items) - len(said))
+            _count(item.code for item in items if isinstance(item, Refusal))
             with tracing.accepting(said) as accepted:
                 outcomes = iter(await door.take_all(accepted, settings))
             results = [item if isinstance(item, Refusal) else next(outcomes) for item in items]
-            taken = _answer(thread_id, results)
+            taken = _answer(thread_id_of(key), results)
             answered(span, 202)
         return Response(taken.model_dump_json(exclude_none=True), 202, media_type=JSON)
 
     return router
 
 
-def _answer(thread_id: ThreadId, results: Sequence[Message | M3Error]) -> BatchTaken:
+def _count(refused: Iterable[str]) -> None:
+    """What was refused as a message, by code. Its lane is not known, or not its own: it counts as of the one that is
+    meant where none is told."""
+    for code, number in Counter(refused).items():
+        metrics.MESSAGES.labels("api", "http_api", code).inc(number)
+
+
+def _answer(thread_id: str, results: Sequence[Message | M3Error]) -> BatchTaken:
     """Raises Refusal, where no message was taken and trying again may help."""
     refusals = {result: refusal_of(result) for result in results if isinstance(result, M3Error)}
     for_now = next((refusal for refusal in refusals.values() if "Retry-After" in refusal.headers), None)

@@ -12,12 +12,16 @@ from pydantic.json_schema import SkipJsonSchema
 from uuid_utils.compat import uuid7
 
 from m3 import tracing
+from m3.access.access import Access
+from m3.access.principals import Principal
+from m3.access.speaking import action_of, sender_of, source_of
 from m3.door import Door
 from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import documented
 from services.gateway.answering import answered, answering
+from services.gateway.asking import principal_of, thread_for
 from services.gateway.direct import DirectRoute
 from services.gateway.event_stream import MEDIA_TYPE
 from services.gateway.guards import (
@@ -59,15 +63,15 @@ class _Headers(BaseModel):
         None
     )
 
-    @property
-    def message_id(self) -> UUID:
+    def message_id(self, principal: Principal) -> UUID:
         """Which message the request is about."""
         if self.last_event_id:
             return self.last_event_id
-        return keyed_id(self.m3_client, self.idempotency_key) if self.idempotency_key else uuid7()
+        sender = sender_of(principal, self.m3_client)
+        return keyed_id(sender, self.idempotency_key) if self.idempotency_key else uuid7()
 
 
-def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settings) -> APIRouter:
+def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["chat"], route_class=DirectRoute)
 
     @router.post(
@@ -98,13 +102,16 @@ def chat(door: Door, reading_along: ReadingAlong, store: Store, settings: Settin
     )
     async def say(said: ChatRequest, headers: Annotated[_Headers, Header()], request: Request) -> Response:
         """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
+        principal = principal_of(request)
+        source = source_of(principal, said.source, told="source" in said.model_fields_set)
         accepted = MessageAccepted(
-            message_id=headers.message_id,
-            thread_id=said.thread_id,
-            source=said.source,
+            message_id=headers.message_id(principal),
+            thread_id=await thread_for(access, principal, action_of(source), said.thread_id),
+            source=source,
             content=said.message,
             interface="http_api",
             origin=door.origin,
+            author=principal.name,
             accepted_at=datetime.now(UTC),
             traceparent=tracing.received(request.scope["headers"]),
         )

@@ -4,10 +4,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
+from m3.access.access import Access
+from m3.access.rules import Action
 from m3.door import Door
 from m3.settings import Settings
 from m3.store import Store
-from m3.web import Refusal, documented
+from m3.web import documented
+from services.gateway.asking import Who, message_for
 from services.gateway.guards import (
     FOREIGN,
     INVALID,
@@ -24,7 +27,7 @@ from services.gateway.schemas import ACCEPTED, ChatAccepted, ShownMessage
 _NOT_RETRYABLE = (409, "not_retryable", "Only a message that failed or was cancelled can be retried.")
 
 
-def messages(door: Door, store: Store, settings: Settings) -> APIRouter:
+def messages(door: Door, access: Access, store: Store, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["messages"])
 
     @router.get(
@@ -33,13 +36,10 @@ def messages(door: Door, store: Store, settings: Settings) -> APIRouter:
         response_model_exclude={"traceparent"},
         responses=documented(NOT_FOUND, INVALID, NO_DATABASE),
     )
-    async def message(message_id: UUID) -> ShownMessage:
+    async def message(message_id: UUID, principal: Who) -> ShownMessage:
         """Its `fate` is `pending`; `answered` or `merged` (with `reply_id` and `reply_seq`); or `expired`, `shed`,
         `ignored`, `cancelled` or `failed` (with `reason`)."""
-        found = await store.message(message_id)
-        if found is None:
-            raise Refusal(*NOT_FOUND)
-        return found
+        return await message_for(access, principal, Action.READ, message_id, store)
 
     @router.post(
         "/api/messages/{message_id}/retry",
@@ -52,8 +52,9 @@ def messages(door: Door, store: Store, settings: Settings) -> APIRouter:
             **documented(FOREIGN, NOT_FOUND, _NOT_RETRYABLE, INVALID, OVERLOADED, NO_BROKER, NOT_RECORDED, NO_DATABASE),
         },
     )
-    async def retry(message_id: UUID) -> Response:
+    async def retry(message_id: UUID, principal: Who) -> Response:
         """One that waits for its turn already is accepted as well."""
-        return come_back(await door.retry(message_id, settings))
+        message = await message_for(access, principal, Action.RETRY, message_id, store)
+        return come_back(await door.retry(message, settings))
 
     return router

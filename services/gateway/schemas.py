@@ -1,10 +1,11 @@
 """The bodies of the HTTP door."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from m3.access.principals import Kind
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
 from m3.tenants import thread_id_of
 from m3.threads import MAX_PROMPT, ThreadSettings
@@ -142,6 +143,15 @@ def _as_shown(message: Message) -> Message:
 
 #: A message in an answer, in the thread that its tenant's people and programs know.
 ShownMessage = Annotated[Message, AfterValidator(_as_shown)]
+
+
+class Me(BaseModel):
+    """Who asks. ``auth`` tells whether the room asks who somebody is."""
+
+    kind: Kind
+    tenant: str
+    name: str | None
+    auth: Literal["open", "required"]
 
 
 class History(BaseModel):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx2
 
 from m3 import topology
+from m3.access.access import Access
 from m3.bus import Bus
 from m3.door import Door
 from m3.events import (
@@ -32,8 +33,9 @@ async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIte
     async with (
         Door.open("gateway", bus, store) as door,
         ReadingAlong.open(bus, linger=settings.linger) as reading_along,
+        Access.open(settings, store) as access,
     ):
-        app = gateway(door, reading_along, bus, store, settings)
+        app = gateway(door, reading_along, access, bus, store, settings)
         with bind("127.0.0.1", 0) as sock:
             async with serve(app, sock, settings, grace=settings.grace, hurry=door.stop_waiting) as address:
                 yield address

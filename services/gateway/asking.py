@@ -1,0 +1,119 @@
+"""Who asks, and whether they may: for every route alike, after it was found and before its handler runs."""
+
+from contextlib import suppress
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, FastAPI, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from m3.access.access import Access
+from m3.access.principals import Principal
+from m3.access.rules import ROUTES, Action, about_a_thread
+from m3.errors import StartError, UnknownMessage, UnknownThread
+from m3.events import Message, ThreadId
+from m3.store import Store
+from m3.tenants import key_of, tenant_of
+
+#: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
+OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
+
+_PRINCIPAL = "m3.principal"
+_thread_id: TypeAdapter[str] = TypeAdapter(ThreadId)
+
+
+def ask_who(app: FastAPI, access: Access) -> None:
+    """Put the question before every route of the app, by its rule. Raises StartError where one has none."""
+    for route in app.routes:
+        if not isinstance(route, Route | Mount):
+            raise StartError(f"{route!r} is no route that a rule could be put before.")
+        route.app = _Asked(route.app, access, actions_of(route))
+
+
+def actions_of(route: Route | Mount) -> frozenset[Action]:
+    """What the route asks for, one of these. Raises StartError where no rule says so."""
+    methods = (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
+    rules = {ROUTES.get((method, route.path)) for method in methods}
+    rule = rules.pop()
+    if rule is None or rules:
+        raise StartError(f"No rule says who may {' or '.join(sorted(methods))} {route.path}.")
+    return rule
+
+
+class _Asked:
+    """The app of one route, for those who may use it. Everything in it speaks for its caller's tenant."""
+
+    def __init__(self, app: ASGIApp, access: Access, actions: frozenset[Action]) -> None:
+        self._app = app
+        self._access = access
+        self._actions = actions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._actions <= OPEN_TO_ALL:
+            await self._app(scope, receive, send)
+            return
+        principal = await self._access.identify(scope["headers"])
+        with self._access.speaking_for(principal):
+            await self._check(principal, scope)
+            scope[_PRINCIPAL] = principal
+            await self._app(scope, receive, send)
+
+    async def _check(self, principal: Principal, scope: Scope) -> None:
+        """Where the path names no thread but the action is about one, the handler sees to it, which knows which."""
+        action = self._action_of(principal)
+        if not about_a_thread(action):
+            self._access.check_without_thread(principal, action)
+        elif (named := scope["path_params"].get("thread_id")) is not None:
+            try:
+                thread_id = _thread_id.validate_python(named)
+            except ValidationError:  # which the handler says by the same rule
+                return
+            await self._access.check(principal, action, key_of(principal.tenant, thread_id))
+
+    def _action_of(self, principal: Principal) -> Action:
+        """Of speaking and feeding the one that this principal could."""
+        if len(self._actions) == 1:
+            (action,) = self._actions
+            return action
+        return Action.FEED if principal.kind == "program" else Action.SPEAK
+
+
+def principal_of(request: Request) -> Principal:
+    principal: Principal = request.scope[_PRINCIPAL]
+    return principal
+
+
+async def _who(request: Request) -> Principal:
+    return principal_of(request)
+
+
+#: Who asks, known and let in.
+Who = Annotated[Principal, Depends(_who)]
+
+
+async def _key(thread_id: ThreadId, principal: Who) -> str:
+    return key_of(principal.tenant, thread_id)
+
+
+#: The key of the thread in the path, in which the caller may do what the route is for.
+Key = Annotated[str, Depends(_key)]
+
+
+async def thread_for(access: Access, principal: Principal, action: Action, thread_id: str) -> str:
+    """The key of a thread that only the body names. Raises UnknownThread, Forbidden or StoreUnavailable."""
+    key = key_of(principal.tenant, thread_id)
+    await access.check(principal, action, key)
+    return key
+
+
+async def message_for(access: Access, principal: Principal, action: Action, message_id: UUID, store: Store) -> Message:
+    """The message of that id, in whose thread the caller may do this. Raises UnknownMessage, the same for one that is
+    not there and one that they may not know of, Forbidden or StoreUnavailable."""
+    message = await store.message(message_id)
+    with suppress(UnknownThread):
+        if message is not None and tenant_of(message.thread_id) == principal.tenant:
+            await access.check(principal, action, message.thread_id)
+            return message
+    raise UnknownMessage("There is no such message.")
