@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import jwt
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from m3.errors import IssuerUnavailable, NotSignedIn, StartError
 from m3.settings import LOOPBACK
@@ -56,6 +56,9 @@ class _Configuration(BaseModel):
 
 class _KeySet(BaseModel):
     keys: list[dict[str, Any]]
+
+
+Told = TypeVar("Told", bound=BaseModel)
 
 
 class Issuer:
@@ -108,6 +111,19 @@ class Issuer:
             raise NotSignedIn("The token is not good.") from None
         return self._outsider(claims)
 
+    async def ask(self) -> int:
+        """Have it say which keys it has; returns how many. Raises IssuerUnavailable, which says why it did not."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                self._keys = await self._published()
+        except TimeoutError:
+            raise IssuerUnavailable("It does not answer.") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise IssuerUnavailable(f"It cannot be asked ({type(error).__name__}: {error}).") from error
+        except ValueError as error:
+            raise IssuerUnavailable(f"It says nonsense: {error}.") from error
+        return len(self._keys)
+
     def _outsider(self, claims: Mapping[str, Any]) -> Outsider:
         subject = claims["sub"]
         if not 0 < len(subject) <= MAX_SUBJECT:
@@ -134,25 +150,22 @@ class Issuer:
             if self._clock() < self._looked + (AGAIN_IN_VAIN if self._in_vain else AGAIN):
                 return
             try:
-                async with asyncio.timeout(DEADLINE):
-                    self._keys = await self._published()
+                await self.ask()
                 self._in_vain = False
-            except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as error:
-                log.warning(
-                    "the issuer's keys were not had", issuer=self.url, reason=f"{type(error).__name__}: {error}"
-                )
+            except IssuerUnavailable as error:
+                log.warning("the issuer's keys were not had", issuer=self.url, reason=str(error))
                 self._in_vain = True
             self._looked = self._clock()
 
     async def _published(self) -> dict[str, jwt.PyJWK]:
         """What it has just now. Raises ValueError where it says something else, and httpx2's errors."""
         told = await self._read(f"{self.url.rstrip('/')}/.well-known/openid-configuration")
-        configuration = _Configuration.model_validate_json(told)
+        configuration = _understood(_Configuration, told)
         if configuration.issuer != self.url:
             raise ValueError("it calls itself otherwise than OIDC_ISSUER does")
         if not _may_be_asked(configuration.jwks_uri):
             raise ValueError("its keys are not at https://")
-        published = _KeySet.model_validate_json(await self._read(configuration.jwks_uri)).keys
+        published = _understood(_KeySet, await self._read(configuration.jwks_uri)).keys
         return {str(key["kid"]): made for key in published[:MAX_KEYS] if (made := _made(key)) is not None}
 
     async def _read(self, url: str) -> bytes:
@@ -167,6 +180,15 @@ class Issuer:
                 if len(body) > MAX_ANSWER:
                     raise ValueError("too long")
         return body
+
+
+def _understood(kind: type[Told], told: bytes) -> Told:
+    try:
+        return kind.model_validate_json(told)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ValueError(f"{where or 'its answer'}: {problem['msg']}") from None
 
 
 def _made(published: dict[str, Any]) -> jwt.PyJWK | None:

@@ -610,7 +610,8 @@ LOOK_TIMEOUT = 5.0
 class DatabaseState:
     """``places`` is how many connections there may be; ``may_write`` is None where there are no tables yet. ``full``:
     whether its disk is. Its clock is ``ahead`` of this machine's by so many seconds, give or take ``uncertain``.
-    ``migrations`` are those that it has, each with its checksum."""
+    ``migrations`` are those that it has, each with its checksum. ``walled``: whether it can keep tenants apart by
+    itself; ``operators``: the tenants that have some, and whether one has signed in; None where there is no table."""
 
     version: str
     version_number: int
@@ -622,7 +623,9 @@ class DatabaseState:
     places: int
     ahead: float
     uncertain: float
+    walled: bool
     migrations: dict[str, str]
+    operators: dict[str, bool] | None
 
 
 async def look(url: str) -> DatabaseState:
@@ -632,6 +635,7 @@ async def look(url: str) -> DatabaseState:
         found = dict(await session.fetchrow(query("look")))
         after = datetime.now(UTC)
         applied = await session.fetch(query("applied_migrations")) if found.pop("migrated") else []
+        operators = await _operators(session)
         full = not found["read_only"] and await _is_full(session)
     took = after - before
     return DatabaseState(
@@ -639,8 +643,17 @@ async def look(url: str) -> DatabaseState:
         ahead=(found.pop("now") - before - took / 2).total_seconds(),
         uncertain=took.total_seconds() / 2,
         migrations={row["version"]: row["checksum"] for row in applied},
+        operators=operators,
         **found,
     )
+
+
+async def _operators(session: asyncpg.Connection) -> dict[str, bool] | None:
+    """None where there are no accounts yet, or none that this user may see."""
+    try:
+        return {row["tenant"]: row["came"] for row in await session.fetch(query("look_for_operators"))}
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        return None
 
 
 async def _is_full(session: asyncpg.Connection) -> bool:

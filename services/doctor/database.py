@@ -1,11 +1,12 @@
 """The database: whether it can be had and written, whether it is the program's version, and what its clock says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from m3.errors import Obstacle, Unreached
 from m3.store import DatabaseState, is_pooled, look
 from m3.store.sql import migrations
+from services.doctor.access import operators
 from services.doctor.findings import Finding, shown, unreached
 
 #: The oldest PostgreSQL that the room runs on, and as the server has its number.
@@ -33,7 +34,8 @@ _OTHERWISE = "Look into PostgreSQL's log."
 _NOT_REACHED = "the database was not reached"
 
 
-async def database(url: str | None) -> list[Finding]:
+async def database(url: str | None, tenants: Sequence[str]) -> list[Finding]:
+    """``tenants``: those of a room that asks who somebody is."""
     if url is None:
         return [Finding("database", "skipped", "`m3 up` brings its own and sees to its tables (DATABASE_URL is unset)")]
     where = shown(url)
@@ -45,7 +47,14 @@ async def database(url: str | None) -> list[Finding]:
             Finding("migrations", "skipped", _NOT_REACHED),
             Finding("clock", "skipped", _NOT_REACHED),
         ]
-    return [server(state, where), tables(state), connections(state), await _sessions(url), clock(state)]
+    return [
+        server(state, where),
+        tables(state),
+        connections(state),
+        await _sessions(url),
+        clock(state),
+        *operators(state, tenants),
+    ]
 
 
 def server(state: DatabaseState, where: str) -> Finding:
@@ -106,7 +115,10 @@ def clock(state: DatabaseState) -> Finding:
     apart = abs(state.ahead)
     which = "ahead of" if state.ahead > 0 else "behind"
     if apart > SKEW + state.uncertain:
-        advice = "Have both machines keep time (NTP): how long messages waited, and when they expire, depends on it."
+        advice = (
+            "Have both machines keep time (NTP): how long messages waited, when they expire, and until when "
+            "somebody is signed in, depends on it."
+        )
         return Finding("clock", "warning", f"the database's is {apart:.1f} s {which} this machine's", advice)
     return Finding("clock", "ok", f"{apart * 1000:.0f} ms from the database's, ± {state.uncertain * 1000:.0f}")
 

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.frames import CLOSE_CODE_EXPLANATIONS
 
-from m3.errors import Obstacle, Unreached
+from m3.errors import NotSignedIn, Obstacle, Unreached
 from m3.settings import Settings
 from services.doctor.findings import Finding, shown, unreached
 
@@ -36,6 +36,7 @@ _UPGRADE = (
     "Have the proxy pass /ws/ on to a pusher with HTTP/1.1 and the headers Upgrade and Connection (nginx: "
     "proxy_http_version, proxy_set_header), and look whether a pusher runs."
 )
+_AUTH = "Have the pushers run with the settings that are told here, or tell the doctor theirs."
 _PATIENCE = "Raise what the proxy lets a silent connection live (nginx: proxy_read_timeout) well above PING_INTERVAL."
 
 
@@ -51,7 +52,8 @@ def address_of(settings: Settings) -> str | None:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}" if settings.port else None
 
 
-async def edge(address: str | None, hold: float) -> list[Finding]:
+async def edge(address: str | None, hold: float, *, required: bool) -> list[Finding]:
+    """``required``: whether the settings say that who comes is asked who they are."""
     if address is None:
         advice = "Set EDGE_URL, or give --url, where clients come in."
         return [Finding("edge", "skipped", "its address is not told", advice)]
@@ -62,7 +64,7 @@ async def edge(address: str | None, hold: float) -> list[Finding]:
             found = await _http(address.rstrip("/"))
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         return [_unreached("edge", address, error), Finding("socket", "skipped", "the edge was not reached")]
-    return [found, await _socket(address.rstrip("/"), hold)]
+    return [found, await _socket(address.rstrip("/"), hold, required=required)]
 
 
 async def _http(address: str) -> Finding:
@@ -101,7 +103,7 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-async def _socket(address: str, hold: float) -> Finding:
+async def _socket(address: str, hold: float, *, required: bool) -> Finding:
     uri = f"{address.replace('http', 'ws', 1)}/ws/chat/{THREAD}"
     try:
         async with asyncio.timeout(hold + 4 * STEP_TIMEOUT):
@@ -109,6 +111,8 @@ async def _socket(address: str, hold: float) -> Finding:
             async with connect(
                 uri, proxy=None, open_timeout=STEP_TIMEOUT, close_timeout=1, ping_interval=None
             ) as connection:
+                if required:
+                    return Finding("socket", "wrong", "it opens for whoever comes, though AUTH is required", _AUTH)
                 return await _converse(connection, hold)
     except InvalidStatus as error:
         return _refused(error.response.status_code, bytes(error.response.body))
@@ -158,8 +162,11 @@ async def _next(connection: ClientConnection) -> str:
 
 def _refused(status: int, body: bytes) -> Finding:
     try:
-        said = json.loads(body)["message"]
-    except (ValueError, LookupError, TypeError):
-        said = ""
+        told = json.loads(body)
+        code, said = told.get("code"), told["message"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        code, said = None, ""
+    if code == NotSignedIn.code:
+        return Finding("socket", "ok", "it asks who comes, and so was not opened: how long it stays open was not seen")
     found = f"it is not opened: status {status}" + (f" ({str(said).removesuffix('.')})" if said else "")
     return Finding("socket", "wrong", found, _UPGRADE)

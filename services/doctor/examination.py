@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import typer
 
 from m3.settings import Settings
+from services.doctor.access import access
 from services.doctor.broker import broker
 from services.doctor.database import database
 from services.doctor.edge import address_of, edge
@@ -51,11 +52,13 @@ async def examine(
     """Look at everything that the settings name, or ``edge_url`` in the place of theirs. ``hold``: seconds for which a
     socket is left silent."""
     database_url = settings.database_url.get_secret_value() if settings.database_url else None
+    tenants = [name.strip() for name in settings.tenants.split(",")] if settings.auth_required else []
     checks = {
         "broker": broker(settings.broker_url.get_secret_value()),
-        "database": database(database_url),
+        "database": database(database_url, tenants),
         "model": model(settings.llm_base_url, settings.llm_model, questions),
-        "edge": edge(edge_url or address_of(settings), hold),
+        "access": access(settings),
+        "edge": edge(edge_url or address_of(settings), hold, required=settings.auth_required),
     }
     async with asyncio.TaskGroup() as group:
         looks = [group.create_task(_in_time(name, checks[name], DEADLINE + hold), name=name) for name in checks]

@@ -21,6 +21,7 @@ from services.doctor import Report
 from services.doctor.findings import Finding
 from tests.support.broker import PrivateNode
 from tests.support.database import Database, private_database
+from tests.support.issuing import outside_issuer
 from tests.support.ports import free_ports
 from tests.support.proxy import proxy
 from tests.support.pushing import running_pusher
@@ -427,6 +428,57 @@ async def test_another_server_at_the_edge_is_not_taken_for_the_room() -> None:
         report = await look(edge_url=empty.url.removesuffix("/v1"))
         assert "no gateway behind it" in of(report, "edge").found
         assert "status 502" in of(report, "socket").found
+
+
+# ---- Who may come in
+
+
+async def test_a_socket_that_asks_who_comes_is_well_and_is_told_as_that() -> None:
+    refusal = answers('{"code": "not_signed_in", "message": "Sign in first."}', 401)
+    async with scripted_model(lambda body: refusal) as asking:
+        found = of(await look(edge_url=asking.url.removesuffix("/v1"), host="0.0.0.0"), "socket")
+    assert (found.mark, "asks who comes" in found.found) == ("ok", True)
+
+
+async def test_a_socket_that_opens_for_whoever_comes_is_wrong_where_accounts_are_required(
+    memory_bus: Bus, store: Store
+) -> None:
+    async with running_pusher(memory_bus, store) as (address, _):
+        found = of(await look(edge_url=address, auth="required"), "socket")
+    assert found.found == "it opens for whoever comes, though AUTH is required"
+
+
+async def test_a_room_that_nobody_can_let_others_into_is_a_warning_until_an_operator_came(database_url: str) -> None:
+    session = await asyncpg.connect(database_url)
+    settings: dict[str, Any] = {"database_url": database_url, "host": "0.0.0.0"}
+    assert "operators" not in marks(await look(database_url=database_url))
+    report = await look(**settings)
+    assert "nobody can let others in" in of(report, "operators").found
+    assert of(report, "tenants").mark == "ok"
+    await session.execute(
+        "INSERT INTO accounts (account_id, tenant, name, operator, one_time) "
+        "VALUES (gen_random_uuid(), 'default', 'admin', true, true)"
+    )
+    assert "never signed in" in of(await look(**settings), "operators").found
+    await session.execute("UPDATE accounts SET one_time = false")
+    assert of(await look(**settings), "operators").mark == "ok"
+    await session.close()
+
+
+async def test_an_issuer_is_asked_for_its_keys() -> None:
+    async with outside_issuer() as outside:
+        settings: dict[str, Any] = {"oidc_issuer": outside.url, "oidc_audience": "room", "host": "0.0.0.0"}
+        assert of(await look(**settings), "issuer").found == f"{outside.url} vouches for people, with 1 key"
+        outside.keys = {}
+        assert "no key" in of(await look(**settings), "issuer").found
+        outside.configuration = {"issuer": "https://somebody.example.com"}
+        assert "calls itself otherwise" in of(await look(**settings), "issuer").found
+        outside.configuration = {"jwks_uri": 5}
+        assert "jwks_uri: Input should be a valid string" in of(await look(**settings), "issuer").found
+        outside.away = True
+        assert "status 500" in of(await look(**settings), "issuer").found
+    assert "cannot be asked" in of(await look(**settings), "issuer").found
+    assert "OIDC_AUDIENCE" in of(await look(oidc_issuer=f"http://{AWAY}", host="0.0.0.0"), "issuer").found
 
 
 @asynccontextmanager

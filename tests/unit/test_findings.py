@@ -10,7 +10,7 @@ from m3.settings import Settings
 from m3.store import DatabaseState
 from m3.store.sql import migrations
 from m3.topology import AGENT_API, RECORDER
-from services.doctor import Report, broker, database, edge
+from services.doctor import Report, access, broker, database, edge
 from services.doctor.findings import Finding, shown, unreached
 from services.doctor.model import listed
 
@@ -25,6 +25,8 @@ GOOD = DatabaseState(
     places=97,
     ahead=0.2,
     uncertain=0.001,
+    walled=True,
+    operators={"default": True},
     migrations={migration.version: migration.checksum for migration in migrations()},
 )
 
@@ -88,6 +90,52 @@ def test_a_user_who_may_make_no_tables_or_not_write_them_is_told_who_may() -> No
 def test_a_server_with_few_connections_left_is_a_warning() -> None:
     found = database.connections(replace(GOOD, connections=90))
     assert (found.mark, found.found) == ("warning", "90 of 97 in use")
+
+
+def test_a_tenant_that_nobody_can_let_others_into_is_told() -> None:
+    def found(operators: dict[str, bool] | None, *tenants: str) -> Finding | None:
+        return next(iter(access.operators(replace(GOOD, operators=operators), tenants)), None)
+
+    told = found({"default": True}, "default")
+    assert told == Finding("operators", "ok", "tenant default has one who has signed in")
+    told = found({"default": True}, "default", "acme")
+    assert told is not None
+    assert (told.mark, "--operator --tenant acme" in told.advice) == ("warning", True)
+    told = found({"default": False}, "default")
+    assert told is not None
+    assert (told.mark, "one-time password" in told.advice) == ("warning", True)
+    assert found({"default": True}) is None, "where nobody is asked"
+    assert found(None, "default") is None, "where the tables are still to be made"
+
+
+def test_a_database_that_does_not_keep_tenants_apart_is_a_warning() -> None:
+    marks = [access.operators(replace(GOOD, walled=walled), ["default"])[1].mark for walled in (True, False)]
+    assert marks == ["ok", "warning"]
+
+
+KEY = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "mark", "found"),
+    [
+        ({}, "ok", "this machine"),
+        ({"host": "0.0.0.0", "auth": "open"}, "wrong", "do not start"),
+        ({"host": "0.0.0.0", "auth": "open", "auth_open_anywhere": True}, "warning", "0.0.0.0 may read and write"),
+        ({"auth": "required"}, "ok", "DATA_DIR"),
+        ({"auth": "required", "broker_url": "amqp://broker/"}, "wrong", "TOKEN_KEYS is not set"),
+        ({"host": "0.0.0.0", "token_keys": f"k2:{KEY},k1:{KEY}"}, "ok", "the key k2 signs their tokens, k1 good too"),
+        ({"host": "0.0.0.0", "token_keys": "k1:hush"}, "wrong", "place 1 is not a name"),
+    ],
+)
+def test_who_is_asked_who_they_are_is_told_with_what_is_missing(
+    settings: dict[str, object], mark: str, found: str
+) -> None:
+    finding = access.doors(Settings.model_validate(settings))
+    assert finding.mark == mark
+    assert found in finding.found
+    assert bool(finding.advice) == (mark != "ok")
+    assert "hush" not in finding.found
 
 
 @pytest.mark.parametrize(("ahead", "found"), [(3.0, "3.0 s ahead of"), (-3.0, "3.0 s behind")])
