@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.compose.engine import Engine
+from tests.compose.engine import Engine, run
 from tests.compose.images import images
 from tests.support.packages import Say
 from tests.support.ports import free_ports
@@ -55,7 +55,7 @@ def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
     HTTP and TLS."""
     images(engine, [NGINX], say)
     http, tls = free_ports(2)
-    name = f"m3-edge-{http}"
+    name = named(http)
     started = [name]
 
     def start(servers: str, echo: Path | None = None) -> tuple[int, int]:
@@ -83,6 +83,11 @@ def edge(engine: Engine, say: Say, certificate: Path) -> Iterator[Edge]:
     engine.docker("network", "rm", name)
 
 
+def named(port: int) -> str:
+    """The container whose port it is."""
+    return f"m3-edge-{port}"
+
+
 def listens(port: int) -> bool:
     """Whether something answers, and not the engine alone, which takes connections for its containers."""
     try:
@@ -108,6 +113,22 @@ def test_a_room_that_cannot_be_reached_is_told_in_the_rooms_own_words(edge: Edge
         assert (asked.status_code, asked.json()["code"]) == (503, "unavailable")
         assert asked.headers["Content-Type"] == "application/json"
         assert http.get("/ws/chat/default", headers={"Upgrade": "websocket"}).status_code == 503
+
+
+def test_no_log_has_a_ticket_or_what_somebody_signs_in_with(edge: Edge, engine: Engine) -> None:
+    """Neither of what went well nor of what went wrong, as where no pusher is there."""
+    port, _ = edge("plain")
+    with client(port) as http:
+        shown = {"Authorization": "Bearer hush-token", "Upgrade": "websocket", "Connection": "upgrade"}
+        assert http.get("/ws/chat/default?ticket=hush-ticket", headers=shown).status_code == 503
+        assert http.get("/api/threads/default/history", headers=shown).status_code == 503
+
+    def logged() -> str:
+        return run("sh", "-c", f"docker logs {named(port)} 2>&1", environment=engine.environment, within=60)
+
+    until_blocking(lambda: "/ws/chat/default" in logged() and "/api/threads/default/history" in logged())
+    assert "could not be resolved" in logged()
+    assert "hush" not in logged()
 
 
 def test_metrics_are_not_for_the_outside(edge: Edge) -> None:

@@ -153,7 +153,8 @@ def test_secrets_are_files_named_like_settings(whole: list[Manifest]) -> None:
         pod = deployment["spec"]["template"]["spec"]
         [volume] = [volume for volume in pod["volumes"] if volume["name"] == "secrets"]
         items = [item for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
-        assert {"database_url", "broker_url"} < {item["path"] for item in items} <= set(Settings.model_fields)
+        told = {item["path"] for item in items}
+        assert {"database_url", "broker_url", "token_keys", "content_keys"} < told <= set(Settings.model_fields)
         assert volume["projected"]["defaultMode"] == 0o440
         for container in containers(deployment):
             assert {"name": "secrets", "mountPath": "/run/secrets", "readOnly": True} in container["volumeMounts"]
