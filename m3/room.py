@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
+from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import tracing
 from m3.access.access import Access
+from m3.access.accounts import FIRST_OPERATOR
+from m3.access.limits import Limits
+from m3.access.office import Office
+from m3.access.tokens import keys_in
 from m3.bus import Bus, open_bus
 from m3.door import Door
 from m3.errors import StartError, StoreUnavailable
@@ -50,6 +55,8 @@ log = structlog.get_logger(__name__)
 @asynccontextmanager
 async def run_room(settings: Settings) -> AsyncIterator[str]:
     """All services in this process, on one port."""
+    if settings.auth_required and settings.token_keys is None:
+        settings = settings.model_copy(update={"token_keys": SecretStr(keys_in(settings.data_dir))})
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))  # first, since a port in use should cost no database start
         bus, store = await stack.enter_async_context(_backbone(settings, "room"))
@@ -59,13 +66,13 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
         await stack.enter_async_context(_agent(bus, store, settings, grace=share))
         sockets = await stack.enter_async_context(_pusher(bus, store, settings))
         access = await stack.enter_async_context(Access.open(settings, store))
-        http, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
+        http, hurry, password = await stack.enter_async_context(_gateway(bus, store, access, settings))
 
         async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
             await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
 
         address = await stack.enter_async_context(serve(one_port, sock, settings, grace=share, hurry=hurry))
-        yield _welcome(address, demo=settings.llm_base_url is None)
+        yield _welcome(address, settings) + _first_sign_in(password, settings)
 
 
 @asynccontextmanager
@@ -74,10 +81,10 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings, "gateway"))
         access = await stack.enter_async_context(Access.open(settings, store))
-        app, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
+        app, hurry, password = await stack.enter_async_context(_gateway(bus, store, access, settings))
         serving = serve(app, sock, settings, grace=_patience(settings), hurry=hurry)
         address = await stack.enter_async_context(serving)
-        yield f"The gateway listens on {address}"
+        yield f"The gateway listens on {address}" + _first_sign_in(password, settings)
 
 
 @asynccontextmanager
@@ -236,13 +243,20 @@ async def _migrate_when_up(url: str, patience: float = inf) -> list[str]:
 @asynccontextmanager
 async def _gateway(
     bus: Bus, store: Store, access: Access, settings: Settings
-) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
-    """The app, and what lets its waiting requests go."""
+) -> AsyncIterator[tuple[ASGIApp, Callable[[], None], str | None]]:
+    """The app, what lets its waiting requests go, and the first operator's password if this is the first start."""
+    limits = Limits(settings, store)
     async with (
         Door.open("gateway", bus, store) as door,
         ReadingAlong.open(bus, linger=settings.linger) as reading_along,
     ):
-        yield gateway(door, reading_along, access, bus, store, settings), door.stop_waiting
+        if not access.required:
+            yield gateway(door, reading_along, access, None, limits, bus, store, settings), door.stop_waiting, None
+            return
+        with Office.open(settings, access) as office:
+            password = await office.accounts.begin(settings.tenant_names)
+            app = gateway(door, reading_along, access, office, limits, bus, store, settings)
+            yield app, door.stop_waiting, password
 
 
 @asynccontextmanager
@@ -275,12 +289,23 @@ async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) ->
         yield
 
 
-def _welcome(address: str, *, demo: bool) -> str:
+def _welcome(address: str, settings: Settings) -> str:
+    token = "-H 'Authorization: Bearer …' " if settings.auth_required else ""
     lines = [
         f"The room is open: {address}",
-        f"Try it:           curl -X POST {address}/api/chat -H 'Content-Type: application/json' -d '{EXAMPLE}'",
+        f"Try it:           curl -X POST {address}/api/chat {token}-H 'Content-Type: application/json' -d '{EXAMPLE}'",
         f"Its API:          {address}/docs",
     ]
-    if demo:
+    if settings.llm_base_url is None:
         lines.append("Its agent:        the built-in demo model; set LLM_BASE_URL and LLM_MODEL for a real one")
     return "\n".join(lines)
+
+
+def _first_sign_in(password: str | None, settings: Settings) -> str:
+    """Told to whoever started the room, and to no log: nobody is told it again."""
+    if password is None:
+        return ""
+    return (
+        f"\nFirst sign-in:     {FIRST_OPERATOR}, in the tenant {settings.tenant_names[0]}, with the password {password}"
+        "\n                  It is shown this once, and good for one sign-in that brings another (new_password)."
+    )

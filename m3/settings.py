@@ -1,6 +1,7 @@
 """What an operator can set: the only reader of the environment. Each field is the variable of the same name, or where
 that is not set the file of that name in ``SECRETS``."""
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from m3.errors import StartError
+from m3.tenants import TENANT_PATTERN
 from m3.threads import DAY, MAX_CAP, Policy
 
 #: Where containers have their secrets, as files: these appear in no listing of processes or containers.
@@ -183,6 +185,22 @@ class Settings(BaseSettings):
     def _says_something(cls, keys: SecretStr | None) -> SecretStr | None:
         """A file that is there, as containers must have it, and empty is as none."""
         return keys if keys is not None and keys.get_secret_value().strip() else None
+
+    @property
+    def tenant_names(self) -> tuple[str, ...]:
+        """In their order, of which the first has the first operator."""
+        return tuple(map(str.strip, self.tenants.split(",")))
+
+    @field_validator("tenants")
+    @classmethod
+    def _are_tenants(cls, tenants: str) -> str:
+        names = [name.strip() for name in tenants.split(",")]
+        for name in names:
+            if re.fullmatch(TENANT_PATTERN, name) is None or names.count(name) > 1:
+                raise ValueError(
+                    f"must be different names of up to 32 small letters, digits and -, and {name!r} is not"
+                )
+        return tenants
 
     @field_validator("broker_url")
     @classmethod

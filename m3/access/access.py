@@ -64,7 +64,7 @@ class Access:
     ) -> AsyncIterator["Access"]:
         """Raises StartError where AUTH=required and TOKEN_KEYS cannot be used. ``clock`` tells seconds."""
         directory = Directory(store)
-        tenants = frozenset(name.strip() for name in settings.tenants.split(","))
+        tenants = frozenset(settings.tenant_names)
         if not settings.auth_required:
             yield cls(directory, tenants)
             return

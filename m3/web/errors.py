@@ -37,6 +37,7 @@ from m3.errors import (
     UnknownName,
     UnknownThread,
     Unsuitable,
+    WrongPassword,
 )
 from m3.web.rates import rate_headers
 
@@ -159,6 +160,7 @@ def not_json() -> Refusal:
 _REFUSALS: tuple[tuple[type[M3Error], int, str], ...] = (
     (NotSignedIn, 401, ""),
     (Forbidden, 403, ""),
+    (WrongPassword, 403, ""),
     (PasswordChangeNeeded, 403, ""),
     (UnknownThread, 404, ""),
     (TooOften, 429, ""),

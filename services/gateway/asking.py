@@ -10,6 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3.access.access import Access
+from m3.access.limits import Limits, What
 from m3.access.principals import Principal
 from m3.access.rules import ROUTES, Action, about_a_thread
 from m3.errors import StartError, UnknownMessage, UnknownThread
@@ -20,41 +21,49 @@ from m3.tenants import key_of, tenant_of
 #: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
 OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
 
+#: What is bounded for each principal and for each address.
+COUNTED: dict[tuple[str, str], What] = {
+    ("POST", "/api/chat"): "post",
+    ("POST", "/api/messages/{message_id}/retry"): "post",
+    ("POST", "/api/threads/{thread_id}/messages"): "batch",
+    ("POST", "/api/ws-ticket"): "ticket",
+}
+
 _PRINCIPAL = "m3.principal"
 _thread_id: TypeAdapter[str] = TypeAdapter(ThreadId)
 
 
-def ask_who(app: FastAPI, access: Access) -> None:
+def ask_who(app: FastAPI, access: Access, limits: Limits) -> None:
     """Put the question before every route of the app, by its rule. Raises StartError where one has none."""
     for route in app.routes:
         if not isinstance(route, Route | Mount):
             raise StartError(f"{route!r} is no route that a rule could be put before.")
-        route.app = _Asked(route.app, access, actions_of(route))
-
-
-def actions_of(route: Route | Mount) -> frozenset[Action]:
-    """What the route asks for, one of these. Raises StartError where no rule says so."""
-    methods = (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
-    rules = {ROUTES.get((method, route.path)) for method in methods}
-    rule = rules.pop()
-    if rule is None or rules:
-        raise StartError(f"No rule says who may {' or '.join(sorted(methods))} {route.path}.")
-    return rule
+        method, *others = (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}
+        place = method, route.path
+        if others or place not in ROUTES:
+            raise StartError(f"No rule says who may {method} {route.path}.")
+        route.app = _Asked(route.app, access, ROUTES[place], limits, COUNTED.get(place))
 
 
 class _Asked:
     """The app of one route, for those who may use it. Everything in it speaks for its caller's tenant."""
 
-    def __init__(self, app: ASGIApp, access: Access, actions: frozenset[Action]) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, actions: frozenset[Action], limits: Limits, counted: What | None
+    ) -> None:
         self._app = app
         self._access = access
         self._actions = actions
+        self._limits = limits
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._actions <= OPEN_TO_ALL:
             await self._app(scope, receive, send)
             return
         principal = await self._access.identify(scope["headers"])
+        if self._counted:
+            await self._limits.hit(self._counted, principal, address_of(scope))
         with self._access.speaking_for(principal):
             await self._check(principal, scope)
             scope[_PRINCIPAL] = principal
@@ -78,6 +87,20 @@ class _Asked:
             (action,) = self._actions
             return action
         return Action.FEED if principal.kind == "program" else Action.SPEAK
+
+
+def address_of(scope: Scope) -> str:
+    """The client's; where it comes through one of TRUSTED_PROXIES what that says."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+async def _address(request: Request) -> str:
+    return address_of(request.scope)
+
+
+#: Where the caller is.
+Address = Annotated[str, Depends(_address)]
 
 
 def principal_of(request: Request) -> Principal:

@@ -14,6 +14,15 @@ NO_BROKER = (503, "broker_unavailable", "The message could not be handed on; try
 NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
 TOO_MANY = (429, "thread_flooded", "Too many messages of programs wait in the thread; try again later.")
 NOT_RECORDED = (503, "not_recorded", "The message was not recorded in time; it may be recorded later.")
+NOT_SIGNED_IN = (401, "not_signed_in", "Sign in first.")
+FORBIDDEN = (403, "forbidden", "You may not do this.")
+WRONG_PASSWORD = (403, "wrong_password", "The password is wrong.")
+NO_THREAD = (404, "not_found", "There is no such thread.")
+NO_SUCH_NAME = (404, "not_found", "There is nobody of that name.")
+TAKEN = (409, "taken", "There is somebody of that name.")
+LAST_OWNER = (409, "last_owner", "A thread must keep an owner.")
+TOO_OFTEN = (429, "rate_limited", "Too often: at most 10 in 300 seconds.")
+TOO_MANY_SIGN_INS = (503, "overloaded", "Too many sign in at once; try again later.")
 OVERLOADED = (503, "overloaded", "Too much waits to be recorded; try again later.")
 
 

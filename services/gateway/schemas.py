@@ -1,13 +1,27 @@
 """The bodies of the HTTP door."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from fastapi import Query
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 
+from m3.access.memberships import MemberKind
+from m3.access.passwords import LONGEST, SHORTEST
 from m3.access.principals import Kind
+from m3.access.rules import Role, Visibility
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
-from m3.tenants import thread_id_of
+from m3.tenants import DEFAULT, Tenant, thread_id_of
 from m3.threads import MAX_PROMPT, ThreadSettings
 from m3.web import ErrorBody
 
@@ -24,6 +38,10 @@ Limit = Annotated[
     BeforeValidator(whole_number),  # after the bound, which otherwise does not get into the OpenAPI document
 ]
 Before = Annotated[Number, Field(description="Only messages whose `seq` is lower; the newest of them.")]
+AtMost = Annotated[
+    int, Field(ge=1, description=f"So many; at most {HISTORY_LIMIT} are returned."), BeforeValidator(whole_number)
+]
+BeforeLine = Annotated[Number, Field(description="Only entries whose `id` is lower.")]
 After = Annotated[Number, Field(description="Only messages whose `seq` is higher; the oldest of them.")]
 
 
@@ -152,6 +170,179 @@ class Me(BaseModel):
     tenant: str
     name: str | None
     auth: Literal["open", "required"]
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256, description="Case makes no difference.")]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=LONGEST)]
+NewPasswordText = Annotated[SecretStr, Field(min_length=SHORTEST, max_length=LONGEST)]
+AfterName = Annotated[str, Query(max_length=256, description="Those that follow this one.")]
+AfterThread = Annotated[ThreadId, Query(description="Those that follow this one.")]
+
+
+class Login(BaseModel):
+    """Who signs in. ``new_password`` is the password from then on."""
+
+    tenant: Tenant = DEFAULT
+    name: Name
+    password: Password
+    new_password: NewPasswordText | None = None
+
+
+class Refresh(BaseModel):
+    refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=256)]
+
+
+class NewPassword(BaseModel):
+    password: Password
+    new_password: NewPasswordText
+
+
+class Tokens(BaseModel):
+    """What shows who somebody is for ``expires_in`` seconds, in the header `Authorization: Bearer …`; and what gets the
+    next."""
+
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - no secret
+    expires_in: int
+    refresh_token: str
+
+
+class Ticket(BaseModel):
+    """What opens one socket within ``expires_in`` seconds."""
+
+    ticket: str
+    expires_in: int
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class NewUser(BaseModel):
+    name: Name
+    operator: bool = False
+
+
+class User(_Shown):
+    """``one_time``: nobody has signed in to it yet."""
+
+    name: str
+    operator: bool
+    one_time: bool
+    created_at: datetime
+
+
+class Users(BaseModel):
+    """By name."""
+
+    users: list[User]
+
+
+class ShownPassword(BaseModel):
+    """A password that is good for one sign-in, which is to bring another."""
+
+    name: str
+    operator: bool
+    password: str
+
+
+class NewKey(BaseModel):
+    """A program that feeds these threads; with ``reads`` it may read them too."""
+
+    name: Name
+    threads: Annotated[list[ThreadId], Field(max_length=100)] = []
+    reads: bool = False
+
+
+class Key(_Shown):
+    """What is known of a producer key by its ``prefix``."""
+
+    prefix: str
+    name: str
+    created_at: datetime
+    threads: list[ThreadId]
+    reads: bool
+
+
+class Keys(BaseModel):
+    """By prefix."""
+
+    keys: list[Key]
+
+
+class ShownKey(BaseModel):
+    name: str
+    threads: list[ThreadId]
+    reads: bool
+    key: str
+
+
+class AuditLine(_Shown):
+    """Something that ``actor`` did, or was refused."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    outcome: Literal["done", "refused"]
+    address: str
+    detail: str
+
+
+class Audit(BaseModel):
+    """Newest first."""
+
+    entries: list[AuditLine]
+
+
+class NewThread(BaseModel):
+    """``thread_id`` is for operators to say."""
+
+    thread_id: ThreadId | None = None
+    visibility: Visibility = "private"
+
+
+class Thread(_Shown):
+    """A thread that you find. ``role``: what you are in it; null where it is only open."""
+
+    thread_id: ThreadId
+    visibility: Visibility
+    role: Role | None
+
+
+class Threads(BaseModel):
+    """By id."""
+
+    threads: list[Thread]
+
+
+class NewMember(BaseModel):
+    """A `person` can be `owner`, `member` or `reader`; a `program` `feeder`, which does not read, `member` or
+    `reader`."""
+
+    role: Role
+    kind: MemberKind = "person"
+
+
+class Member(_Shown):
+    name: str
+    kind: MemberKind
+    role: Role
+
+
+class Members(BaseModel):
+    thread_id: ThreadId
+    members: list[Member]
+
+
+class VisibilityRequest(BaseModel):
+    visibility: Visibility
+
+
+class VisibilityOfThread(BaseModel):
+    thread_id: ThreadId
+    visibility: Visibility
 
 
 class History(BaseModel):

@@ -1,12 +1,14 @@
 """A gateway on a server, on whatever bus and store, and an agent's part played by hand."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import httpx2
 
 from m3 import topology
 from m3.access.access import Access
+from m3.access.limits import Limits
+from m3.access.office import Office
 from m3.bus import Bus
 from m3.door import Door
 from m3.events import (
@@ -35,8 +37,10 @@ async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIte
         ReadingAlong.open(bus, linger=settings.linger) as reading_along,
         Access.open(settings, store) as access,
     ):
-        app = gateway(door, reading_along, access, bus, store, settings)
-        with bind("127.0.0.1", 0) as sock:
+        with ExitStack() as stack:
+            office = stack.enter_context(Office.open(settings, access)) if access.required else None
+            app = gateway(door, reading_along, access, office, Limits(settings, store), bus, store, settings)
+            sock = stack.enter_context(bind("127.0.0.1", 0))
             async with serve(app, sock, settings, grace=settings.grace, hurry=door.stop_waiting) as address:
                 yield address
 

@@ -1,0 +1,94 @@
+"""Threads, who finds them, and who is what in them."""
+
+from fastapi import APIRouter, Depends
+
+from m3.access.memberships import MemberKind
+from m3.access.office import Office
+from m3.settings import Settings
+from m3.store.directory import Member
+from m3.tenants import thread_id_of
+from m3.web import documented
+from services.gateway import schemas
+from services.gateway.asking import Address, Key, Who
+from services.gateway.guards import INVALID, LAST_OWNER, NO_DATABASE, NO_SUCH_NAME, TAKEN, of_a_body, plain
+from services.gateway.schemas import (
+    HISTORY_LIMIT,
+    AfterThread,
+    AtMost,
+    Members,
+    NewMember,
+    NewThread,
+    Thread,
+    Threads,
+    VisibilityOfThread,
+    VisibilityRequest,
+)
+
+
+def members(office: Office, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["threads"])
+    of_a_form = (*of_a_body(settings.body_limit), INVALID, NO_DATABASE)
+
+    @router.get("/api/threads", summary="The threads that you find", responses=documented(INVALID, NO_DATABASE))
+    async def mine(principal: Who, after: AfterThread | None = None, limit: AtMost = 100) -> Threads:
+        """Those that you are a member of, and those that are open to everybody with an account."""
+        found = await office.memberships.threads_of(principal, after=after or "", limit=min(limit, HISTORY_LIMIT))
+        return Threads(threads=[Thread.model_validate(thread) for thread in found])
+
+    @router.post(
+        "/api/threads",
+        summary="Make a thread",
+        status_code=201,
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form, TAKEN),
+    )
+    async def make(asked: NewThread, principal: Who, address: Address) -> Thread:
+        """It is yours. It is given its id, which none but operators may say."""
+        made = await office.memberships.make_thread(principal, asked.thread_id, asked.visibility, address=address)
+        return Thread.model_validate(made)
+
+    @router.get(
+        "/api/threads/{thread_id}/members",
+        summary="Who is what in a thread",
+        responses=documented(INVALID, NO_DATABASE),
+    )
+    async def who(key: Key) -> Members:
+        found = await office.memberships.members(key)
+        return Members(thread_id=thread_id_of(key), members=[schemas.Member.model_validate(member) for member in found])
+
+    @router.put(
+        "/api/threads/{thread_id}/members/{name}",
+        summary="Make somebody a member, or another kind of member",
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form, NO_SUCH_NAME, LAST_OWNER),
+    )
+    async def admit(key: Key, name: str, asked: NewMember, principal: Who, address: Address) -> schemas.Member:
+        member = Member(name, asked.kind, asked.role)
+        admitted = await office.memberships.admit(principal, thread_id_of(key), member, address=address)
+        return schemas.Member.model_validate(admitted)
+
+    @router.delete(
+        "/api/threads/{thread_id}/members/{name}",
+        summary="Have somebody be no member any more",
+        status_code=204,
+        responses=documented(NO_SUCH_NAME, LAST_OWNER, INVALID, NO_DATABASE),
+    )
+    async def dismiss(key: Key, name: str, principal: Who, address: Address, kind: MemberKind = "person") -> None:
+        """Open sockets of theirs are closed within a minute. The last owner stays."""
+        await office.memberships.dismiss(principal, thread_id_of(key), name, kind, address=address)
+
+    @router.put(
+        "/api/threads/{thread_id}/visibility",
+        summary="Say who finds a thread",
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form),
+    )
+    async def change_visibility(
+        key: Key, asked: VisibilityRequest, principal: Who, address: Address
+    ) -> VisibilityOfThread:
+        """`private`: its members; `open`: everybody with an account."""
+        thread_id = thread_id_of(key)
+        await office.memberships.change_visibility(principal, thread_id, asked.visibility, address=address)
+        return VisibilityOfThread(thread_id=thread_id, visibility=asked.visibility)
+
+    return router

@@ -1,0 +1,95 @@
+"""How people sign in, stay so, and sign out; and what opens a browser's socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Depends
+
+from m3.access.access import TICKET_TTL, Access
+from m3.access.limits import Limits
+from m3.access.names import known_as
+from m3.access.office import Office
+from m3.access.sign_ins import SignedIn
+from m3.errors import PasswordChangeNeeded, Unsuitable
+from m3.settings import Settings
+from m3.web import documented
+from services.gateway.asking import Address, Who
+from services.gateway.guards import INVALID, NO_DATABASE, TOO_MANY_SIGN_INS, TOO_OFTEN, WRONG_PASSWORD, of_a_body, plain
+from services.gateway.schemas import Login, NewPassword, Refresh, Ticket, Tokens
+
+_WRONG_LOGIN = (401, "not_signed_in", "The name or the password is wrong.")
+_NOT_GOOD = (401, "not_signed_in", "The token is not good.")
+_CHANGE_IT = (403, "password_change_needed", str(PasswordChangeNeeded()))
+
+
+def signing_in(access: Access, office: Office, limits: Limits, settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["signing in"])
+    of_a_form = (*of_a_body(settings.body_limit), INVALID, NO_DATABASE)
+
+    @router.post(
+        "/api/login",
+        summary="Sign in",
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form, _WRONG_LOGIN, _CHANGE_IT, TOO_OFTEN, TOO_MANY_SIGN_INS),
+    )
+    async def login(asked: Login, address: Address) -> Tokens:
+        """With `new_password` the password is changed too, which a password for one sign-in asks for."""
+        password = asked.password.get_secret_value()
+        new = asked.new_password.get_secret_value() if asked.new_password else None
+        async with _guess(limits, asked.tenant, known_as(asked.name), address):
+            return _tokens(await office.sign_ins.sign_in(asked.tenant, asked.name, password, new, address=address))
+
+    @router.post(
+        "/api/refresh",
+        summary="Stay signed in",
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form, _NOT_GOOD),
+    )
+    async def refresh(asked: Refresh, address: Address) -> Tokens:
+        """Each refresh token is good once. One that was used before ends the sign-in: somebody else has it too."""
+        token = asked.refresh_token.get_secret_value()
+        return _tokens(await office.sign_ins.refresh(token, address=address))
+
+    @router.post("/api/logout", summary="Sign out", status_code=204, responses=documented(NO_DATABASE))
+    async def logout(principal: Who, address: Address) -> None:
+        """Neither the access token nor the refresh token is good any more."""
+        await office.sign_ins.sign_out(principal, address=address)
+
+    @router.post(
+        "/api/password",
+        summary="Change your password",
+        status_code=204,
+        dependencies=[Depends(plain)],
+        responses=documented(*of_a_form, WRONG_PASSWORD, TOO_OFTEN, TOO_MANY_SIGN_INS),
+    )
+    async def change_password(asked: NewPassword, principal: Who, address: Address) -> None:
+        """Ends all your other sign-ins."""
+        async with _guess(limits, principal.tenant, principal.name or "", address):
+            await office.sign_ins.change_password(
+                principal, asked.password.get_secret_value(), asked.new_password.get_secret_value(), address=address
+            )
+
+    @router.post("/api/ws-ticket", summary="Get what opens one socket", responses=documented(NO_DATABASE))
+    async def ticket(principal: Who) -> Ticket:
+        """Good once, as `?ticket=` of a socket's address, which no other credential belongs into."""
+        return Ticket(ticket=await access.ticket_for(principal), expires_in=int(TICKET_TTL))
+
+    return router
+
+
+@asynccontextmanager
+async def _guess(limits: Limits, tenant: str, name: str, address: str) -> AsyncIterator[None]:
+    """A block that looks at a password. Too many wrong ones are refused before it."""
+    await limits.check_login(tenant, name, address)
+    try:
+        yield
+    except (PasswordChangeNeeded, Unsuitable):  # the password itself was right
+        await limits.succeeded_login(tenant, name, address)
+        raise
+    await limits.succeeded_login(tenant, name, address)
+
+
+def _tokens(signed_in: SignedIn) -> Tokens:
+    return Tokens(
+        access_token=signed_in.access_token, expires_in=signed_in.expires_in, refresh_token=signed_in.refresh_token
+    )
