@@ -36,8 +36,10 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
     store: Store,
     settings: Settings,
 ) -> FastAPI:
-    """``office``: of a room that asks who somebody is, and of no other. Raises StartError where no rule says who may use
-    a route."""
+    """``office``: of a room that asks who somebody is, and of no other.
+
+    Raises StartError where no rule says who may use a route.
+    """
     app = FastAPI(title="M3 room", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(BoundedBody, limit=settings.body_limit, limits={BATCH_PATH: settings.batch_limit})
     answer_errors(app)
