@@ -1,0 +1,85 @@
+"""Producer keys, refresh tokens, tickets, and names."""
+
+from uuid import uuid4
+
+import pytest
+
+from m3.access.credentials import digest, is_ticket, new_key, new_ticket, prefix_of, refresh_token, sign_in_of
+from m3.access.names import known_as, name_like, proper_name
+from m3.errors import Unsuitable
+
+
+def test_a_key_tells_its_prefix() -> None:
+    prefix, key = new_key()
+    assert len(prefix) == 8
+    assert prefix_of(key) == prefix
+    assert new_key()[1] != key
+
+
+def test_a_refresh_token_tells_its_sign_in() -> None:
+    sign_in = uuid4()
+    assert sign_in_of(refresh_token(sign_in)) == sign_in
+    assert refresh_token(sign_in) != refresh_token(sign_in)
+
+
+def test_a_ticket_is_known_for_one() -> None:
+    assert is_ticket(new_ticket())
+    assert new_ticket() != new_ticket()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: text + "x", lambda text: text[:-1], lambda text: text + "\n", str.upper]
+)
+def test_what_is_not_quite_one_is_none(change: object) -> None:
+    assert callable(change)
+    assert prefix_of(change(new_key()[1])) is None
+    assert sign_in_of(change(refresh_token(uuid4()))) is None
+    assert not is_ticket(change(new_ticket()))
+
+
+def test_nothing_passes_for_a_credential_of_another_kind() -> None:
+    key, refresh, ticket = new_key()[1], refresh_token(uuid4()), new_ticket()
+    assert not any([prefix_of(refresh), prefix_of(ticket), sign_in_of(key), sign_in_of(ticket), is_ticket(key)])
+    assert len({digest(key), digest(refresh), digest(ticket)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("Mei", "mei"),
+        ("STRASSE", "strasse"),
+        ("straße", "strasse"),
+        ("\uff2d\uff45\uff49", "mei"),
+        ("e\u0301va", "\u00e9va"),
+        ("弹幕", "弹幕"),
+        ("mei@example.com", "mei@example.com"),
+        ("danmaku-2_b+c", "danmaku-2_b+c"),
+    ],
+)
+def test_a_name_has_one_form(typed: str, kept: str) -> None:
+    assert proper_name(typed) == kept == known_as(kept)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "-x", "a/b", "a b", " a", "a\n", "a\x00", "\ud800", "a\u202eb", "x" * 65, "a?b", "a,b", "<a>"],
+)
+def test_nobody_is_called_what_would_mislead_or_mean_something_in_a_path(name: str) -> None:
+    with pytest.raises(Unsuitable):
+        proper_name(name)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "name"),
+    [
+        (("Mei",), "mei"),
+        (("mei wang", "mei@example.com"), "mei-wang"),
+        (("", "mei@example.com"), "mei@example.com"),
+        (("///", "auth0|123"), "auth0-123"),
+        (("x" * 255,), "x" * 48),
+        (("\x00", "\ud800"), "somebody"),
+        ((), "somebody"),
+    ],
+)
+def test_a_name_from_elsewhere_becomes_one_that_can_be_given(candidates: tuple[str, ...], name: str) -> None:
+    assert name_like(candidates) == name == proper_name(name)
