@@ -55,7 +55,7 @@ class Access:
         self._tokens = tokens
         self._outsiders = outsiders
         self._known: Memory[bytes, _Known] = Memory(MEMORY, clock)
-        self._standings: Memory[tuple[UUID, str], Standing | None] = Memory(MEMORY, clock)
+        self._stances: Memory[tuple[UUID, str], Stance] = Memory(MEMORY, clock)
 
     @classmethod
     @asynccontextmanager
@@ -141,11 +141,11 @@ class Access:
         if principal.id is None or tenant_of(key) != principal.tenant:
             raise UnknownThread
         place = principal.id, key
-        standing = self._standings.recall(place)
-        if standing is None or not may(principal.kind, action, standing):  # refusals are not remembered
+        stance = self._stances.recall(place)
+        if stance is None or not _allows(stance, action):  # refusals are not remembered
             with self.speaking_for(principal):
-                standing = await self._standings.look(place, partial(self._standing, principal, key))
-            if not may(principal.kind, action, standing):
+                stance = await self._stances.look(place, partial(self._stance, principal.id, key))
+            if not _allows(stance, action):
                 raise Forbidden("You may not do this in this thread.")
 
     def check_without_thread(self, principal: Principal, action: Action) -> None:
@@ -165,16 +165,14 @@ class Access:
             who.tenant in self.tenants
             and (who.expires is None or who.expires > now)
             and who.tenant == tenant_of(key)
-            and stance.kind is not None
-            and stance.visibility is not None
-            and may(stance.kind, action, _standing_of(stance))
+            and _allows(stance, action)
             for (who, action, key), stance in zip(asked, stances, strict=True)
         ]
 
     def forget(self, principal: UUID | None = None, key: str | None = None) -> None:
         """What this process remembers of a principal, by its id, or of a thread, when it changed it itself."""
         self._known.forget(lambda _, known: known.principal.id == principal)
-        self._standings.forget(lambda place, _: principal == place[0] or key == place[1])
+        self._stances.forget(lambda place, _: principal == place[0] or key == place[1])
 
     def speaking_for(self, principal: Principal) -> AbstractContextManager[None]:  # noqa: ARG002 - until there is a wall
         """A block in which the database shows only what belongs to the principal's tenant."""
@@ -210,16 +208,22 @@ class Access:
             raise NotSignedIn("There is no such tenant any more.")
         return principal
 
-    async def _standing(self, principal: Principal, key: str) -> Standing | None:
-        """None of an operator who has none, and needs none. Raises UnknownThread."""
-        (stance,) = await self.directory.stances([(principal.id, None, key)])
-        standing = _standing_of(stance)
-        if stance.visibility is None or not finds(principal.kind, standing):
+    async def _stance(self, principal_id: UUID, key: str) -> Stance:
+        """Raises UnknownThread where they do not find the thread."""
+        (stance,) = await self.directory.stances([(principal_id, None, key)])
+        if stance.kind is None or stance.visibility is None or not finds(stance.kind, _standing(stance)):
             raise UnknownThread
-        return standing
+        return stance
 
 
-def _standing_of(stance: Stance) -> Standing | None:
-    if stance.role is None and stance.visibility == "open" and stance.kind in {"person", "operator"}:
+def _standing(stance: Stance) -> Standing | None:
+    if stance.role is None and stance.visibility == "open" and stance.kind != "program":
         return "guest"
     return stance.role
+
+
+def _allows(stance: Stance, action: Action) -> bool:
+    """Whether this may be done where the thread is there, and they still are somebody."""
+    if stance.kind is None or stance.visibility is None:
+        return False
+    return may(stance.kind, action, _standing(stance))

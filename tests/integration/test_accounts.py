@@ -1,0 +1,282 @@
+"""Accounts, producer keys, threads and their members, on a real PostgreSQL."""
+
+import asyncio
+
+import pytest
+
+from m3.access.access import Access
+from m3.access.accounts import at_the_machine
+from m3.access.memberships import MemberKind
+from m3.access.office import Office
+from m3.access.principals import Principal
+from m3.access.rules import Action, Role
+from m3.errors import Forbidden, LastOwner, NotSignedIn, Taken, UnknownName, UnknownThread, Unsuitable
+from m3.store.directory import Member, OwnThread
+from tests.support.town import Town, bearer
+
+
+async def operator(access: Access, town: Town, tenant: str = "default") -> Principal:
+    return await access.identify(bearer(await town.person("root", tenant, operator=True)))
+
+
+async def person(access: Access, town: Town, name: str, tenant: str = "default") -> Principal:
+    return await access.identify(bearer(await town.person(name, tenant)))
+
+
+async def noted(town: Town, action: str) -> list[tuple[str, str, str]]:
+    """Who did that, to what, and how."""
+    rows = await town.sql.fetch("SELECT actor, target, detail FROM audit WHERE action = $1 ORDER BY id", action)
+    return [tuple(row) for row in rows]
+
+
+async def test_a_name_is_given_once_and_is_free_when_its_account_is_revoked(
+    access: Access, office: Office, town: Town
+) -> None:
+    root = await operator(access, town)
+    await office.accounts.add_user(root, "Mei")
+    with pytest.raises(Taken):
+        await office.accounts.add_user(root, "mei")
+    await office.accounts.add_user(at_the_machine("acme"), "mei", operator=True)
+    assert [(user.name, user.operator, user.one_time) for user in await office.accounts.users(root)] == [
+        ("mei", False, True),
+        ("root", True, False),
+    ]
+    await office.accounts.revoke_user(root, "mei")
+    assert [user.name for user in await office.accounts.users(root)] == ["root"]
+    assert await office.accounts.add_user(root, "mei")
+    assert await noted(town, "user_added") == [
+        ("root", "mei", "person"),
+        ("command line", "mei", "operator"),
+        ("root", "mei", "person"),
+    ]
+    assert await noted(town, "user_revoked") == [("root", "mei", "")]
+
+
+async def test_lists_come_in_pages(access: Access, office: Office, town: Town) -> None:
+    root = await operator(access, town)
+    for name in ("ann", "bob", "mei"):
+        await town.account(name)
+        await town.thread(name, "open")
+    assert [user.name for user in await office.accounts.users(root, after="ann", limit=2)] == ["bob", "mei"]
+    threads = await office.memberships.threads_of(root, after="ann", limit=1)
+    assert [thread.thread_id for thread in threads] == ["bob"]
+
+
+async def test_who_is_revoked_is_out_at_once_and_finds_nothing_when_the_name_is_given_again(
+    access: Access, office: Office, town: Town
+) -> None:
+    root = await operator(access, town)
+    token = await town.person("mei")
+    mei = await access.identify(bearer(token))
+    await town.thread("show", mei="member", root="owner")
+    await access.check(mei, Action.READ, "show")
+    await office.accounts.revoke_user(root, "mei")
+    with pytest.raises(NotSignedIn):
+        await access.identify(bearer(token))
+    assert await office.memberships.members("show") == [Member("root", "person", "owner")]
+    other = await person(access, town, "mei")
+    with pytest.raises(UnknownThread):
+        await access.check(other, Action.READ, "show")
+
+
+async def test_an_operator_is_left(access: Access, office: Office, town: Town) -> None:
+    root = await operator(access, town)
+    with pytest.raises(Forbidden):
+        await office.accounts.revoke_user(root, "root")
+    assert [user.name for user in await office.accounts.users(root)] == ["root"]
+    with pytest.raises(UnknownName):
+        await office.accounts.revoke_user(root, "nobody")
+
+
+async def test_no_operator_reaches_another_tenants_people_keys_or_threads(
+    access: Access, office: Office, town: Town
+) -> None:
+    root, other = await operator(access, town), await operator(access, town, "acme")
+    await town.account("mei", "acme")
+    await town.thread("acme.show", "open", mei="owner")
+    await town.thread("show")
+    await office.accounts.add_key(other, "feed", ["show"])
+    (key,) = await office.accounts.keys(other)
+    assert [user.name for user in await office.accounts.users(root)] == ["root"]
+    assert await office.accounts.keys(root) == []
+    assert await office.memberships.threads_of(root) == []
+    for attempt in (
+        office.accounts.revoke_user(root, "mei"),
+        office.accounts.revoke_key(root, key.prefix),
+        office.memberships.admit(root, "show", Member("mei", "person", "member")),
+        office.memberships.admit(root, "show", Member("feed", "program", "feeder")),
+    ):
+        with pytest.raises(UnknownName):
+            await attempt
+    assert [user.name for user in await office.accounts.users(other)] == ["mei", "root"]
+
+
+async def test_a_key_feeds_its_threads_is_listed_by_its_prefix_and_revoked(
+    access: Access, office: Office, town: Town
+) -> None:
+    root = await operator(access, town)
+    await town.thread("show")
+    await town.thread("plaza")
+    feed = await office.accounts.add_key(root, "danmaku", ["show", "plaza"])
+    bot = await office.accounts.add_key(root, "bot", ["show"], reads=True)
+    feeding, reading = [await access.identify(bearer(key)) for key in (feed, bot)]
+    await access.check(feeding, Action.FEED, "plaza")
+    await access.check(reading, Action.READ, "show")
+    with pytest.raises(Forbidden):
+        await access.check(feeding, Action.READ, "show")
+    listed = {key.name: key for key in await office.accounts.keys(root)}
+    assert (listed["danmaku"].threads, listed["danmaku"].reads) == (["plaza", "show"], False)
+    assert (listed["bot"].threads, listed["bot"].reads) == (["show"], True)
+    assert feed.startswith(f"m3k_{listed['danmaku'].prefix}_")
+    with pytest.raises(Taken):
+        await office.accounts.add_key(root, "danmaku", [])
+    await office.accounts.revoke_key(root, listed["danmaku"].prefix)
+    with pytest.raises(NotSignedIn):
+        await access.identify(bearer(feed))
+    with pytest.raises(UnknownName):
+        await office.accounts.revoke_key(root, listed["danmaku"].prefix)
+    assert await office.accounts.add_key(root, "danmaku", ["show"]) != feed
+    assert len(await noted(town, "key_added")) == 3
+    assert await noted(town, "key_revoked") == [("root", listed["danmaku"].prefix, "danmaku")]
+    assert feed[-43:] not in str(await town.sql.fetch("SELECT audit::text FROM audit"))
+
+
+async def test_a_key_for_a_thread_that_is_not_there_is_not_made(access: Access, office: Office, town: Town) -> None:
+    root = await operator(access, town)
+    await town.thread("show")
+    await town.thread("acme.other")
+    for threads in (["show", "none"], ["other"], ["acme.other"]):
+        with pytest.raises(UnknownThread):
+            await office.accounts.add_key(root, "feed", threads)
+    assert await office.accounts.keys(root) == []
+    assert await noted(town, "key_added") == []
+
+
+async def test_a_thread_is_given_its_id_and_belongs_to_who_made_it(access: Access, office: Office, town: Town) -> None:
+    mei, ann = await person(access, town, "mei", "acme"), await person(access, town, "ann", "acme")
+    made = await office.memberships.make_thread(mei)
+    assert made == OwnThread(made.thread_id, "private", "owner")
+    assert made.thread_id.startswith("t-")
+    await access.check(mei, Action.ADMIT, f"acme.{made.thread_id}")
+    assert await office.memberships.threads_of(mei) == [made]
+    assert await office.memberships.threads_of(ann) == []
+    opened = await office.memberships.make_thread(mei, visibility="open")
+    assert await office.memberships.threads_of(ann) == [OwnThread(opened.thread_id, "open", None)]
+    with pytest.raises(Forbidden):
+        await office.memberships.make_thread(mei, "show")
+
+
+async def test_an_operator_may_choose_a_threads_id(access: Access, office: Office, town: Town) -> None:
+    root = await operator(access, town)
+    assert (await office.memberships.make_thread(root, "show")).thread_id == "show"
+    assert (await office.memberships.make_thread(at_the_machine("acme"), "show", "open")).role is None
+    with pytest.raises(Taken):
+        await office.memberships.make_thread(root, "show")
+    for thread_id in ("", "acme.show", "a b", "x" * 129, "show\n"):
+        with pytest.raises(Unsuitable):
+            await office.memberships.make_thread(root, thread_id)
+    assert await noted(town, "thread_made") == [("root", "show", "private"), ("command line", "show", "open")]
+
+
+async def test_members_come_change_and_go(access: Access, office: Office, town: Town) -> None:
+    mei, ann = await person(access, town, "mei"), await person(access, town, "ann")
+    await town.program("feed")
+    await town.thread("show", mei="owner")
+    await office.memberships.admit(mei, "show", Member("Ann", "person", "reader"))
+    await office.memberships.admit(mei, "show", Member("feed", "program", "feeder"))
+    with pytest.raises(Forbidden):
+        await access.check(ann, Action.SPEAK, "show")
+    await access.check(ann, Action.READ, "show")
+    await office.memberships.admit(mei, "show", Member("ann", "person", "member"))
+    await access.check(ann, Action.SPEAK, "show")
+    assert await office.memberships.members("show") == [
+        Member("ann", "person", "member"),
+        Member("mei", "person", "owner"),
+        Member("feed", "program", "feeder"),
+    ]
+    await office.memberships.dismiss(mei, "show", "ann")
+    with pytest.raises(UnknownThread):
+        await access.check(ann, Action.READ, "show")
+    with pytest.raises(UnknownName):
+        await office.memberships.dismiss(mei, "show", "ann")
+    assert await noted(town, "member_added") == [
+        ("mei", "show", "person ann as reader"),
+        ("mei", "show", "program feed as feeder"),
+        ("mei", "show", "person ann as member"),
+    ]
+    assert await noted(town, "member_removed") == [("mei", "show", "person ann")]
+
+
+@pytest.mark.parametrize(("kind", "role"), [("person", "feeder"), ("program", "owner")])
+async def test_a_person_only_feeds_nothing_and_a_program_owns_nothing(
+    access: Access, office: Office, town: Town, kind: MemberKind, role: Role
+) -> None:
+    mei = await person(access, town, "mei")
+    await town.account("x")
+    await town.program("x")
+    await town.thread("show", mei="owner")
+    with pytest.raises(Unsuitable):
+        await office.memberships.admit(mei, "show", Member("x", kind, role))
+
+
+async def test_a_person_and_a_program_of_one_name_are_two(access: Access, office: Office, town: Town) -> None:
+    mei = await person(access, town, "mei")
+    await town.program("mei")
+    await town.thread("show")
+    await office.memberships.admit(mei, "show", Member("mei", "program", "feeder"))
+    assert await office.memberships.members("show") == [Member("mei", "program", "feeder")]
+    with pytest.raises(UnknownName):
+        await office.memberships.dismiss(mei, "show", "mei")
+    await office.memberships.dismiss(mei, "show", "mei", "program")
+
+
+async def test_the_last_owner_stays_even_where_two_go_at_once(access: Access, office: Office, town: Town) -> None:
+    mei = await person(access, town, "mei")
+    await town.account("ann")
+    await town.thread("show", mei="owner", ann="owner")
+    leaving = [office.memberships.dismiss(mei, "show", name) for name in ("mei", "ann")]
+    told = await asyncio.gather(*leaving, return_exceptions=True)
+    assert sorted(map(type, told), key=str) == sorted([type(None), LastOwner], key=str)
+    (last,) = await office.memberships.members("show")
+    with pytest.raises(LastOwner):
+        await office.memberships.admit(mei, "show", Member(last.name, "person", "reader"))
+    await office.memberships.admit(mei, "show", Member(last.name, "person", "owner"))
+    assert await office.memberships.members("show") == [last]
+
+
+async def test_an_owner_whose_account_is_revoked_does_not_count(access: Access, office: Office, town: Town) -> None:
+    mei = await person(access, town, "mei")
+    await town.account("ann")
+    await town.thread("show", mei="owner", ann="owner")
+    await town.sql.execute("UPDATE accounts SET revoked_at = now() WHERE name = 'ann'")
+    with pytest.raises(LastOwner):
+        await office.memberships.dismiss(mei, "show", "mei")
+
+
+async def test_a_thread_is_opened_and_closed(access: Access, office: Office, town: Town) -> None:
+    mei, ann = await person(access, town, "mei"), await person(access, town, "ann")
+    await town.thread("show", mei="owner")
+    await office.memberships.change_visibility(mei, "show", "open")
+    await access.check(ann, Action.SPEAK, "show")
+    await office.memberships.change_visibility(mei, "show", "private")
+    with pytest.raises(UnknownThread):
+        await access.check(ann, Action.SPEAK, "show")
+    assert await noted(town, "visibility_changed") == [("mei", "show", "open"), ("mei", "show", "private")]
+
+
+async def test_nothing_is_done_to_a_thread_or_with_somebody_that_is_not_there(
+    access: Access, office: Office, town: Town
+) -> None:
+    root = await operator(access, town)
+    await town.thread("acme.show")
+    for attempt in (
+        office.memberships.change_visibility(root, "show", "open"),
+        office.memberships.admit(root, "show", Member("root", "person", "owner")),
+        office.memberships.dismiss(root, "show", "root"),
+    ):
+        with pytest.raises(UnknownThread):
+            await attempt
+    await town.thread("show")
+    with pytest.raises(UnknownName):
+        await office.memberships.admit(root, "show", Member("nobody", "person", "owner"))
+    assert await town.sql.fetchval("SELECT count(*) FROM audit") == 0
