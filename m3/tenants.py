@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from m3.errors import UnknownThread
+
 #: Whose threads have no tenant before their ids.
 DEFAULT = "default"
 
@@ -18,7 +20,10 @@ Tenant = Annotated[str, Field(pattern=f"^{TENANT_PATTERN}$")]
 
 
 def key_of(tenant: str, thread_id: str) -> str:
-    """What the room knows the tenant's thread by."""
+    """What the room knows the tenant's thread by. Raises UnknownThread for an id with a dot: no thread has one, and it
+    would be another tenant's key."""
+    if "." in thread_id:
+        raise UnknownThread
     return thread_id if tenant == DEFAULT else f"{tenant}.{thread_id}"
 
 

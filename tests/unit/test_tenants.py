@@ -3,6 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from m3.errors import UnknownThread
 from m3.events import ThreadId, ThreadKey
 from m3.tenants import DEFAULT, Tenant, key_of, tenant_of, thread_id_of
 
@@ -21,6 +22,12 @@ def test_of_a_key_both_its_parts_are_known(of: str, thread_id: str) -> None:
     key = key_of(of, thread_id)
     assert thread_key.validate_python(key) == key
     assert (tenant_of(key), thread_id_of(key)) == (of, thread_id)
+
+
+@pytest.mark.parametrize("of", [DEFAULT, "acme"])
+def test_what_would_be_another_tenants_key_is_no_threads_id(of: str) -> None:
+    with pytest.raises(UnknownThread):
+        key_of(of, "acme.show")
 
 
 def test_no_two_tenants_share_a_key_whatever_their_threads_are_called() -> None:
