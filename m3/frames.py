@@ -16,7 +16,7 @@ def text(frame: Frame) -> str:
 
 
 def new_message(message: Message) -> Frame:
-    """The predecessor's frame, with the message's numbers added."""
+    """The predecessor's frame, with the message's numbers added, and its author where it is known."""
     frame: Frame = {
         "type": "new_message",
         "thread_id": thread_id_of(message.thread_id),
@@ -29,6 +29,8 @@ def new_message(message: Message) -> Frame:
         "message_id": str(message.message_id),
         "in_reply_to": [str(answered) for answered in message.in_reply_to],
     }
+    if message.author is not None:
+        frame["author"] = message.author
     return frame | {"cancelled": True} if message.cancelled else frame
 
 

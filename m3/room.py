@@ -33,7 +33,7 @@ from m3.tracing import FLUSH_TIMEOUT
 from m3.web import answer_errors, bind, health, serve
 from services.demo_model import demo_model
 from services.gateway import ReadingAlong, gateway
-from services.pusher import Hub, pusher
+from services.pusher import Entrance, Hub, pusher
 from services.recorder import recorder
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
         share = _patience(settings) / 3
         await stack.enter_async_context(recorder(bus, store, grace=share))
         await stack.enter_async_context(_agent(bus, store, settings, grace=share))
-        sockets = await stack.enter_async_context(_pusher(bus, store, settings))
         access = await stack.enter_async_context(Access.open(settings, store))
+        sockets = await stack.enter_async_context(_pusher(bus, store, access, settings))
         http, hurry, password = await stack.enter_async_context(_gateway(bus, store, access, settings))
 
         async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +92,8 @@ async def run_pusher(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings, "pusher"))
-        app = await stack.enter_async_context(_pusher(bus, store, settings))
+        access = await stack.enter_async_context(Access.open(settings, store))
+        app = await stack.enter_async_context(_pusher(bus, store, access, settings))
         address = await stack.enter_async_context(serve(app, sock, settings, grace=_patience(settings)))
         yield f"The pusher listens on {address}"
 
@@ -260,10 +261,14 @@ async def _gateway(
 
 
 @asynccontextmanager
-async def _pusher(bus: Bus, store: Store, settings: Settings) -> AsyncIterator[ASGIApp]:
+async def _pusher(bus: Bus, store: Store, access: Access, settings: Settings) -> AsyncIterator[ASGIApp]:
     opening = Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread)
-    async with opening as hub, Door.open("pusher", bus, store) as door:
-        yield pusher(hub, door, bus, store, settings)
+    async with (
+        opening as hub,
+        Door.open("pusher", bus, store) as door,
+        Entrance.open(access, Limits(settings, store), settings) as entrance,
+    ):
+        yield pusher(hub, door, entrance, health(bus, store), settings)
 
 
 @asynccontextmanager

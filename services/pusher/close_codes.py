@@ -10,10 +10,12 @@
 | 4001 | the thread has as many sockets as it may have | reconnect later |
 | 4002 | the thread was taken back, as by a restored backup | reconnect; `after` is then answered with `reset` |
 | 4003 | the client's address has as many sockets as it may have | reconnect later |
+| 4500 | whoever opened it may not read the thread any more, or is not known any more | do not reconnect as they are |
+| 4501 | the credential with which it was opened is over | sign in again, then reconnect |
 
 A socket that reads nothing at all cannot be told, and is cut off: its client sees 1006, which means the same. Whoever
-reconnects with `after` and the last number it saw misses nothing. Codes from 4000 to 4499 mean "reconnect";
-from 4500 to 4999 they will mean "do not".
+reconnects with `after` and the last number it saw misses nothing. Codes from 4000 to 4499 mean "reconnect", those from
+4500 to 4999 "do not, as you are".
 """
 
 from enum import Enum
@@ -27,6 +29,8 @@ class Close(Enum):
     THREAD_FULL = 4001, "The thread has as many sockets as it may have."
     TAKEN_BACK = 4002, "The thread was taken back; reconnect with after."
     ADDRESS_FULL = 4003, "Your address has as many sockets as it may have."
+    NO_LONGER_ALLOWED = 4500, "You may not read this thread any more."
+    SIGN_IN_AGAIN = 4501, "Sign in again."
 
     @property
     def code(self) -> int:

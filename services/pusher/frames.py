@@ -108,8 +108,16 @@ def cancelling(key: str) -> str:
     return _text(type="cancelling", thread_id=thread_id_of(key))
 
 
-def error(code: str, message: str, *, message_id: UUID | None = None, client_id: str | None = None) -> str:
-    known = {"message_id": message_id and str(message_id), "client_id": client_id}
+def error(
+    code: str,
+    message: str,
+    *,
+    message_id: UUID | None = None,
+    client_id: str | None = None,
+    retry_after: int | None = None,
+) -> str:
+    """``retry_after``: in so many seconds it is taken."""
+    known = {"message_id": message_id and str(message_id), "client_id": client_id, "retry_after": retry_after}
     extra = {name: value for name, value in known.items() if value is not None}
     return _text(type="error", code=code, message=message, **extra)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
-import asyncpg
 import pytest
 
 from m3.access.access import Access
@@ -43,11 +42,8 @@ def agents(database_url: str) -> Agents:
 
 @pytest.fixture
 async def town(database_url: str) -> AsyncIterator[Town]:
-    connection = await asyncpg.connect(database_url)
-    try:
-        yield Town(connection)
-    finally:
-        await connection.close()
+    async with Town.of(database_url) as town:
+        yield town
 
 
 @pytest.fixture

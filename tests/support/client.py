@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import httpx2
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import HeadersLike
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.until import DEADLINE
@@ -60,10 +61,13 @@ class Socket:
 
 
 @asynccontextmanager
-async def socket(address: str, thread_id: str, **query: str | int) -> AsyncIterator[Socket]:
-    """A socket of a thread, from its opening handshake on."""
+async def socket(
+    address: str, thread_id: str, headers: HeadersLike | None = None, /, **query: str | int
+) -> AsyncIterator[Socket]:
+    """A socket of a thread, from its opening handshake on. Raises InvalidStatus where it is refused."""
     path = f"{thread_id}?{urlencode(query)}" if query else thread_id
-    async with connect(f"{address.replace('http', 'ws', 1)}/ws/chat/{path}") as connection:
+    url = f"{address.replace('http', 'ws', 1)}/ws/chat/{path}"
+    async with connect(url, additional_headers=headers) as connection:
         yield Socket(connection)
 
 

@@ -1,27 +1,42 @@
 """A pusher on a server, and news for it with no recorder in between."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from m3 import topology
+from m3.access.access import Access
+from m3.access.limits import Limits
 from m3.bus import Bus
 from m3.door import Door
 from m3.events import Message, MessageAccepted, MessageRecorded, TurnNews, encode
 from m3.settings import Settings
 from m3.store import Store
-from m3.web import bind, serve
-from services.pusher import Hub, pusher
+from m3.web import bind, health, serve
+from services.pusher import Entrance, Hub, pusher
+from services.pusher.admissions import RECHECK
 
 
 @asynccontextmanager
-async def running_pusher(bus: Bus, store: Store, **changes: object) -> AsyncIterator[tuple[str, Hub]]:
+async def running_pusher(
+    bus: Bus,
+    store: Store,
+    *,
+    recheck: float = RECHECK,
+    clock: Callable[[], float] = time.monotonic,
+    **changes: object,
+) -> AsyncIterator[tuple[str, Hub]]:
+    """``recheck``: seconds between looks at who may still read; ``clock`` is that of what is remembered of people."""
     settings = Settings().model_copy(update=changes)
     async with (
         Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread) as hub,
         Door.open("pusher", bus, store) as door,
+        Access.open(settings, store, clock=clock) as access,
+        Entrance.open(access, Limits(settings, store), settings, recheck=recheck) as entrance,
     ):
         with bind("127.0.0.1", 0) as sock:
-            async with serve(pusher(hub, door, bus, store, settings), sock, settings, grace=1) as address:
+            app = pusher(hub, door, entrance, health(bus, store), settings)
+            async with serve(app, sock, settings, grace=1) as address:
                 yield address, hub
 
 

@@ -1,5 +1,7 @@
 """People, programs and threads of a room that asks who somebody is, and their credentials."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -27,6 +29,15 @@ class Town:
     """Rows of people, programs and threads, written past the room."""
 
     sql: asyncpg.Connection
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, database_url: str) -> AsyncIterator["Town"]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            yield cls(connection)
+        finally:
+            await connection.close()
 
     async def account(self, name: str, tenant: str = "default", *, operator: bool = False) -> UUID:
         account = uuid4()

@@ -26,7 +26,6 @@ MESSAGE = Message(
     source="api",
     timestamp=datetime(2025, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
     interface="http_api",
-    author="not told",
     fate="pending",
 )
 
@@ -51,6 +50,11 @@ def test_new_message_is_the_predecessors_with_numbers_added_and_its_text_as_it_i
         '"timestamp":1735787045.678,"id":7,"seq":3,"message_id":"01890a5d-ac96-774b-bcce-b302099a8057",'
         '"in_reply_to":[]}'
     )
+
+
+def test_new_message_names_its_author_where_it_has_one() -> None:
+    assert "author" not in new_message(MESSAGE)
+    assert new_message(MESSAGE.model_copy(update={"author": "mei"}))["author"] == "mei"
 
 
 @pytest.mark.parametrize(
