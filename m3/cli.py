@@ -7,13 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated, Literal, NoReturn
 
 import structlog
 import typer
 import uvloop
 
-from m3 import room
+from m3 import commands, room
+from m3.access.rules import Visibility
 from m3.errors import StartError
 from m3.logs import set_up_logs
 from m3.settings import Settings, read_settings
@@ -23,6 +25,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+user = typer.Typer(help="People who may sign in.", no_args_is_help=True)
+key = typer.Typer(help="Programs' keys.", no_args_is_help=True)
+thread = typer.Typer(help="Who finds a thread, and who is what in it.", no_args_is_help=True)
+for name, commands_of in (("user", user), ("key", key), ("thread", thread)):
+    app.add_typer(commands_of, name=name)
+
+Tenant = Annotated[str | None, typer.Option(help="Whose, instead of the first of TENANTS.")]
+Name = Annotated[str, typer.Argument(help="What others know them by.")]
+ThreadId = Annotated[str, typer.Argument(metavar="THREAD")]
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +97,106 @@ def doctor(
     sys.exit(0 if report.well else 1)
 
 
+@user.command("add")
+def add_user(
+    name: Name,
+    *,
+    operator: Annotated[bool, typer.Option("--operator", help="Sees to others.")] = False,
+    tenant: Tenant = None,
+) -> None:
+    """Let somebody in, and show the password of their first sign-in."""
+    _at_the_desk(tenant, partial(commands.add_user, name=name, operator=operator))
+
+
+@user.command("list")
+def list_users(tenant: Tenant = None) -> None:
+    """Show who may sign in."""
+    _at_the_desk(tenant, commands.list_users)
+
+
+@user.command("reset")
+def reset_user(name: Name, tenant: Tenant = None) -> None:
+    """Sign somebody out, and show a password for another first sign-in."""
+    _at_the_desk(tenant, partial(commands.reset_user, name=name))
+
+
+@user.command("revoke")
+def revoke_user(name: Name, tenant: Tenant = None) -> None:
+    """Sign somebody out, and let them in no more."""
+    _at_the_desk(tenant, partial(commands.revoke_user, name=name))
+
+
+@key.command("add")
+def add_key(
+    name: Name,
+    threads: Annotated[list[str], typer.Option("--thread", help="What it feeds; more than one may be given.")],
+    *,
+    reads: Annotated[bool, typer.Option("--reads", help="It may read them too.")] = False,
+    tenant: Tenant = None,
+) -> None:
+    """Make a key for a program, and show it."""
+    _at_the_desk(tenant, partial(commands.add_key, name=name, threads=threads, reads=reads))
+
+
+@key.command("list")
+def list_keys(tenant: Tenant = None) -> None:
+    """Show which keys there are, by their prefixes."""
+    _at_the_desk(tenant, commands.list_keys)
+
+
+@key.command("revoke")
+def revoke_key(named: Annotated[str, typer.Argument(metavar="PREFIX|NAME")], tenant: Tenant = None) -> None:
+    """Have a key be good for nothing any more."""
+    _at_the_desk(tenant, partial(commands.revoke_key, named=named))
+
+
+@thread.command("add")
+def add_thread(
+    thread_id: ThreadId,
+    *,
+    everybody: Annotated[bool, typer.Option("--open", help="Every account finds it.")] = False,
+    owner: Annotated[str | None, typer.Option(help="A person who sees to its members.")] = None,
+    tenant: Tenant = None,
+) -> None:
+    """Make a thread."""
+    visibility: Visibility = "open" if everybody else "private"
+    _at_the_desk(tenant, partial(commands.add_thread, thread_id=thread_id, visibility=visibility, owner=owner))
+
+
+@thread.command("list")
+def list_threads(tenant: Tenant = None) -> None:
+    """Show which threads there are, and who finds them."""
+    _at_the_desk(tenant, commands.list_threads)
+
+
+@thread.command("open")
+def open_thread(thread_id: ThreadId, tenant: Tenant = None) -> None:
+    """Have every account find a thread."""
+    _at_the_desk(tenant, partial(commands.show_thread, thread_id=thread_id, visibility="open"))
+
+
+@thread.command("close")
+def close_thread(thread_id: ThreadId, tenant: Tenant = None) -> None:
+    """Have none but its members find a thread."""
+    _at_the_desk(tenant, partial(commands.show_thread, thread_id=thread_id, visibility="private"))
+
+
+@thread.command("member")
+def change_member(
+    thread_id: ThreadId,
+    name: Name,
+    role: Annotated[
+        Literal["owner", "member", "reader", "feeder", "none"], typer.Argument(help="What they are from now on.")
+    ],
+    *,
+    program: Annotated[bool, typer.Option("--program", help="It is a key's name.")] = False,
+    tenant: Tenant = None,
+) -> None:
+    """Say what somebody is in a thread; a feeder is a program in any case."""
+    changing = partial(commands.change_member, thread_id=thread_id, name=name, role=role, program=program)
+    _at_the_desk(tenant, changing)
+
+
 def main() -> None:
     app()
 
@@ -94,6 +206,12 @@ def _run(service: Callable[[Settings], AbstractAsyncContextManager[str]]) -> NoR
         _allow_many_files()
         runner.run(_until_stopped(service(settings)))
     sys.exit(0)
+
+
+def _at_the_desk(tenant: str | None, command: commands.Command) -> None:
+    """Have it done in the database of the room, whether that runs or not, and say what came of it."""
+    with _ending_in_a_sentence("error") as settings:
+        print(asyncio.run(room.at_the_desk(settings, tenant, command)))
 
 
 @contextmanager

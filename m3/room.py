@@ -19,16 +19,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import tracing
 from m3.access.access import Access
-from m3.access.accounts import FIRST_OPERATOR
+from m3.access.accounts import FIRST_OPERATOR, Accounts, at_the_machine
 from m3.access.limits import Limits
+from m3.access.memberships import Memberships
 from m3.access.office import Office
+from m3.access.passwords import Passwords
 from m3.access.tokens import keys_in
 from m3.bus import Bus, open_bus
+from m3.commands import Command, Desk
 from m3.door import Door
-from m3.errors import StartError, StoreUnavailable
+from m3.errors import Denied, StartError, StoreUnavailable, Unchanged
 from m3.settings import LOOPBACK, Settings
 from m3.store import Store, migrate, open_store
-from m3.store.embedded import embedded_postgres
+from m3.store.directory import Directory
+from m3.store.embedded import embedded_postgres, reached_postgres
 from m3.tracing import FLUSH_TIMEOUT
 from m3.web import answer_errors, bind, health, serve
 from services.demo_model import demo_model
@@ -135,6 +139,37 @@ async def migrate_database(settings: Settings) -> str:
     except StoreUnavailable:
         raise StartError("The database does not answer; `m3 doctor` says more of it.") from None
     return f"The database was brought up to date: {', '.join(done)}." if done else "The database is up to date."
+
+
+async def at_the_desk(settings: Settings, tenant: str | None, command: Command) -> str:
+    """Have a command done on behalf of the tenant, or the first one; returns what it tells. Raises StartError."""
+    tenants = settings.tenant_names
+    if tenant is not None and tenant not in tenants:
+        raise StartError(f"There is no tenant {tenant}: TENANTS names {', '.join(tenants)}.")
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(_store_at_hand(settings))
+        passwords, directory = stack.enter_context(Passwords.open()), Directory(store)
+        desk = Desk(at_the_machine(tenant or tenants[0]), Accounts(directory, passwords), Memberships(directory))
+        try:
+            return await command(desk)
+        except (Denied, Unchanged) as error:
+            raise StartError(str(error)) from None
+
+
+@asynccontextmanager
+async def _store_at_hand(settings: Settings) -> AsyncIterator[Store]:
+    """For a command: the store of the settings, or of the room in this folder, whether that runs or not. Raises
+    StartError, also of a block that the database fails."""
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            url = await stack.enter_async_context(reached_postgres(settings.data_dir))
+        else:
+            url = settings.database_url.get_secret_value()
+        try:
+            await _migrate_when_up(url, MIGRATE_PATIENCE)
+            yield await stack.enter_async_context(open_store(url, pool_size=2))
+        except StoreUnavailable:
+            raise StartError("The database does not answer; `m3 doctor` says more of it.") from None
 
 
 async def examine(settings: Settings, *, edge_url: str | None, hold: float) -> "Report":

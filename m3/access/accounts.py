@@ -67,6 +67,22 @@ class Accounts:
             await change.note("user_added", name, "operator" if operator else "person")
         return password
 
+    async def reset_user(self, by: Principal, name: str, *, address: str = "") -> str:
+        """Returns a new password that is good for one sign-in, and ends those that there are. Raises UnknownName; Taken
+        where they changed it themselves in the same moment."""
+        name, password = proper_name(name), one_time_password()
+        account = await self._directory.account_of_name(by.tenant, name)
+        if account is None or account.password_hash is None:
+            raise UnknownName("There is nobody of that name who signs in with a password.")
+        hashed = await self._passwords.hash(password)
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            if not await change.change_password(account.account_id, account.password_hash, hashed, one_time=True):
+                raise Taken("Their password was changed in the same moment; try again.")
+            await change.end_sign_ins(account.account_id)
+            await change.note("password_changed", name, "one-time")
+        self._forget(account.account_id)
+        return password
+
     async def revoke_user(self, by: Principal, name: str, *, address: str = "") -> None:
         """They are signed out everywhere, and their name is free. Raises UnknownName; Forbidden for oneself, so that an
         operator is left."""

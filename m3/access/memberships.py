@@ -12,7 +12,7 @@ from m3.access.rules import Role, Visibility
 from m3.errors import Forbidden, LastOwner, Taken, UnknownName, UnknownThread, Unsuitable
 from m3.events import THREAD_ID_PATTERN
 from m3.store.changes import Change
-from m3.store.directory import Directory, Member, OwnThread
+from m3.store.directory import Directory, Member, OwnThread, Thread
 from m3.tenants import key_of
 
 MemberKind = Literal["person", "program"]
@@ -43,11 +43,18 @@ class Memberships:
         self._forget = forget
 
     async def make_thread(
-        self, by: Principal, thread_id: str | None = None, visibility: Visibility = "private", *, address: str = ""
+        self,
+        by: Principal,
+        thread_id: str | None = None,
+        visibility: Visibility = "private",
+        *,
+        owner: str | None = None,
+        address: str = "",
     ) -> OwnThread:
-        """A thread of which ``by`` is the owner. None but operators may say its id: a refusal tells that it is taken.
+        """A thread of which ``by`` is the owner, and so is whoever is named. None but operators may say its id: a
+        refusal tells that it is taken.
 
-        Raises Forbidden, Unsuitable, Taken.
+        Raises Forbidden, Unsuitable, Taken, UnknownName.
         """
         if thread_id is None:
             thread_id = f"t-{uuid7().hex}"
@@ -61,7 +68,12 @@ class Memberships:
                 raise Taken("There is a thread of that id.")
             if by.id is not None:
                 await change.add_member(by.id, [key], "owner")
-            await change.note("thread_made", thread_id, visibility)
+            if owner is not None:
+                person = await change.principal(proper_name(owner), "person")
+                if person is None:
+                    raise UnknownName("There is nobody of that name.")
+                await change.add_member(person, [key], "owner")
+            await change.note("thread_made", thread_id, visibility if owner is None else f"{visibility}, of {owner}")
         return OwnThread(thread_id, visibility, None if by.id is None else "owner")
 
     async def threads_of(self, principal: Principal, *, after: str = "", limit: int = MOST) -> list[OwnThread]:
@@ -74,6 +86,10 @@ class Memberships:
             limit,
             and_open_ones=principal.kind != "program",
         )
+
+    async def threads(self, by: Principal, *, after: str = "", limit: int = MOST) -> list[Thread]:
+        """All of the tenant's, by id, those after that one."""
+        return await self._directory.threads(by.tenant, key_of(by.tenant, after) if after else "", limit)
 
     async def members(self, key: str) -> list[Member]:
         return await self._directory.members(key)

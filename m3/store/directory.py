@@ -88,6 +88,16 @@ class OwnThread:
 
 
 @dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread as operators see it, with the names of its owners and how many members it has."""
+
+    thread_id: str
+    visibility: Visibility
+    owners: list[str]
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     name: str
     kind: Literal["person", "program"]
@@ -192,6 +202,13 @@ class Directory:
         """Those whose keys come after that one."""
         rows = await self._store.ask("threads_of", tenant, principal_id, and_open_ones, after, limit)
         return [OwnThread(thread_id_of(row["thread_id"]), row["visibility"], row["role"]) for row in rows]
+
+    async def threads(self, tenant: str, after: str, limit: int) -> list[Thread]:
+        """Those whose keys come after that one."""
+        rows = await self._store.ask("threads_of_tenant", tenant, after, limit)
+        return [
+            Thread(thread_id_of(row["thread_id"]), row["visibility"], row["owners"], row["members"]) for row in rows
+        ]
 
     async def members(self, key: str) -> list[Member]:
         return [Member(**row) for row in await self._store.ask("members", key)]

@@ -52,7 +52,7 @@ async def examine(
     """Look at everything that the settings name, or ``edge_url`` in the place of theirs. ``hold``: seconds for which a
     socket is left silent."""
     database_url = settings.database_url.get_secret_value() if settings.database_url else None
-    tenants = [name.strip() for name in settings.tenants.split(",")] if settings.auth_required else []
+    tenants = settings.tenant_names if settings.auth_required else ()
     checks = {
         "broker": broker(settings.broker_url.get_secret_value()),
         "database": database(database_url, tenants),
