@@ -1,15 +1,69 @@
-"""Pages of other hosts, which a browser lets speak to the room without asking it."""
+"""Pages, by the origin that a browser says they are of: it lets them speak to the room without asking it."""
 
-from urllib.parse import urlsplit
+import re
+from ipaddress import AddressValueError, IPv6Address
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from m3.errors import StartError
+
+#: Where a scope has the origins that the room is told to answer beside its own host.
+ALLOWED = "m3.origins"
+
+_PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII
+)
+_LOOPBACK = re.compile(rb"(?i)(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?")
+
+
+def parse_origins(text: str) -> frozenset[str]:
+    """What ORIGINS names, as browsers write it. Raises StartError."""
+    return frozenset(_written(part.strip()) for part in text.split(",")) if text.strip() else frozenset()
+
+
+def _written(text: str) -> str:
+    """In lower case, and without the port that goes without saying."""
+    parts = _ORIGIN.fullmatch(text)
+    scheme = parts[1].lower() if parts else ""
+    if parts is None or scheme not in _PORTS:
+        raise _no_origin(text)
+    host, port = parts[2].lower(), int(parts[3] or _PORTS[scheme])
+    if host.startswith("["):
+        try:
+            host = f"[{IPv6Address(host[1:-1])}]"
+        except AddressValueError:
+            raise _no_origin(text) from None
+    if not 0 < port <= 65_535:  # noqa: PLR2004 - the ports that there are
+        raise _no_origin(text)
+    return f"{scheme}://{host}" + ("" if port == _PORTS[scheme] else f":{port}")
+
+
+def _no_origin(text: str) -> StartError:
+    return StartError(
+        f"ORIGINS: {text!r} is not where a page comes from. Write each as https://app.example.com: with a port if that "
+        "is not the usual one, nothing behind it, and a name in other letters as xn--…."
+    )
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Whether a page of another host asks. Browsers say so, and without this any page that somebody visits could speak
-    in a room on their own machine. The port may differ."""
-    origin = connection.headers.get("origin")
-    try:
-        return origin is not None and urlsplit(origin).hostname != connection.url.hostname
-    except ValueError:  # of an origin or host that is no address
+    """Whether a page of another host asks, which is none of ORIGINS. Browsers say so, and without this any page that
+    somebody visits could speak in a room on their own machine. The port may differ."""
+    origins = connection.headers.getlist("origin")
+    if not origins:
+        return False
+    parts = _ORIGIN.fullmatch(origins[0]) if len(origins) == 1 else None
+    if parts is None:  # as `null`, which is of a page that has no host
         return True
+    try:
+        own = parts[2].lower().strip("[]") == connection.url.hostname
+    except ValueError:  # of a host that is no address
+        return True
+    return not own and origins[0] not in connection.scope.get(ALLOWED, ())
+
+
+def names_this_machine(scope: Scope) -> bool:
+    """Whether the request is for a name that means the machine itself to everybody. A name that its owner points at
+    this machine after its page was loaded is not, and its page would pass for one of the room's."""
+    return all(_LOOPBACK.fullmatch(value) for name, value in scope["headers"] if name == b"host")

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidState
 from websockets.http11 import Request as Handshake
 from websockets.server import ServerProtocol
 
+from m3.web.browsers import SAFE_HEADERS
 from m3.web.errors import Refusal
 from m3.web.raw_frames import EXTENSION
 
@@ -191,6 +192,8 @@ class RoomSockets(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         if self._silent:
             raise ClientDisconnected  # and not that nothing may follow a close, of which the app does not know yet
+        if message["type"] == "websocket.http.response.start":
+            message["headers"] = [*message["headers"], *SAFE_HEADERS]
         await super().send(message)
         if message["type"] == "websocket.accept":
             del self.request, self.response  # with their headers, a fifth of what an open socket takes
@@ -255,6 +258,6 @@ def _refuse(transport: asyncio.Transport, refusal: Refusal) -> None:
     refusal.headers["Connection"] = "close"
     response = refusal.response()
     head = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}".encode()]
-    head += [name + b": " + value for name, value in response.raw_headers]
+    head += [name + b": " + value for name, value in (*response.raw_headers, *SAFE_HEADERS)]
     transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
     transport.close()

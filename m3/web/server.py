@@ -12,6 +12,7 @@ from m3 import metrics
 from m3.errors import StartError
 from m3.settings import Settings
 from m3.tasks import background
+from m3.web.browsers import ForBrowsers
 from m3.web.protocols import BoundedHttp, RoomSockets
 
 #: Seconds in which a server must listen.
@@ -71,13 +72,14 @@ async def serve(
     grace: float,
     hurry: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[str]:
-    """Serve the app on the socket inside the block; yields its address.
+    """Serve the app on the socket inside the block; yields its address. Raises StartError for a wrong ORIGINS.
 
     Leaving takes no new connection or request, closes sockets, and ends what runs within ``grace`` seconds; a while
     before they are over it calls ``hurry``, upon which requests that wait should be answered.
     """
     config = uvicorn.Config(
-        app,
+        ForBrowsers(app, settings),
+        interface="asgi3",
         http=BoundedHttp,
         ws=RoomSockets,
         ws_max_size=settings.frame_limit,

@@ -131,7 +131,8 @@ async def raw(address: str, request: bytes) -> httpx2.Response:
 
 def _post(headers: str, body: bytes = b'{"message": "hi"}') -> bytes:
     return (
-        f"POST /api/chat HTTP/1.1\r\nHost: room\r\nContent-Type: application/json\r\n{headers}\r\n\r\n".encode() + body
+        f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}\r\n\r\n".encode()
+        + body
     )
 
 
@@ -257,9 +258,9 @@ async def test_a_body_of_64_mib_is_refused_and_never_held(
 
 REQUESTS = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400, "malformed_request"),
-    "path beyond ASCII": (b"GET /\xff HTTP/1.1\r\nHost: room\r\n\r\n", 400, "malformed_request"),
-    "address without a path": (b"GET http://room HTTP/1.1\r\nHost: room\r\n\r\n", 400, "malformed_request"),
-    "for a proxy": (b"CONNECT room:80 HTTP/1.1\r\nHost: room:80\r\n\r\n", 400, "malformed_request"),
+    "path beyond ASCII": (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "malformed_request"),
+    "address without a path": (b"GET http://room HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "malformed_request"),
+    "for a proxy": (b"CONNECT room:80 HTTP/1.1\r\nHost: localhost:80\r\n\r\n", 400, "malformed_request"),
     "negative length": (_post("Content-Length: -17"), 400, "malformed_request"),
     "length is no number": (_post("Content-Length: many"), 400, "malformed_request"),
     "length of 71 bits": (_post(f"Content-Length: {2**70}"), 400, "malformed_request"),
@@ -281,14 +282,14 @@ REQUESTS = {
     "header of 64 KiB": (_post(f"Content-Length: 17\r\nX: {'a' * 64 * KIB}"), 431, "head_too_long"),
     "headers of 64 KiB": (_post("Content-Length: 17" + "\r\nX: aaa" * 16 * KIB), 431, "head_too_long"),
     "header without an end": (_post("X: " + "a" * 512 * KIB).rstrip(), 431, "head_too_long"),
-    "path of 64 KiB": (b"GET /%s HTTP/1.1\r\nHost: room\r\n\r\n" % (b"a" * 64 * KIB), 431, "head_too_long"),
+    "path of 64 KiB": (b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * 64 * KIB), 431, "head_too_long"),
 }
 
 
 @pytest.mark.parametrize(("request_", "status", "code"), REQUESTS.values(), ids=REQUESTS)
 async def test_what_is_no_request_is_refused(address: str, request_: bytes, status: int, code: str) -> None:
     assert_refused(await raw(address, request_), status, code)
-    assert (await raw(address, b"GET /readyz HTTP/1.1\r\nHost: room\r\n\r\n")).status_code == 200
+    assert (await raw(address, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"])
@@ -379,7 +380,7 @@ async def test_a_socket_of_a_thread_that_cannot_be_is_refused(address: str, path
 
 
 UPGRADE = (
-    b"GET /ws/chat/default HTTP/1.1\r\nHost: room\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /ws/chat/default HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 HANDSHAKES = {
