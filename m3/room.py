@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from m3 import tracing
-from m3.access.access import Access
+from m3.access.access import Access, tokens_of
 from m3.access.accounts import FIRST_OPERATOR, Accounts, at_the_machine
 from m3.access.limits import Limits
 from m3.access.memberships import Memberships
@@ -52,6 +52,8 @@ MIGRATE_PATIENCE = 60.0
 
 #: Something to say in a new room.
 EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
+#: The first sign-in of whoever has a one-time password.
+SIGN_IN = '{"name": "admin", "password": "…", "new_password": "…"}'
 
 log = structlog.get_logger(__name__)
 
@@ -70,13 +72,13 @@ async def run_room(settings: Settings) -> AsyncIterator[str]:
         await stack.enter_async_context(_agent(bus, store, settings, grace=share))
         access = await stack.enter_async_context(Access.open(settings, store))
         sockets = await stack.enter_async_context(_pusher(bus, store, access, settings))
-        http, hurry, password = await stack.enter_async_context(_gateway(bus, store, access, settings))
+        http, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
 
         async def one_port(scope: Scope, receive: Receive, send: Send) -> None:
             await (sockets if scope["type"] == "websocket" else http)(scope, receive, send)
 
         address = await stack.enter_async_context(serve(one_port, sock, settings, grace=share, hurry=hurry))
-        yield _welcome(address, settings) + _first_sign_in(password, settings)
+        yield _welcome(address, settings)
 
 
 @asynccontextmanager
@@ -85,10 +87,10 @@ async def run_gateway(settings: Settings) -> AsyncIterator[str]:
         sock = stack.enter_context(_doorway(settings))
         bus, store = await stack.enter_async_context(_shared_backbone(settings, "gateway"))
         access = await stack.enter_async_context(Access.open(settings, store))
-        app, hurry, password = await stack.enter_async_context(_gateway(bus, store, access, settings))
+        app, hurry = await stack.enter_async_context(_gateway(bus, store, access, settings))
         serving = serve(app, sock, settings, grace=_patience(settings), hurry=hurry)
         address = await stack.enter_async_context(serving)
-        yield f"The gateway listens on {address}" + _first_sign_in(password, settings)
+        yield f"The gateway listens on {address}"
 
 
 @asynccontextmanager
@@ -252,6 +254,7 @@ def _patience(settings: Settings) -> float:
 
 
 def _doorway(settings: Settings) -> socket.socket:
+    tokens_of(settings)  # whose mistakes are told before the database is waited for
     if not settings.auth_required and settings.host not in LOOPBACK:
         if not settings.auth_open_anywhere:
             raise StartError(
@@ -279,20 +282,27 @@ async def _migrate_when_up(url: str, patience: float = inf) -> list[str]:
 @asynccontextmanager
 async def _gateway(
     bus: Bus, store: Store, access: Access, settings: Settings
-) -> AsyncIterator[tuple[ASGIApp, Callable[[], None], str | None]]:
-    """The app, what lets its waiting requests go, and the first operator's password if this is the first start."""
+) -> AsyncIterator[tuple[ASGIApp, Callable[[], None]]]:
+    """The app, and what lets its waiting requests go."""
     limits = Limits(settings, store)
     async with (
+        AsyncExitStack() as stack,
         Door.open("gateway", bus, store) as door,
         ReadingAlong.open(bus, linger=settings.linger) as reading_along,
     ):
-        if not access.required:
-            yield gateway(door, reading_along, access, None, limits, bus, store, settings), door.stop_waiting, None
-            return
-        with Office.open(settings, access) as office:
-            password = await office.accounts.begin(settings.tenant_names)
-            app = gateway(door, reading_along, access, office, limits, bus, store, settings)
-            yield app, door.stop_waiting, password
+        office = stack.enter_context(Office.open(settings, access)) if access.required else None
+        if office is not None:
+            await _let_the_first_in(office, settings)
+        yield gateway(door, reading_along, access, office, limits, bus, store, settings), door.stop_waiting
+
+
+async def _let_the_first_in(office: Office, settings: Settings) -> None:
+    """At the first start there is nobody who could let others in. The password is told to whoever started the room, and
+    at once, since nobody is told it again whatever comes next."""
+    password = await office.accounts.begin(settings.tenant_names)
+    if password is not None:
+        who = f"{FIRST_OPERATOR} of the tenant {settings.tenant_names[0]}"
+        print(f"Sign in first as {who}, with this one-time password, which is shown once: {password}", flush=True)
 
 
 @asynccontextmanager
@@ -330,22 +340,12 @@ async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) ->
 
 
 def _welcome(address: str, settings: Settings) -> str:
-    token = "-H 'Authorization: Bearer …' " if settings.auth_required else ""
+    what, path, body = ("Sign in:", "login", SIGN_IN) if settings.auth_required else ("Try it:", "chat", EXAMPLE)
     lines = [
         f"The room is open: {address}",
-        f"Try it:           curl -X POST {address}/api/chat {token}-H 'Content-Type: application/json' -d '{EXAMPLE}'",
+        f"{what:<18}curl -X POST {address}/api/{path} -H 'Content-Type: application/json' -d '{body}'",
         f"Its API:          {address}/docs",
     ]
     if settings.llm_base_url is None:
         lines.append("Its agent:        the built-in demo model; set LLM_BASE_URL and LLM_MODEL for a real one")
     return "\n".join(lines)
-
-
-def _first_sign_in(password: str | None, settings: Settings) -> str:
-    """Told to whoever started the room, and to no log: nobody is told it again."""
-    if password is None:
-        return ""
-    return (
-        f"\nFirst sign-in:     {FIRST_OPERATOR}, in the tenant {settings.tenant_names[0]}, with the password {password}"
-        "\n                  It is shown this once, and good for one sign-in that brings another (new_password)."
-    )

@@ -62,21 +62,15 @@ class Access:
     async def open(
         cls, settings: Settings, store: Store, *, clock: Callable[[], float] = time.monotonic
     ) -> AsyncIterator["Access"]:
-        """Raises StartError where AUTH=required and TOKEN_KEYS cannot be used. ``clock`` tells seconds."""
+        """Raises StartError where AUTH=required, and the settings of that cannot be used. ``clock`` tells seconds."""
         directory = Directory(store)
         tenants = frozenset(settings.tenant_names)
-        if not settings.auth_required:
-            yield cls(directory, tenants)
-            return
-        if settings.token_keys is None:
-            raise StartError(
-                "AUTH=required needs TOKEN_KEYS, the same for all services, such as "
-                "TOKEN_KEYS=first:$(openssl rand -hex 32)."
-            )
-        tokens = Tokens(parse_keys(settings.token_keys.get_secret_value()), settings.access_token_ttl)
+        tokens = tokens_of(settings)
         async with AsyncExitStack() as stack:
             outsiders = None
-            if settings.oidc_issuer is not None:
+            if tokens is not None and settings.oidc_issuer is not None:
+                if settings.oidc_tenant not in tenants:
+                    raise StartError("OIDC_TENANT must be one of TENANTS.")
                 issuer = await stack.enter_async_context(Issuer.open(settings.oidc_issuer, settings.oidc_audience))
                 outsiders = Outsiders(issuer, directory, settings.oidc_tenant)
             yield cls(directory, tenants, tokens, outsiders, clock)
@@ -227,3 +221,15 @@ def _allows(stance: Stance, action: Action) -> bool:
     if stance.kind is None or stance.visibility is None:
         return False
     return may(stance.kind, action, _standing(stance))
+
+
+def tokens_of(settings: Settings) -> Tokens | None:
+    """What a room reads tokens with that asks who somebody is. Raises StartError where TOKEN_KEYS cannot be used."""
+    if not settings.auth_required:
+        return None
+    if settings.token_keys is None:
+        raise StartError(
+            "AUTH=required needs TOKEN_KEYS, the same for all services, such as "
+            "TOKEN_KEYS=first:$(openssl rand -hex 32)."
+        )
+    return Tokens(parse_keys(settings.token_keys.get_secret_value()), settings.access_token_ttl)
