@@ -24,6 +24,10 @@ def bearer(credential: str) -> list[tuple[bytes, bytes]]:
     return [(b"host", b"room"), (b"authorization", f"Bearer {credential}".encode())]
 
 
+def bearer_header(credential: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {credential}"}
+
+
 @dataclass
 class Town:
     """Rows of people, programs and threads, written past the room."""
