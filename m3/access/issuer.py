@@ -126,7 +126,7 @@ class Issuer:
 
     def _outsider(self, claims: Mapping[str, Any]) -> Outsider:
         subject = claims["sub"]
-        if not 0 < len(subject) <= MAX_SUBJECT:
+        if not (0 < len(subject) <= MAX_SUBJECT and subject.isprintable()):
             raise NotSignedIn("The token is not good.")
         named = (claims.get("preferred_username"), claims.get("email"), subject)
         names = tuple(name for name in named if isinstance(name, str))

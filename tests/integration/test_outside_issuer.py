@@ -90,6 +90,7 @@ async def test_each_type_of_key_signs_with_its_own_algorithm(outside: OutsideIss
         {"sub": None},
         {"sub": ""},
         {"sub": "x" * 256},
+        {"sub": "a\x00b"},
     ],
 )
 async def test_a_token_with_a_wrong_claim_is_refused(
