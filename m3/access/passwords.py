@@ -64,7 +64,12 @@ class Passwords:
 
     async def fits(self, password: str, hashed: str | None) -> bool:
         """Whether it is the password. Where there is none to compare with, it takes as long to say so."""
-        return await self._in_a_thread(lambda: self._verify(hashed or self._of_nobody(), password)) and bool(hashed)
+
+        def verify() -> bool:
+            nobodys = self._of_nobody()  # in any case, or the first to ask for nobody's would wait longer
+            return self._verify(hashed or nobodys, password)
+
+        return await self._in_a_thread(verify) and bool(hashed)
 
     def _verify(self, hashed: str, password: str) -> bool:
         try:

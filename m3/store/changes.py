@@ -10,6 +10,9 @@ from m3.access.rules import Role, Visibility
 from m3.store.audit import Entry, Outcome, write
 from m3.store.postgres import Ask
 
+#: Most sign-ins that an account has at a time.
+SIGN_INS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class SignInRow:
@@ -65,7 +68,7 @@ class Change:
     ) -> bool:
         """Whether the account has that password."""
         lasts = timedelta(seconds=ttl)
-        return bool(await self._ask("add_sign_in", sign_in, account, password_hash, refresh_hash, lasts))
+        return bool(await self._ask("add_sign_in", sign_in, account, password_hash, refresh_hash, lasts, SIGN_INS))
 
     async def lock_sign_in(self, sign_in: UUID, leeway: float) -> SignInRow | None:
         rows = await self._ask("lock_sign_in", sign_in, timedelta(seconds=leeway))

@@ -10,7 +10,7 @@ from m3.access.office import Office
 from m3.access.principals import Principal
 from m3.access.sign_ins import SignedIn
 from m3.errors import Denied, Forbidden, NotSignedIn, PasswordChangeNeeded, Unsuitable, WrongPassword
-from m3.store import Store
+from m3.store import Store, changes
 from tests.support.town import Town, bearer
 
 PASSWORD = "correct horse"
@@ -248,3 +248,17 @@ async def test_the_first_start_makes_an_operator_once_and_open_threads(
     assert await office.accounts.begin(["default", "later"]) is None
     threads = await town.sql.fetch("SELECT thread_id, visibility FROM threads ORDER BY thread_id")
     assert [tuple(row) for row in threads] == [("acme.default", "open"), ("default", "open"), ("later.default", "open")]
+
+
+async def test_sign_ins_that_ended_go_and_so_do_those_that_are_too_many(
+    access: Access, office: Office, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "SIGN_INS", 3)
+    signed_in = [await mei(office), *[await office.sign_ins.sign_in("default", "mei", PASSWORD) for _ in range(3)]]
+    with pytest.raises(NotSignedIn):
+        await whoever(access, signed_in[0])
+    assert {(await whoever(access, each)).name for each in signed_in[1:]} == {"mei"}
+    await office.sign_ins.sign_out(await whoever(access, signed_in[3]))
+    await office.sign_ins.sign_in("default", "mei", PASSWORD)
+    assert {(await whoever(access, each)).name for each in signed_in[1:3]} == {"mei"}
+    assert await town.sql.fetchval("SELECT count(*) FROM sign_ins") == 3

@@ -51,7 +51,7 @@ CREATE TABLE sign_ins (
     expires_at    timestamptz NOT NULL,
     revoked_at    timestamptz
 );
-CREATE INDEX sign_ins_by_account ON sign_ins (account_id) WHERE revoked_at IS NULL;
+CREATE INDEX sign_ins_by_account ON sign_ins (account_id);
 
 -- How people and programs stand to threads. The principal is an account or a producer key.
 CREATE TABLE members (
