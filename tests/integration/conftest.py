@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
+import argon2
 import pytest
 
 from m3.access.access import Access
@@ -55,6 +56,7 @@ async def access(store: Store) -> AsyncIterator[Access]:
 
 @pytest.fixture
 async def office(access: Access) -> AsyncIterator[Office]:
-    """Where it is changed who may do what in that room."""
+    """Where it is changed who may do what in that room. Its hashes are cheap; tests/unit/test_passwords.py has dear ones."""
     with Office.open(asking(), access) as office:
+        office.sign_ins._passwords._hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
         yield office
