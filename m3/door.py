@@ -333,7 +333,7 @@ class Door:
         """Returns when the broker has it; it is not recorded yet. It may share a body, and the fate of that, with what
         others hand in. Raises BusError."""
         _log_accepted(event)
-        await self._batcher.publish(encode([event]))
+        await self._batcher.publish(encode(await self._store.content.sealed([event])))
 
     @contextmanager
     def watch(self, message_id: UUID) -> Iterator[Watch]:
@@ -432,7 +432,7 @@ class Door:
         """One body after the other, so that nothing gets past what the bus refuses; returns what was not handed in.
         Raises the BusError where nothing is kept at all."""
         _log_accepted(*said)
-        parcels = parted(said, MAX_BODY)
+        parcels = parted(await self._store.content.sealed(said), MAX_BODY)
         for number, (body, _) in enumerate(parcels):
             try:
                 await self._batcher.publish(body)
@@ -448,19 +448,20 @@ class Door:
         while True:
             with suppress(Interrupted):  # whoever waits looks into the table soon anyway
                 for body in await self._subscription.take(NOTICES_AT_ONCE):
-                    self._hear(body)
+                    await self._hear(body)
 
-    def _hear(self, body: bytes) -> None:
+    async def _hear(self, body: bytes) -> None:
         try:
-            events = decode(body)
-        except UndecodableEvents as error:
+            told = [event for event in decode(body) if isinstance(event, MessageRecorded | MessageSettled)]
+            watched = [event for event in told if event.message.message_id in self._watches]
+            events = await self._store.content.opened(watched)
+        except (UndecodableEvents, StoreUnavailable) as error:
             log.warning("notice not understood", reason=str(error))
             return
         for event in events:
-            if isinstance(event, MessageRecorded | MessageSettled):
-                reply = event.reply if isinstance(event, MessageSettled) else None
-                for watch in self._watches.get(event.message.message_id, ()):
-                    watch.learn(event.message, reply)
+            reply = event.reply if isinstance(event, MessageSettled) else None
+            for watch in self._watches.get(event.message.message_id, ()):
+                watch.learn(event.message, reply)
 
 
 _messages = cache(metrics.MESSAGES.labels)

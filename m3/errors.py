@@ -3,6 +3,7 @@
 M3Error
 ├── StartError          the room cannot start; its text is the sentence shown to the person who started it
 ├── UndecodableEvents   a body on the bus that is not a list of known events
+├── Unreadable          what was sealed does not open: with another key, or it was changed
 ├── Unreached           a server that was looked at will not have us, and why
 ├── BusError
 │   ├── BusUnavailable  the broker is away; whether the publish arrived is unknown
@@ -58,6 +59,10 @@ class StartError(M3Error):
 
 class UndecodableEvents(M3Error):
     """The bytes are not a list of known events. They belong in the dead-letter queue."""
+
+
+class Unreadable(M3Error):
+    """What was sealed does not open here. The text says why, and nothing of what is in it."""
 
 
 class Unreached(M3Error):

@@ -6,6 +6,7 @@ fields may be added with a default, nothing may be renamed or removed.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import not_
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid5
 
@@ -91,7 +92,8 @@ class Message(BaseModel):
     ``seq`` is its number in the thread and ``rev`` the number of its last change, the same as long as there was none.
     Messages and changes are numbered together, from 1 without gaps, in the order of commits. ``fate`` tells what the
     agent made of a ``user`` or ``api`` message; it is None for the agent's own, of which ``cancelled`` tells whether
-    somebody stopped it before it was whole.
+    somebody stopped it before it was whole. ``sealed``: the content is not for who has no key (m3/sealing), and where
+    that was tried, could not be read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,6 +115,7 @@ class Message(BaseModel):
     reply_id: UUID | None = None
     reply_seq: int | None = None
     reason: str | None = None
+    sealed: Annotated[bool, Field(exclude_if=not_)] = False
     traceparent: SkipJsonSchema[str | None] = None  # as in MessageAccepted; of the senders' own programs, so not shown
 
 
@@ -142,7 +145,8 @@ class Event(BaseModel):
 
 class MessageAccepted(Event):
     """A service took a message and asks for it to be recorded. ``origin`` is the queue to tell when it is;
-    ``traceparent`` what of which trace it belongs to, where it came with that (m3/tracing.py)."""
+    ``traceparent`` what of which trace it belongs to, where it came with that (m3/tracing.py). ``sealed``: the content
+    is not for who has no key; ``terms``: what it is found by (m3/sealing)."""
 
     type: Literal["message_accepted"] = "message_accepted"
     message_id: UUID = Field(default_factory=uuid7)
@@ -157,9 +161,12 @@ class MessageAccepted(Event):
     turn: Turn | None = None
     accepted_at: AwareDatetime | None = None  # an older service does not tell it
     traceparent: str = ""
+    sealed: bool = False
+    terms: tuple[int, ...] | None = None  # an older service does not tell them
 
     def became(self, message: Message) -> bool:
-        """Whether the recorded message of this id is this one. A key may have been used before, for another."""
+        """Whether the recorded message of this id is this one, both as they were said: sealed anew a text is another. A
+        key may have been used before, for another."""
         return (self.thread_id, self.source, self.content) == (message.thread_id, message.source, message.content)
 
 
@@ -214,6 +221,7 @@ class ThreadSummarised(Event):
     thread_id: ThreadKey
     until: int
     text: Text
+    sealed: bool = False
 
 
 class MessageRecorded(Event):
@@ -264,6 +272,7 @@ class ReplyGrew(Event):
     reply_id: UUID
     index: int
     text: str
+    sealed: bool = False
 
 
 class TurnEnded(Event):

@@ -16,7 +16,8 @@ def text(frame: Frame) -> str:
 
 
 def new_message(message: Message) -> Frame:
-    """The predecessor's frame, with the message's numbers added, and its author where it is known."""
+    """The predecessor's frame, with the message's numbers added, and its author where it is known. One that could not
+    be read is ``sealed``."""
     frame: Frame = {
         "type": "new_message",
         "thread_id": thread_id_of(message.thread_id),
@@ -31,7 +32,7 @@ def new_message(message: Message) -> Frame:
     }
     if message.author is not None:
         frame["author"] = message.author
-    return frame | {"cancelled": True} if message.cancelled else frame
+    return frame | {mark: True for mark in ("cancelled", "sealed") if getattr(message, mark)}
 
 
 def fates(event: ThreadEvent) -> Iterator[Frame]:

@@ -288,7 +288,7 @@ async def _gateway(
     async with (
         AsyncExitStack() as stack,
         Door.open("gateway", bus, store) as door,
-        ReadingAlong.open(bus, linger=settings.linger) as reading_along,
+        ReadingAlong.open(bus, store, linger=settings.linger) as reading_along,
     ):
         office = stack.enter_context(Office.open(settings, access)) if access.required else None
         if office is not None:

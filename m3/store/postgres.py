@@ -5,7 +5,7 @@ The table is the truth and the bus only carries news of it: whatever was committ
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,7 @@ from m3.events import (
     TurnFailed,
     TurnInterrupted,
 )
+from m3.sealing import Content, Masters, WrappedKey
 from m3.store.sql import migrations, query
 from m3.tasks import background
 from m3.threads import ThreadSettings
@@ -140,7 +141,10 @@ def _message(row: asyncpg.Record) -> Message:
 
 
 class Store:
-    """Reads and writes the dialogue. Every method raises StoreUnavailable while the database is away."""
+    """Reads and writes the dialogue. Every method raises StoreUnavailable while the database is away.
+
+    What is sealed in the table is opened for whoever reads it, by ``content``; what is recorded is left as it comes.
+    """
 
     def __init__(
         self,
@@ -148,7 +152,9 @@ class Store:
         url: str,
         command_timeout: float = COMMAND_TIMEOUT,
         acquire_timeout: float = ACQUIRE_TIMEOUT,
+        masters: Masters | None = None,
     ) -> None:
+        self.content = Content(masters or Masters(), self)
         self._pool = pool
         self._url = url
         self._command_timeout = command_timeout
@@ -182,24 +188,33 @@ class Store:
 
     async def messages(self, message_ids: Collection[UUID]) -> dict[UUID, Message]:
         """Those of the messages that are in the table."""
-        return {row["message_id"]: _message(row) for row in await self._fetch("messages", list(message_ids))}
+        messages = await self._opened(await self._fetch("messages", list(message_ids)))
+        return {message.message_id: message for message in messages}
 
     async def latest(self, thread_id: str, limit: int, *, before: int = END) -> list[Message]:
         """The newest messages of the thread, or the newest of those before a number, oldest first."""
         rows = await self._fetch("latest_messages", thread_id, before, limit)
-        return [_message(row) for row in reversed(rows)]
+        return await self._opened(reversed(rows))
 
     async def following(self, thread_id: str, after: int, limit: int, *, before: int = END) -> list[Message]:
         """The oldest messages of the thread after a number, oldest first."""
-        rows = await self._fetch("following_messages", thread_id, after, before, limit)
-        return [_message(row) for row in rows]
+        return await self._opened(await self._fetch("following_messages", thread_id, after, before, limit))
+
+    async def found(self, thread_id: str, text: str, limit: int, *, before: int = END) -> list[Message]:
+        """The newest messages of the thread that have every word of the text, newest first; of a text without words
+        none."""
+        plain, keyed = await self.content.asked(thread_id, text)
+        if not plain:
+            return []
+        return await self._opened(await self._fetch("found_messages", thread_id, plain, keyed, before, limit))
 
     async def events_after(self, thread_id: str, number: int, limit: int, *, until: int = END) -> list[ThreadEvent]:
         """What happened in the thread after a number, in order. Of several changes of one message only the last is
         there, so their numbers may have gaps."""
         rows = await self._fetch("events_after", thread_id, number, until, limit)
         return [
-            (MessageRecorded if row["number"] == row["seq"] else MessageSettled)(message=_message(row)) for row in rows
+            (MessageRecorded if row["number"] == row["seq"] else MessageSettled)(message=message)
+            for row, message in zip(rows, await self._opened(rows), strict=True)
         ]
 
     async def head(self, thread_id: str) -> int:
@@ -213,7 +228,9 @@ class Store:
         if not rows:
             return Mailbox(ThreadSettings(), [], (0, ThreadSettings()))
         settings = _thread_settings(rows[0]["settings"])
-        waiting = [Waiting(_message(row), row["age"]) for row in rows if row["message_id"] is not None]
+        there = [row for row in rows if row["message_id"] is not None]
+        messages = await self._opened(there)
+        waiting = [Waiting(message, row["age"]) for message, row in zip(messages, there, strict=True)]
         return Mailbox(settings, waiting, (rows[0]["newest"] or 0, settings))
 
     async def mailbox_mark(self, thread_id: str) -> Mark:
@@ -223,7 +240,7 @@ class Store:
 
     async def recent_answers(self, thread_id: str, within: float) -> list[Message]:
         """What programs said in the thread and had answered in the last so many seconds."""
-        return [_message(row) for row in await self._fetch("recent_answers", thread_id, within, RECENT)]
+        return await self._opened(await self._fetch("recent_answers", thread_id, within, RECENT))
 
     async def last_lanes(self, thread_id: str, count: int) -> list[OutsideSource]:
         """Whose turns the last ones of the thread were, newest first."""
@@ -233,13 +250,26 @@ class Store:
         """What the agent dealt with before it answers these messages of one thread, each reply after what it answers,
         oldest first, as far as there is no summary of it; ``limit`` does not count replies."""
         ids = [message.message_id for message in messages]
-        rows = await self._fetch("context", messages[0].thread_id, ids, limit)
-        return [_message(row) for row in rows]
+        return await self._opened(await self._fetch("context", messages[0].thread_id, ids, limit))
 
     async def summary(self, thread_id: str) -> str | None:
         """What the thread was about up to where its context begins."""
         rows = await self._fetch("summary", thread_id)
-        return rows[0]["summary"] if rows else None
+        if not rows:
+            return None
+        text, until, sealed = rows[0]
+        return await self.content.opened_summary(thread_id, until, text) if sealed else text
+
+    async def thread_keys(self, thread_ids: Collection[str]) -> dict[str, WrappedKey]:
+        """Those of the threads that have one."""
+        rows = await self._fetch("thread_keys", list(thread_ids))
+        return {row["thread_id"]: WrappedKey(row["master"], row["wrapped"]) for row in rows}
+
+    async def add_thread_keys(self, keys: Mapping[str, WrappedKey]) -> None:
+        """Keep them, but for threads that have one by then."""
+        await self._fetch(
+            "add_thread_keys", *_columns([(thread_id, k.master, k.wrapped) for thread_id, k in keys.items()])
+        )
 
     async def waiting_count(self, thread_id: str, source: OutsideSource, at_most: int) -> int:
         """How many messages of the source wait for the agent in the thread, counted up to ``at_most``."""
@@ -301,6 +331,9 @@ class Store:
 
             yield ask
 
+    async def _opened(self, rows: Iterable[asyncpg.Record]) -> list[Message]:
+        return await self.content.opened_messages([_message(row) for row in rows])
+
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             rows: list[asyncpg.Record] = await connection.fetch(query(name), *arguments)
@@ -353,6 +386,8 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
             ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
             [m.cancelled for m in messages],
             [m.traceparent for m in messages],
+            [m.sealed for m in messages],
+            [None if m.terms is None else "{" + ",".join(map(str, m.terms)) + "}" for m in messages],
         )
     if replies:
         settled = await connection.fetch(query("settle_answered"), replies)
@@ -362,7 +397,9 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
         if turns := [turn for event in step if (turn := _turn(event))]:
             await connection.execute(query("insert_turns"), *_columns(turns))
     if summaries:
-        await connection.execute(query("summarise"), *_columns([(s.thread_id, s.until, s.text) for s in summaries]))
+        await connection.execute(
+            query("summarise"), *_columns([(s.thread_id, s.until, s.text, s.sealed) for s in summaries])
+        )
     told = {_change(row): (row["origin"], _message(row)) for row in settled}
     return Record(
         messages={row["message_id"]: _message(row) for row in recorded},
@@ -526,9 +563,15 @@ async def _leave_as_it_is(_: asyncpg.Connection) -> None:
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, pool_size: int, command_timeout: float = COMMAND_TIMEOUT, acquire_timeout: float = ACQUIRE_TIMEOUT
+    url: str,
+    *,
+    pool_size: int,
+    command_timeout: float = COMMAND_TIMEOUT,
+    acquire_timeout: float = ACQUIRE_TIMEOUT,
+    masters: Masters | None = None,
 ) -> AsyncIterator[Store]:
-    """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order."""
+    """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order. ``masters``:
+    with what keys its content is sealed and opened."""
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
@@ -543,7 +586,7 @@ async def open_store(
             (metrics.POOL_CONNECTIONS.labels("idle"), pool.get_idle_size),
             (metrics.POOL_CONNECTIONS.labels("busy"), lambda: pool.get_size() - pool.get_idle_size()),
         ):
-            yield Store(pool, url, command_timeout, acquire_timeout)
+            yield Store(pool, url, command_timeout, acquire_timeout, masters)
     finally:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):

@@ -89,7 +89,9 @@ def plan(
         return Plan()
     if rules.pause == "ignore":
         return Plan(_passed("ignored", "The agent is paused in this thread.", [one.message for one in waiting]))
-    passed: tuple[PassedOver, ...] = ()
+    unreadable = [one.message for one in waiting if one.message.sealed]
+    passed = _passed("ignored", "It cannot be read.", unreadable)
+    waiting = [one for one in waiting if not one.message.sealed]
     lanes: dict[OutsideSource, list[Message]] = {}
     for lane in _WHO:
         lanes[lane] = [one.message for one in waiting if one.message.source == lane]
@@ -132,6 +134,8 @@ def _without_repeated(
     """What says the same as something that was answered lately shares its reply."""
     said: dict[str, list[Message]] = {}
     for earlier in answered if rules.merges else ():
+        if earlier.sealed:  # what it said cannot be read
+            continue
         said.setdefault(_gist(earlier), []).append(earlier)
     merged: dict[UUID, list[Message]] = {}
     others = []

@@ -67,7 +67,7 @@ class Settler:
                         await self._store.ping()
                         waited += patience
                     patience = min(2 * patience, MAX_PATIENCE)
-                except BusError as error:
+                except (BusError, StoreUnavailable) as error:
                     log.warning("outcome not handed in yet", thread_id=outcome.thread_id, reason=str(error))
                     await asyncio.sleep(RETRY_INTERVAL)
         return False
@@ -82,5 +82,5 @@ class Settler:
 
     async def mention(self, fact: ThreadSummarised | TurnInterrupted) -> None:
         """Hand in, once, what nobody waits for: a summary that is lost is made again."""
-        with suppress(BusError):
+        with suppress(BusError, StoreUnavailable):
             await self._door.hand_in(fact)

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from m3 import topology
 from m3.bus import Bus
-from m3.errors import BusError
+from m3.errors import BusError, StoreUnavailable
 from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode
+from m3.sealing import Content
 from services.agent.spoken import Spoken
 
 #: Seconds for which text is gathered, once its first piece is out: each piece costs every watcher a frame.
@@ -17,10 +18,20 @@ GATHER = 0.05
 class Telling:
     """What is told of one turn, whose text comes in through ``spoken``."""
 
-    def __init__(self, bus: Bus, thread_id: str, turn_id: UUID, reply_id: UUID, in_reply_to: tuple[UUID, ...]) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        bus: Bus,
+        content: Content,
+        thread_id: str,
+        *,
+        turn_id: UUID,
+        reply_id: UUID,
+        in_reply_to: tuple[UUID, ...],
+    ) -> None:
         self.spoken = Spoken(on_growth=self._hear)
         self.first_text: float | None = None  # by the loop's clock
         self._bus = bus
+        self._content = content
         self.thread_id = thread_id
         self.turn_id = turn_id
         self.reply_id = reply_id
@@ -85,8 +96,9 @@ class Telling:
         )
 
     async def _publish(self, news: TurnNews) -> None:
-        with suppress(BusError):
-            await self._bus.publish(topology.thinking(self.thread_id), encode([news]))
+        with suppress(BusError, StoreUnavailable):
+            told = await self._content.sealed([news])
+            await self._bus.publish(topology.thinking(self.thread_id), encode(told))
 
     def _hear(self) -> None:
         self.first_text = self.first_text or asyncio.get_running_loop().time()

@@ -116,7 +116,14 @@ class Turns:
         """
         context = await self._read(plan, settings)
         ids = tuple(message.message_id for message in plan.turn)
-        telling = Telling(self.bus, context.thread_id, uuid7(), reply_id(ids[0]), ids)
+        telling = Telling(
+            self.bus,
+            self.store.content,
+            context.thread_id,
+            turn_id=uuid7(),
+            reply_id=reply_id(ids[0]),
+            in_reply_to=ids,
+        )
         started_at, begun = datetime.now(UTC), asyncio.get_running_loop().time()
         if not may_begin():  # with no await from here until it can be stopped
             return
@@ -134,6 +141,7 @@ class Turns:
 
     async def _read(self, plan: Plan, settings: ThreadSettings) -> _Context:
         said = await self.store.context(plan.turn, self.settings.context_messages)
+        said = [message for message in said if not message.sealed]  # which cannot be read
         left_out, shown = split(said, budget=self.settings.context_tokens, count=self.count)
         return _Context(
             plan=plan,

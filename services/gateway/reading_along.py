@@ -10,8 +10,10 @@ import structlog
 
 from m3 import topology
 from m3.bus import Bus, Subscription
-from m3.errors import Interrupted, UndecodableEvents
+from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ReplyGrew, TurnNews, TurnStarted, decode, reply_id
+from m3.sealing import Content
+from m3.store import Store
 from m3.tasks import background
 
 #: News taken from the bus at a time.
@@ -72,18 +74,19 @@ class _Thread:
 
 
 class ReadingAlong:
-    def __init__(self, subscription: Subscription, linger: float) -> None:
+    def __init__(self, subscription: Subscription, content: Content, linger: float) -> None:
         self._subscription = subscription
+        self._content = content
         self._linger = linger
         self._threads: dict[str, _Thread] = {}
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bus: Bus, *, linger: float) -> AsyncIterator["ReadingAlong"]:
+    async def open(cls, bus: Bus, store: Store, *, linger: float) -> AsyncIterator["ReadingAlong"]:
         """Hear of turns while inside the block. ``linger``: seconds that a thread stays bound that nobody reads along,
         since whoever does will do so again."""
         async with bus.subscribe("gateway.turns") as subscription:
-            reading = cls(subscription, linger)
+            reading = cls(subscription, store.content, linger)
             async with (
                 background("gateway turns", reading._hear_turns()),
                 background("gateway unbinding", reading._unbind_unread()),
@@ -131,15 +134,16 @@ class ReadingAlong:
         while True:
             with suppress(Interrupted):  # the reply will tell what was missed
                 for body in await self._subscription.take(NEWS_AT_ONCE):
-                    self._hear(body)
+                    await self._hear(body)
 
-    def _hear(self, body: bytes) -> None:
+    async def _hear(self, body: bytes) -> None:
         try:
-            events = decode(body)
-        except UndecodableEvents as error:
+            told = [event for event in decode(body) if isinstance(event, TurnNews)]
+            events = await self._content.opened([event for event in told if event.thread_id in self._threads])
+        except (UndecodableEvents, StoreUnavailable) as error:
             log.warning("news of a turn not understood", reason=str(error))
             return
         for event in events:
-            if isinstance(event, TurnNews) and (thread := self._threads.get(event.thread_id)):
+            if thread := self._threads.get(event.thread_id):
                 for reader in thread.readers:
                     reader.hear(event)

@@ -4,7 +4,7 @@ Nothing waits for a socket here. What is announced goes out at once; what piled 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -245,7 +245,11 @@ class Hub:
         heard: dict[_Thread, None] = {}
         gathered = 0
         for body in bodies:
-            for thread, event in self._understood(body):
+            events = self._understood(body)
+            if not self.store.content.at_hand(events):
+                _flush(heard)  # somebody may come while a key is fetched, to whom it does not belong
+                gathered = 0
+            for thread, event in await self._opened(events):
                 heard[thread] = None
                 gathered += _gather(thread, event)
             if gathered > FLUSH:
@@ -256,21 +260,28 @@ class Hub:
         for thread in heard:
             self._check(thread)  # only now, since what is missing may come in the next body
 
-    def _understood(self, body: bytes) -> Iterator[tuple[_Thread, ThreadEvent | TurnNews]]:
+    def _understood(self, body: bytes) -> list[ThreadEvent | TurnNews]:
+        """What is in it about the threads that this pusher hears."""
         try:
             events = decode(body)
         except UndecodableEvents as error:
             log.warning("announcement not understood", reason=str(error))
-            return
-        for event in events:
-            if isinstance(event, TurnNews):
-                thread = self._threads.get(event.thread_id)
-            elif isinstance(event, ThreadEvent):
-                thread = self._threads.get(event.message.thread_id)
-            else:
-                continue
-            if thread:
-                yield thread, event
+            return []
+        told = [event for event in events if isinstance(event, ThreadEvent | TurnNews)]
+        return [event for event in told if _thread_id(event) in self._threads]
+
+    async def _opened(self, events: Sequence[ThreadEvent | TurnNews]) -> list[tuple[_Thread, ThreadEvent | TurnNews]]:
+        """The events with their threads, as far as these are heard still."""
+        try:
+            opened = await self.store.content.opened(events)
+        except StoreUnavailable as error:
+            log.warning("announcement not opened yet", reason=str(error))
+            for event in events:
+                if thread := self._threads.get(_thread_id(event)):
+                    thread.feed.doubt()
+                    self._check(thread)
+            return []
+        return [(thread, event) for event in opened if (thread := self._threads.get(_thread_id(event)))]
 
     def _check(self, thread: _Thread) -> None:
         if thread.feed.behind:
@@ -393,6 +404,10 @@ async def _opened_in_time() -> AsyncIterator[None]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _thread_id(event: ThreadEvent | TurnNews) -> str:
+    return event.thread_id if isinstance(event, TurnNews) else event.message.thread_id
 
 
 def _gather(thread: _Thread, event: ThreadEvent | TurnNews) -> int:

@@ -34,7 +34,7 @@ async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIte
     settings = Settings().model_copy(update={"linger": 0} | changes)
     async with (
         Door.open("gateway", bus, store) as door,
-        ReadingAlong.open(bus, linger=settings.linger) as reading_along,
+        ReadingAlong.open(bus, store, linger=settings.linger) as reading_along,
         Access.open(settings, store) as access,
     ):
         with ExitStack() as stack:

@@ -3,12 +3,14 @@
 -- Needs the locks of lock_threads, so that what another recorder has just committed is seen here.
 -- $1 message ids, $2 threads, $3 sources, $4 contents, $5 interfaces, $6 authors, $7 origins,
 -- $8 what they reply to: uuid arrays written as text, since SQL has no ragged arrays; $9 whether they were cancelled;
--- $10 their traceparents, or nothing
+-- $10 their traceparents, or nothing; $11 whether their contents are sealed; $12 what they are found by: bigint arrays
+-- written as text, or null where that is not known
 WITH incoming AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                         $9::boolean[], $10::text[])
+                         $9::boolean[], $10::text[], $11::boolean[], $12::text[])
     WITH ORDINALITY AS i
-        (message_id, thread_id, source, content, interface, author, origin, in_reply_to, cancelled, traceparent, place)
+        (message_id, thread_id, source, content, interface, author, origin, in_reply_to, cancelled, traceparent, sealed,
+         terms, place)
 ),
 fresh AS (
     SELECT i.*, row_number() OVER (PARTITION BY thread_id ORDER BY place) AS step
@@ -24,7 +26,7 @@ numbered AS (
 inserted AS (
     INSERT INTO dialogue
         (thread_id, role, content, source, interface, message_id, seq, rev, author, in_reply_to, cancelled, origin, fate,
-         traceparent)
+         traceparent, sealed)
     SELECT
         fresh.thread_id,
         CASE source WHEN 'assistant' THEN 'assistant' ELSE 'user' END,
@@ -32,10 +34,17 @@ inserted AS (
         base + step, base + step,
         author, in_reply_to::uuid[], cancelled, origin,
         CASE source WHEN 'assistant' THEN NULL ELSE 'pending' END,
-        nullif(traceparent, '')
+        nullif(traceparent, ''),
+        sealed
     FROM fresh JOIN numbered USING (thread_id)
     ORDER BY place
     RETURNING *
+),
+searchable AS (
+    INSERT INTO search_terms (id, thread_id, seq, terms)
+    SELECT inserted.id, inserted.thread_id, inserted.seq, fresh.terms::bigint[]
+    FROM inserted JOIN fresh USING (message_id)
+    WHERE fresh.terms IS NOT NULL
 )
 SELECT inserted.*, NULL::bigint AS reply_seq, true AS fresh FROM inserted
 UNION ALL

@@ -1,0 +1,273 @@
+"""Seals what is said before it leaves a process, and opens what comes back: everything between has only ciphertext.
+
+Each thread has a key of its own, which the table keeps wrapped with a master key. Whoever accepts something seals it,
+so that neither the broker nor the recorder ever has the words; whoever shows it, or asks the model, opens it. What does
+not open is shown as a message that says so, and keeps its mark ``sealed``.
+"""
+
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import structlog
+
+from m3.errors import StoreUnavailable, Unreadable
+from m3.events import (
+    AnyEvent,
+    Incoming,
+    Message,
+    MessageAccepted,
+    MessageRecorded,
+    MessageSettled,
+    ReplyGrew,
+    ThreadSummarised,
+    TurnNews,
+)
+from m3.sealing.cipher import Cipher, derived
+from m3.sealing.masters import Masters, WrappedKey
+from m3.sealing.terms import Number, keyed_number, plain_number, words, words_asked_for
+
+#: Threads whose keys a process keeps at hand.
+KEYS_AT_HAND = 10_000
+#: What a message says that does not open.
+UNREADABLE = "[This message cannot be read: it was sealed with another key, or changed since.]"
+
+#: The numbers of all that a message must have, or of as many others.
+Asked = tuple[list[int], list[int] | None]
+
+E = TypeVar("E", bound=AnyEvent)
+Sealable = MessageAccepted | ThreadSummarised | ReplyGrew
+S = TypeVar("S", bound=Incoming | TurnNews)
+
+log = structlog.get_logger(__name__)
+
+
+class WrappedKeys(Protocol):
+    """Where threads' keys are kept."""
+
+    async def thread_keys(self, thread_ids: Collection[str]) -> dict[str, WrappedKey]:
+        """Those of the threads that have one."""
+
+    async def add_thread_keys(self, keys: Mapping[str, WrappedKey]) -> None:
+        """Keep them, but for threads that have one by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadKey:
+    """What a thread's key is good for. Pieces of replies are many, and have one of their own: a key of AES-GCM must not
+    seal more than some billions of things with random nonces."""
+
+    texts: Cipher
+    pieces: Cipher
+    number: Number
+
+    @classmethod
+    def of(cls, key: bytes) -> "ThreadKey":
+        return cls(
+            Cipher(derived(key, b"texts")), Cipher(derived(key, b"pieces")), keyed_number(derived(key, b"search"))
+        )
+
+    def seal(self, event: Sealable) -> str:
+        cipher, about, text = self._parts(event)
+        return b64encode(cipher.seal(text.encode(), about)).decode()
+
+    def _parts(self, event: Sealable) -> tuple[Cipher, bytes, str]:
+        match event:
+            case MessageAccepted():
+                return self.texts, about_message(event.thread_id, event.message_id), event.content
+            case ThreadSummarised():
+                return self.texts, about_summary(event.thread_id, event.until), event.text
+            case ReplyGrew():
+                return self.pieces, _about_piece(event), event.text
+
+    def open(self, sealed: str, about: bytes) -> str:
+        """A message, or a summary. Raises Unreadable."""
+        return _opened(self.texts, sealed, about)
+
+    def open_piece(self, piece: ReplyGrew) -> str:
+        """Raises Unreadable."""
+        return _opened(self.pieces, piece.text, _about_piece(piece))
+
+
+def about_message(thread_id: str, message_id: UUID) -> bytes:
+    return b"m3 message\n" + message_id.bytes + thread_id.encode()
+
+
+def about_summary(thread_id: str, until: int) -> bytes:
+    return f"m3 summary\n{until}\n{thread_id}".encode()
+
+
+def _about_piece(piece: ReplyGrew) -> bytes:
+    return b"m3 piece\n" + piece.turn_id.bytes + f"{piece.index}\n{piece.thread_id}".encode()
+
+
+def _opened(cipher: Cipher, sealed: str, about: bytes) -> str:
+    try:
+        return cipher.open(b64decode(sealed, validate=True), about).decode()
+    except (NotBase64, ValueError):  # as of characters that no base64 has
+        raise Unreadable("It is no sealed text.") from None
+
+
+class Content:
+    """One for each store, whose threads' keys it uses."""
+
+    def __init__(self, masters: Masters, wrapped_keys: WrappedKeys) -> None:
+        self._masters = masters
+        self._wrapped_keys = wrapped_keys
+        self._at_hand: OrderedDict[str, ThreadKey] = OrderedDict()
+
+    @property
+    def masters(self) -> Masters:
+        return self._masters
+
+    async def sealed(self, events: Sequence[S]) -> list[S]:
+        """The events as they leave the process that accepted them: with what messages are found by, and where the room
+        has keys, sealed. Raises StoreUnavailable, also where a thread's key is there and does not open."""
+        if self._masters.first is None:
+            return [_with_terms(event) for event in events]
+        threads = {event.thread_id for event in events if isinstance(event, Sealable)}
+        keys = await self._keys(threads, make=True)
+        if threads - keys.keys():
+            raise StoreUnavailable("The key of the thread does not open.")
+        return [_sealed(event, keys[event.thread_id]) if isinstance(event, Sealable) else event for event in events]
+
+    async def opened(self, events: Sequence[E]) -> list[E]:
+        """The events with what can be read in them. Pieces of a reply that cannot are left out: news, after all.
+        Raises StoreUnavailable; never where nothing is sealed."""
+        threads = _sealed_threads(events)
+        if not threads:
+            return list(events)
+        keys = await self._keys(threads)
+        return [one for event in events if (one := _open(event, keys)) is not None]
+
+    async def opened_messages(self, messages: list[Message]) -> list[Message]:
+        """As ``opened``."""
+        threads = {message.thread_id for message in messages if message.sealed}
+        if not threads:
+            return messages
+        keys = await self._keys(threads)
+        return [_open_message(message, keys) for message in messages]
+
+    async def opened_summary(self, thread_id: str, until: int, sealed: str) -> str | None:
+        """None where it cannot be read."""
+        keys = await self._keys({thread_id})
+        try:
+            return _key_of(thread_id, keys).open(sealed, about_summary(thread_id, until))
+        except Unreadable as error:
+            log.error("summary cannot be read", thread_id=thread_id, reason=str(error))
+            return None
+
+    def at_hand(self, events: Iterable[AnyEvent]) -> bool:
+        """Whether ``opened`` has what it needs, and so waits for nothing."""
+        return _sealed_threads(events) <= self._at_hand.keys()
+
+    async def asked(self, thread_id: str, text: str) -> Asked:
+        """What messages of the thread are found by that have every word of the text: as a plain room has it, which old
+        messages of a sealed one may be found by too, and with the thread's key where there is one."""
+        wanted = words_asked_for(text)
+        keys = await self._keys({thread_id}) if self._masters.names else {}
+        key = keys.get(thread_id)
+        return list(map(plain_number(thread_id), wanted)), list(map(key.number, wanted)) if key else None
+
+    async def _keys(self, thread_ids: Collection[str], *, make: bool = False) -> dict[str, ThreadKey]:
+        """Those of the threads' keys that can be had. Whoever makes one for the same thread in the same moment gets the
+        same: the table keeps the first."""
+        keys = {thread_id: key for thread_id in thread_ids if (key := self._known(thread_id))}
+        missing = set(thread_ids) - keys.keys()
+        if not missing or not self._masters.names:
+            return keys
+        wrapped = await self._wrapped_keys.thread_keys(missing)
+        if make and (new := missing - wrapped.keys()):
+            await self._wrapped_keys.add_thread_keys({thread_id: self._masters.new_key(thread_id) for thread_id in new})
+            wrapped |= await self._wrapped_keys.thread_keys(new)
+        for thread_id, one in wrapped.items():
+            try:
+                keys[thread_id] = self._keep(thread_id, ThreadKey.of(self._masters.unwrap(thread_id, one)))
+            except Unreadable as error:
+                log.error("key of a thread does not open", thread_id=thread_id, master=one.master, reason=str(error))
+        return keys
+
+    def _known(self, thread_id: str) -> ThreadKey | None:
+        key = self._at_hand.get(thread_id)
+        if key is not None:
+            self._at_hand.move_to_end(thread_id)
+        return key
+
+    def _keep(self, thread_id: str, key: ThreadKey) -> ThreadKey:
+        self._at_hand[thread_id] = key
+        if len(self._at_hand) > KEYS_AT_HAND:
+            self._at_hand.popitem(last=False)
+        return key
+
+
+def _with_terms(event: S) -> S:
+    if not isinstance(event, MessageAccepted):
+        return event
+    terms = tuple(map(plain_number(event.thread_id), words(event.content)))
+    return event.model_copy(update={"terms": terms})
+
+
+def _sealed(event: S, key: ThreadKey) -> S:
+    match event:
+        case MessageAccepted():
+            found_by = tuple(map(key.number, words(event.content)))
+            return event.model_copy(update={"content": key.seal(event), "sealed": True, "terms": found_by})
+        case ThreadSummarised() | ReplyGrew():
+            return event.model_copy(update={"text": key.seal(event), "sealed": True})  # type: ignore[return-value]  # mypy forgets S
+        case _:
+            return event
+
+
+def _sealed_threads(events: Iterable[AnyEvent]) -> set[str]:
+    threads = set()
+    for event in events:
+        match event:
+            case MessageRecorded(message=message) | MessageSettled(message=message):
+                if message.sealed:
+                    threads.add(message.thread_id)
+                if isinstance(event, MessageSettled) and event.reply and event.reply.sealed:
+                    threads.add(event.reply.thread_id)
+            case ReplyGrew(sealed=True):
+                threads.add(event.thread_id)
+    return threads
+
+
+def _open(event: E, keys: Mapping[str, ThreadKey]) -> E | None:
+    match event:
+        case MessageRecorded():
+            return event.model_copy(update={"message": _open_message(event.message, keys)})
+        case MessageSettled():
+            reply = event.reply and _open_message(event.reply, keys)
+            return event.model_copy(update={"message": _open_message(event.message, keys), "reply": reply})
+        case ReplyGrew(sealed=True):
+            try:
+                text = _key_of(event.thread_id, keys).open_piece(event)
+            except Unreadable as error:
+                log.warning("piece of a reply cannot be read", thread_id=event.thread_id, reason=str(error))
+                return None
+            return event.model_copy(update={"text": text, "sealed": False})
+        case _:
+            return event
+
+
+def _open_message(message: Message, keys: Mapping[str, ThreadKey]) -> Message:
+    if not message.sealed:
+        return message
+    try:
+        key = _key_of(message.thread_id, keys)
+        content = key.open(message.content, about_message(message.thread_id, message.message_id))
+    except Unreadable as error:
+        log.error("message cannot be read", message_id=str(message.message_id), reason=str(error))
+        return message.model_copy(update={"content": UNREADABLE})
+    return message.model_copy(update={"content": content, "sealed": False})
+
+
+def _key_of(thread_id: str, keys: Mapping[str, ThreadKey]) -> ThreadKey:
+    key = keys.get(thread_id)
+    if key is None:
+        raise Unreadable("The key of its thread cannot be had.")
+    return key

@@ -1,0 +1,36 @@
+-- What is said may be sealed (m3/sealing): then its text is ciphertext, for who has the key.
+ALTER TABLE dialogue ADD COLUMN sealed boolean NOT NULL DEFAULT false;
+ALTER TABLE threads ADD COLUMN summary_sealed boolean NOT NULL DEFAULT false;
+
+-- Each thread's key, wrapped with the master key of that name. Without its row a thread cannot be read ever again. It may
+-- be there before its thread is: what is accepted is sealed before it is recorded.
+CREATE TABLE thread_keys (
+    thread_id text  PRIMARY KEY,
+    master    text  NOT NULL,
+    wrapped   bytea NOT NULL
+);
+CREATE INDEX thread_keys_by_master ON thread_keys (master, thread_id);
+
+-- What messages are found by, as numbers that belong to their thread: one index serves all threads. Apart from the
+-- messages, which are read far more often than searched. Has no row of what was not made searchable yet.
+CREATE TABLE search_terms (
+    id        bigint   PRIMARY KEY,                    -- the message's
+    thread_id text     NOT NULL,
+    seq       bigint   NOT NULL,
+    terms     bigint[] NOT NULL
+);
+CREATE INDEX search_terms_by_term ON search_terms USING gin (terms);
+
+-- As in 0005_access.sql. Where the role is not to be had nobody speaks for one tenant alone.
+DO $$
+BEGIN
+    GRANT SELECT ON search_terms TO m3_tenant;
+    GRANT SELECT, INSERT ON thread_keys TO m3_tenant;
+EXCEPTION
+    WHEN insufficient_privilege OR undefined_object THEN
+        RAISE WARNING 'the role m3_tenant cannot be used here';
+END $$;
+ALTER TABLE thread_keys  ENABLE ROW LEVEL SECURITY;
+ALTER TABLE search_terms ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON thread_keys  USING (m3_tenant_of(thread_id) = m3_tenant());
+CREATE POLICY of_tenant ON search_terms USING (m3_tenant_of(thread_id) = m3_tenant());
