@@ -18,6 +18,7 @@ from m3 import commands, room
 from m3.access.rules import Visibility
 from m3.errors import StartError
 from m3.logs import set_up_logs
+from m3.sealing import upkeep
 from m3.settings import Settings, read_settings
 
 app = typer.Typer(
@@ -29,7 +30,8 @@ app = typer.Typer(
 user = typer.Typer(help="People who may sign in.", no_args_is_help=True)
 key = typer.Typer(help="Programs' keys.", no_args_is_help=True)
 thread = typer.Typer(help="Who finds a thread, and who is what in it.", no_args_is_help=True)
-for name, commands_of in (("user", user), ("key", key), ("thread", thread)):
+content = typer.Typer(help="What CONTENT_KEYS seal.", no_args_is_help=True)
+for name, commands_of in (("user", user), ("key", key), ("thread", thread), ("content", content)):
     app.add_typer(commands_of, name=name)
 
 Tenant = Annotated[str | None, typer.Option(help="Whose, instead of the first of TENANTS.")]
@@ -197,6 +199,30 @@ def change_member(
     _at_the_desk(tenant, changing)
 
 
+@content.command()
+def rotate() -> None:
+    """Wrap all threads' keys with the first of CONTENT_KEYS, so that the others can go."""
+    _see_to_content(upkeep.rotate)
+
+
+@content.command()
+def seal() -> None:
+    """Seal what was said before CONTENT_KEYS were set."""
+    _see_to_content(upkeep.seal)
+
+
+@content.command()
+def index() -> None:
+    """Have old messages found by the search."""
+    _see_to_content(upkeep.index)
+
+
+@content.command()
+def verify() -> None:
+    """Open all that is sealed. Ends with 1 where something does not open, or is not sealed."""
+    _see_to_content(upkeep.verify)
+
+
 def main() -> None:
     app()
 
@@ -212,6 +238,13 @@ def _at_the_desk(tenant: str | None, command: commands.Command) -> None:
     """Have it done in the database of the room, whether that runs or not, and say what came of it."""
     with _ending_in_a_sentence("error") as settings:
         print(asyncio.run(room.at_the_desk(settings, tenant, command)))
+
+
+def _see_to_content(work: upkeep.Work) -> NoReturn:
+    """Likewise, and end with 1 where something is not well."""
+    with _ending_in_a_sentence("error") as settings:
+        well = asyncio.run(room.see_to_content(settings, work))
+    sys.exit(0 if well else 1)
 
 
 @contextmanager

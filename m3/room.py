@@ -6,11 +6,11 @@ Each ``run_…`` yields a sentence for the person who started it.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from fastapi import FastAPI
@@ -29,6 +29,8 @@ from m3.bus import Bus, open_bus
 from m3.commands import Command, Desk
 from m3.door import Door
 from m3.errors import Denied, StartError, StoreUnavailable, Unchanged
+from m3.sealing import Masters, upkeep
+from m3.sealing.upkeep import check as check_keys
 from m3.settings import LOOPBACK, Settings
 from m3.store import Store, migrate, open_store
 from m3.store.directory import Directory
@@ -54,6 +56,8 @@ MIGRATE_PATIENCE = 60.0
 EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
 #: The first sign-in of whoever has a one-time password.
 SIGN_IN = '{"name": "admin", "password": "…", "new_password": "…"}'
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -137,7 +141,7 @@ async def migrate_database(settings: Settings) -> str:
     if settings.database_url is None:
         raise StartError("Set DATABASE_URL=postgresql://…; `m3 up` sees to the tables of its own database by itself.")
     try:
-        done = await _migrate_when_up(settings.database_url.get_secret_value(), MIGRATE_PATIENCE)
+        done = await _when_up(partial(migrate, settings.database_url.get_secret_value()), MIGRATE_PATIENCE)
     except StoreUnavailable:
         raise StartError("The database does not answer; `m3 doctor` says more of it.") from None
     return f"The database was brought up to date: {', '.join(done)}." if done else "The database is up to date."
@@ -158,6 +162,13 @@ async def at_the_desk(settings: Settings, tenant: str | None, command: Command) 
             raise StartError(str(error)) from None
 
 
+async def see_to_content(settings: Settings, work: upkeep.Work) -> bool:
+    """Have something done about what is sealed, which says what it does; returns whether all is well. Raises
+    StartError."""
+    async with _store_at_hand(settings) as store:
+        return await work(store, print)
+
+
 @asynccontextmanager
 async def _store_at_hand(settings: Settings) -> AsyncIterator[Store]:
     """For a command: the store of the settings, or of the room in this folder, whether that runs or not. Raises
@@ -168,8 +179,8 @@ async def _store_at_hand(settings: Settings) -> AsyncIterator[Store]:
         else:
             url = settings.database_url.get_secret_value()
         try:
-            await _migrate_when_up(url, MIGRATE_PATIENCE)
-            yield await stack.enter_async_context(open_store(url, pool_size=2))
+            await _when_up(partial(migrate, url), MIGRATE_PATIENCE)
+            yield await stack.enter_async_context(open_store(url, pool_size=2, masters=Masters.of(settings)))
         except StoreUnavailable:
             raise StartError("The database does not answer; `m3 doctor` says more of it.") from None
 
@@ -210,15 +221,18 @@ async def _backbone(settings: Settings, service: str) -> AsyncIterator[tuple[Bus
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
             url = settings.database_url.get_secret_value()
-        await _migrate_when_up(url)
+        await _when_up(partial(migrate, url))
         store = await stack.enter_async_context(
             open_store(
                 url,
                 pool_size=settings.database_pool,
                 command_timeout=settings.database_timeout,
                 acquire_timeout=settings.acquire_timeout,
+                masters=Masters.of(settings),
             )
         )
+        if service != "recorder":  # which never opens anything, and needs no keys
+            await _when_up(partial(check_keys, store))
         yield bus, store
 
 
@@ -265,13 +279,13 @@ def _doorway(settings: Settings) -> socket.socket:
     return bind(settings.host, settings.port)
 
 
-async def _migrate_when_up(url: str, patience: float = inf) -> list[str]:
-    """Returns the migrations that it took. Raises StoreUnavailable where the database is away for so many seconds."""
+async def _when_up(do: Callable[[], Awaitable[T]], patience: float = inf) -> T:
+    """What it returns once the database is up. Raises StoreUnavailable where that is away for so many seconds."""
     now = asyncio.get_running_loop().time
     end = now() + patience
     while True:
         try:
-            return await migrate(url)
+            return await do()
         except StoreUnavailable as error:
             if now() >= end:
                 raise

@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     oidc_tenant: str = Field("default", description="the tenant of people with the issuer's tokens")
     content_keys: SecretStr | None = Field(
         None,
-        description="name:64 hex digits, with commas: the first seals what is said, all open it; unset seals nothing",
+        description="name:64 hex digits, with commas: the first seals what is said, all open it; with off before them "
+        "they only open; unset seals nothing",
     )
     origins: str = Field(
         "", description="pages of other hosts that may speak to the room, such as https://app.example.com, with commas"

@@ -7,7 +7,6 @@ refused: add the new one, roll; move it to the front, roll; take the old one awa
 
 import base64
 import hmac
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from uuid import UUID
 import jwt
 
 from m3.errors import NotSignedIn, StartError
+from m3.keys import named_keys
 
 #: Who signs the tokens, and whom they are meant for.
 ROOM = "m3-room"
@@ -27,7 +27,6 @@ LEEWAY = 5.0
 
 _ALGORITHM = "HS256"
 _CLAIMS = ("iss", "aud", "sub", "tenant", "sid", "exp", "iat", "nbf")
-_KEY = re.compile(r"([A-Za-z0-9_-]{1,32}):([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +102,7 @@ def issuer_of(token: str) -> str | None:
 
 def parse_keys(text: str) -> dict[str, bytes]:
     """The keys in TOKEN_KEYS, in order. Raises StartError, which does not repeat them."""
-    keys: dict[str, bytes] = {}
-    for number, part in enumerate(map(str.strip, text.split(",")), 1):
-        found = _KEY.fullmatch(part)
-        if found is None:
-            raise StartError(
-                f"TOKEN_KEYS: the key at place {number} is not a name, a colon and 64 hex digits; "
-                "`openssl rand -hex 32` makes such digits."
-            )
-        if found[1] in keys:
-            raise StartError(f"TOKEN_KEYS: there are two keys of the name {found[1]}.")
-        keys[found[1]] = bytes.fromhex(found[2])
-    return keys
+    return named_keys("TOKEN_KEYS", text)
 
 
 def keys_in(folder: Path) -> str:

@@ -10,7 +10,7 @@ from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 from uuid import UUID
 
 import structlog
@@ -71,18 +71,16 @@ class ThreadKey:
             Cipher(derived(key, b"texts")), Cipher(derived(key, b"pieces")), keyed_number(derived(key, b"search"))
         )
 
-    def seal(self, event: Sealable) -> str:
-        cipher, about, text = self._parts(event)
-        return b64encode(cipher.seal(text.encode(), about)).decode()
+    def seal(self, text: str, about: bytes) -> str:
+        """A message, or a summary."""
+        return b64encode(self.texts.seal(text.encode(), about)).decode()
 
-    def _parts(self, event: Sealable) -> tuple[Cipher, bytes, str]:
-        match event:
-            case MessageAccepted():
-                return self.texts, about_message(event.thread_id, event.message_id), event.content
-            case ThreadSummarised():
-                return self.texts, about_summary(event.thread_id, event.until), event.text
-            case ReplyGrew():
-                return self.pieces, _about_piece(event), event.text
+    def seal_piece(self, piece: ReplyGrew) -> str:
+        return b64encode(self.pieces.seal(piece.text.encode(), _about_piece(piece))).decode()
+
+    def terms(self, text: str) -> tuple[int, ...]:
+        """What a sealed message with the text is found by."""
+        return tuple(map(self.number, words(text)))
 
     def open(self, sealed: str, about: bytes) -> str:
         """A message, or a summary. Raises Unreadable."""
@@ -112,6 +110,11 @@ def _opened(cipher: Cipher, sealed: str, about: bytes) -> str:
         raise Unreadable("It is no sealed text.") from None
 
 
+def plain_terms(thread_id: str, text: str) -> tuple[int, ...]:
+    """What a message with the text is found by that is not sealed."""
+    return tuple(map(plain_number(thread_id), words(text)))
+
+
 class Content:
     """One for each store, whose threads' keys it uses."""
 
@@ -130,7 +133,7 @@ class Content:
         if self._masters.first is None:
             return [_with_terms(event) for event in events]
         threads = {event.thread_id for event in events if isinstance(event, Sealable)}
-        keys = await self._keys(threads, make=True)
+        keys = await self.keys(threads, make=True)
         if threads - keys.keys():
             raise StoreUnavailable("The key of the thread does not open.")
         return [_sealed(event, keys[event.thread_id]) if isinstance(event, Sealable) else event for event in events]
@@ -141,7 +144,7 @@ class Content:
         threads = _sealed_threads(events)
         if not threads:
             return list(events)
-        keys = await self._keys(threads)
+        keys = await self.keys(threads)
         return [one for event in events if (one := _open(event, keys)) is not None]
 
     async def opened_messages(self, messages: list[Message]) -> list[Message]:
@@ -149,12 +152,12 @@ class Content:
         threads = {message.thread_id for message in messages if message.sealed}
         if not threads:
             return messages
-        keys = await self._keys(threads)
+        keys = await self.keys(threads)
         return [_open_message(message, keys) for message in messages]
 
     async def opened_summary(self, thread_id: str, until: int, sealed: str) -> str | None:
         """None where it cannot be read."""
-        keys = await self._keys({thread_id})
+        keys = await self.keys({thread_id})
         try:
             return _key_of(thread_id, keys).open(sealed, about_summary(thread_id, until))
         except Unreadable as error:
@@ -169,11 +172,11 @@ class Content:
         """What messages of the thread are found by that have every word of the text: as a plain room has it, which old
         messages of a sealed one may be found by too, and with the thread's key where there is one."""
         wanted = words_asked_for(text)
-        keys = await self._keys({thread_id}) if self._masters.names else {}
+        keys = await self.keys({thread_id}) if self._masters.names else {}
         key = keys.get(thread_id)
         return list(map(plain_number(thread_id), wanted)), list(map(key.number, wanted)) if key else None
 
-    async def _keys(self, thread_ids: Collection[str], *, make: bool = False) -> dict[str, ThreadKey]:
+    async def keys(self, thread_ids: Collection[str], *, make: bool = False) -> dict[str, ThreadKey]:
         """Those of the threads' keys that can be had. Whoever makes one for the same thread in the same moment gets the
         same: the table keeps the first."""
         keys = {thread_id: key for thread_id in thread_ids if (key := self._known(thread_id))}
@@ -207,19 +210,22 @@ class Content:
 def _with_terms(event: S) -> S:
     if not isinstance(event, MessageAccepted):
         return event
-    terms = tuple(map(plain_number(event.thread_id), words(event.content)))
-    return event.model_copy(update={"terms": terms})
+    return event.model_copy(update={"terms": plain_terms(event.thread_id, event.content)})
 
 
 def _sealed(event: S, key: ThreadKey) -> S:
+    changes: dict[str, object]
     match event:
-        case MessageAccepted():
-            found_by = tuple(map(key.number, words(event.content)))
-            return event.model_copy(update={"content": key.seal(event), "sealed": True, "terms": found_by})
-        case ThreadSummarised() | ReplyGrew():
-            return event.model_copy(update={"text": key.seal(event), "sealed": True})  # type: ignore[return-value]  # mypy forgets S
+        case MessageAccepted(content=text):
+            about = about_message(event.thread_id, event.message_id)
+            changes = {"content": key.seal(text, about), "terms": key.terms(text)}
+        case ThreadSummarised(text=text):
+            changes = {"text": key.seal(text, about_summary(event.thread_id, event.until))}
+        case ReplyGrew():
+            changes = {"text": key.seal_piece(event)}
         case _:
             return event
+    return cast(S, event.model_copy(update={**changes, "sealed": True}))
 
 
 def _sealed_threads(events: Iterable[AnyEvent]) -> set[str]:

@@ -1,17 +1,15 @@
 """The room's master keys. They seal nothing but threads' own keys, so a new one soon takes the place of an old."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from m3.errors import Unreadable
+from m3.keys import named_keys
 from m3.sealing.cipher import Cipher, derived, new_key
+from m3.settings import Settings
 
 #: In the place of a first key: nothing new is sealed, and what was is still opened.
 OFF = "off"
-
-_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64}):(?P<key>[0-9a-fA-F]{64})")
-_FORM = "must be name:64 hex digits, with commas between them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +28,15 @@ class Masters:
     _ciphers: Mapping[str, Cipher] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def read(cls, told: str) -> "Masters":
-        """From a setting: ``name:64 hex digits``, with commas; the first may be ``off``. Raises ValueError, which does
-        not repeat it."""
-        parts = [part.strip() for part in told.split(",")]
-        seals = parts[0] != OFF
-        ciphers: dict[str, Cipher] = {}
-        for part in parts if seals else parts[1:]:
-            found = _KEY.fullmatch(part)
-            if found is None:
-                raise ValueError(_FORM)
-            if found["name"] in ciphers:
-                raise ValueError(f"has two keys of the name {found['name']}")
-            ciphers[found["name"]] = Cipher(derived(bytes.fromhex(found["key"]), b"master"))
-        return cls(next(iter(ciphers)) if seals else None, ciphers)
+    def of(cls, settings: Settings) -> "Masters":
+        """Those in CONTENT_KEYS, of which the first may be ``off``. Raises StartError."""
+        if settings.content_keys is None:
+            return cls()
+        first, comma, others = settings.content_keys.get_secret_value().partition(",")
+        off = bool(comma) and first.strip() == OFF
+        keys = named_keys("CONTENT_KEYS", others if off else f"{first}{comma}{others}")
+        ciphers = {name: Cipher(derived(key, b"master")) for name, key in keys.items()}
+        return cls(None if off else next(iter(keys)), ciphers)
 
     @property
     def names(self) -> frozenset[str]:

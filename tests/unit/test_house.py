@@ -61,6 +61,7 @@ def test_what_all_services_share_knows_nothing_of_the_web() -> None:
         ("aiormq", ["m3/bus/rabbit.py"]),
         ("argon2", ["m3/access/passwords.py"]),
         ("asyncpg", ["m3/store/postgres.py"]),
+        ("cryptography", ["m3/sealing/cipher.py"]),
         ("jwt", ["m3/access/issuer.py", "m3/access/tokens.py"]),
         ("limits", ["m3/access/limits.py"]),
         ("openai", ["services/agent/model.py"]),
