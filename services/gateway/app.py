@@ -22,6 +22,7 @@ from services.gateway.me import me
 from services.gateway.members import members
 from services.gateway.messages import messages
 from services.gateway.reading_along import ReadingAlong
+from services.gateway.search import search
 from services.gateway.signing_in import signing_in
 from services.gateway.threads import threads
 
@@ -49,6 +50,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
         health(bus, store),
         batches(door, settings),
         threads(door, bus, store, settings),
+        search(store),
         messages(door, access, store, settings),
         me(access),
     ]

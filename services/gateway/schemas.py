@@ -350,3 +350,10 @@ class History(BaseModel):
 
     thread_id: ThreadId
     messages: list[ShownMessage]
+
+
+class Found(BaseModel):
+    """Messages of a thread that were searched for, newest first."""
+
+    thread_id: ThreadId
+    messages: list[ShownMessage]

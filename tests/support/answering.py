@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from m3.bus import Bus
 from m3.door import Door, Watch
 from m3.events import Incoming, Lane, Message, MessageAccepted
+from m3.sealing import Masters
 from m3.settings import Settings
 from m3.store import Store, open_store
 from services.agent import agent, open_model
@@ -75,7 +76,7 @@ async def running_agents(
     )
     async with AsyncExitStack() as stack:
         for _ in range(count):
-            store = await stack.enter_async_context(open_store(database_url, pool_size=3))
+            store = await stack.enter_async_context(open_store(database_url, pool_size=3, masters=Masters.of(settings)))
             client = await stack.enter_async_context(client_of(model.url, settings.turn_timeout, settings.llm_attempts))
             await stack.enter_async_context(agent(bus, store, client, settings, grace=grace))
         yield
