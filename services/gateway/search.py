@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from m3.events import ThreadId
 from m3.sealing import words
 from m3.store import END, Store
+from m3.tenants import thread_id_of
 from m3.web import Refusal, documented
+from services.gateway.asking import Key
 from services.gateway.guards import INVALID, NO_DATABASE
 from services.gateway.schemas import HISTORY_LIMIT, Before, Found, Limit
 
@@ -27,7 +28,7 @@ def search(store: Store) -> APIRouter:
         responses=documented(INVALID, NO_DATABASE),
     )
     async def find(
-        thread_id: ThreadId,
+        key: Key,
         q: Annotated[
             str, Query(min_length=1, max_length=MAX_QUERY, description="Words, all of which a message must have.")
         ],
@@ -38,7 +39,7 @@ def search(store: Store) -> APIRouter:
         1000 different words count."""
         if not words(q):
             raise Refusal(*_NO_WORD)
-        messages = await store.found(thread_id, q, min(limit, HISTORY_LIMIT), before=before)
-        return Found(thread_id=thread_id, messages=messages)
+        messages = await store.found(key, q, min(limit, HISTORY_LIMIT), before=before)
+        return Found(thread_id=thread_id_of(key), messages=messages)
 
     return router
