@@ -17,6 +17,7 @@ from m3.errors import StartError, UnknownMessage, UnknownThread
 from m3.events import Message, ThreadId
 from m3.store import Store
 from m3.tenants import key_of, tenant_of
+from m3.web.browsers import tell_allowance
 
 #: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
 OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
@@ -63,7 +64,7 @@ class _Asked:
             return
         principal = await self._access.identify(scope["headers"])
         if self._counted:
-            await self._limits.hit(self._counted, principal, address_of(scope))
+            tell_allowance(scope, await self._limits.hit(self._counted, principal, address_of(scope)))
         with self._access.speaking_for(principal):
             await self._check(principal, scope)
             scope[_PRINCIPAL] = principal
