@@ -55,7 +55,7 @@ class Call:
 
     status: int
     body: object = None
-    place: str = ""  # what stands for {name} or {prefix}
+    place: str = ""  # what stands for {name} or {prefix}, or is behind the path
     first: Callable[[httpx2.AsyncClient], Awaitable[object]] | None = None  # makes the body
 
 
@@ -72,6 +72,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", "/api/chat"): Call(202, {"message": "hello"}),
     ("POST", "/api/threads/{thread_id}/messages"): Call(202, [{"message": "hello"}]),
     ("GET", "/api/threads/{thread_id}/history"): Call(200),
+    ("GET", "/api/threads/{thread_id}/search"): Call(200, place="?q=hello"),
     ("GET", "/api/messages/{message_id}"): Call(200),
     ("POST", "/api/messages/{message_id}/retry"): Call(202),
     ("POST", "/api/threads/{thread_id}/cancel"): Call(202),
@@ -181,7 +182,7 @@ async def ask(
     if path == "/api/chat":
         body = {**CALLS[route].body, "thread_id": thread_id}  # type: ignore[dict-item]  # it is one
     place = path.format(thread_id=thread_id, message_id=messages[thread_id], name=call.place, prefix=call.place)
-    place += call.place if path == "/docs/files" else ""
+    place += "" if "{name}" in path or "{prefix}" in path else call.place
     headers = await who.headers() | {"Prefer": "respond-async"}
     answer = await http.request(method, place, headers=headers, json=body)
     if path == "/api/logout":
