@@ -112,6 +112,7 @@ def test_a_room_that_cannot_be_reached_is_told_in_the_rooms_own_words(edge: Edge
         asked = http.get("/api/threads/default/history")
         assert (asked.status_code, asked.json()["code"]) == (503, "unavailable")
         assert asked.headers["Content-Type"] == "application/json"
+        assert asked.headers["X-Content-Type-Options"] == "nosniff"
         assert http.get("/ws/chat/default", headers={"Upgrade": "websocket"}).status_code == 503
 
 
