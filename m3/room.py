@@ -313,7 +313,7 @@ async def _gateway(
 async def _let_the_first_in(office: Office, settings: Settings) -> None:
     """At the first start there is nobody who could let others in. The password is told to whoever started the room, and
     at once, since nobody is told it again whatever comes next."""
-    password = await office.accounts.begin(settings.tenant_names)
+    password = await _when_up(partial(office.accounts.begin, settings.tenant_names))
     if password is not None:
         who = f"{FIRST_OPERATOR} of the tenant {settings.tenant_names[0]}"
         print(f"Sign in first as {who}, with this one-time password, which is shown once: {password}", flush=True)
