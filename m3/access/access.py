@@ -19,7 +19,7 @@ from m3.access.rules import Action, Standing, about_a_thread, finds, may
 from m3.access.tokens import Tokens, issuer_of, parse_keys
 from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
 from m3.settings import Settings
-from m3.store import Store
+from m3.store import Store, speaking_for
 from m3.store.directory import Directory, Stance
 from m3.tenants import tenant_of
 
@@ -168,9 +168,9 @@ class Access:
         self._known.forget(lambda _, known: known.principal.id == principal)
         self._stances.forget(lambda place, _: principal == place[0] or key == place[1])
 
-    def speaking_for(self, principal: Principal) -> AbstractContextManager[None]:  # noqa: ARG002 - until there is a wall
+    def speaking_for(self, principal: Principal) -> AbstractContextManager[None]:
         """A block in which the database shows only what belongs to the principal's tenant."""
-        return nullcontext()
+        return speaking_for(principal.tenant) if self.required else nullcontext()
 
     async def _whose(self, tokens: Tokens, credential: str, hashed: bytes) -> _Known:
         if (prefix := prefix_of(credential)) is not None:

@@ -13,6 +13,7 @@ from m3.store.postgres import (
     look,
     migrate,
     open_store,
+    speaking_for,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "look",
     "migrate",
     "open_store",
+    "speaking_for",
 ]

@@ -11,7 +11,7 @@ from uuid import UUID
 from m3.access.principals import Kind
 from m3.access.rules import Role, Visibility
 from m3.store.changes import Change
-from m3.store.postgres import Store
+from m3.store.postgres import Store, speaking_for
 from m3.tenants import thread_id_of
 
 
@@ -146,9 +146,10 @@ class Directory:
     async def add_ticket(
         self, hashed: bytes, principal_id: UUID, sign_in: UUID | None, expires: float | None, *, ttl: float
     ) -> None:
-        """Keep a ticket for ``ttl`` seconds."""
+        """Keep a ticket for ``ttl`` seconds. No tenant sees to tickets: whoever redeems one is nobody yet."""
         whose = {"id": str(principal_id), "sign_in": sign_in and str(sign_in), "expires": expires}
-        await self._store.ask("add_ticket", hashed, json.dumps(whose), timedelta(seconds=ttl))
+        with speaking_for(None):
+            await self._store.ask("add_ticket", hashed, json.dumps(whose), timedelta(seconds=ttl))
 
     async def take_ticket(self, hashed: bytes) -> Ticket | None:
         """Whose the ticket is, which nobody else is told any more; None where there is none, or it is too late."""

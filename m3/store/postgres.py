@@ -6,7 +6,8 @@ The table is the truth and the bus only carries news of it: whatever was committ
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
@@ -83,7 +84,36 @@ _REFUSALS = (
 #: What asyncpg raises of a connection that lost track of itself, as where the server went away in the middle.
 _CONFUSED = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
+#: The role that sees one tenant's rows alone, and that of a session's own user.
+_TENANTS_ROLE, _OWN_ROLE = "m3_tenant", "none"
+
 log = structlog.get_logger(__name__)
+
+_tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
+
+
+@contextmanager
+def speaking_for(tenant: str | None) -> Iterator[None]:
+    """What this task, and what it begins, asks of any store inside the block is asked on behalf of the tenant: of no
+    other's rows does PostgreSQL show any, or let one be written, whatever a query says. None: of the whole room."""
+    token = _tenant.set(tenant)
+    try:
+        yield
+    finally:
+        _tenant.reset(token)
+
+
+class _Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """``tenant``: whom it speaks for just now."""
+
+    tenant: str | None = None
+
+    async def speak_for(self, tenant: str | None) -> None:
+        """One round trip where that is somebody else than before. Where it fails the session must not be used again."""
+        if tenant != self.tenant:
+            role = _OWN_ROLE if tenant is None else _TENANTS_ROLE
+            await self.execute(query("speak_for"), role, tenant or "")
+            self.tenant = tenant
 
 
 #: What a query returns a list of: values by the names of columns.
@@ -159,6 +189,7 @@ class Store:
         self._url = url
         self._command_timeout = command_timeout
         self._acquire_timeout = acquire_timeout
+        self._walled: bool | None = None  # until somebody speaks for a tenant
 
     async def ping(self) -> None:
         """Raises StoreUnavailable when the database does not answer."""
@@ -306,6 +337,7 @@ class Store:
         with _translated():
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
                 metrics.POOL_WAIT.observe(perf_counter() - began)
+                await self._speak(connection)
                 try:
                     yield connection
                 except (asyncpg.PostgresError, M3Error):  # the latter is said by our own code, between two commands
@@ -315,6 +347,30 @@ class Store:
                     # for the server to say so, and then hand it out again.
                     connection.terminate()
                     raise
+
+    async def _speak(self, session: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        """Have the session speak for whom this task does. One of which that is not known any more is at its end."""
+        tenant = _tenant.get()
+        try:
+            if tenant is not None and not await self._has_wall(session):
+                tenant = None
+            await session.speak_for(tenant)
+        except BaseException as error:
+            session.terminate()
+            if isinstance(error, asyncpg.PostgresError):
+                self._walled = None  # somebody took the role away
+                raise StoreUnavailable(f"The session speaks for nobody: {error}.") from error
+            raise
+
+    async def _has_wall(self, session: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+        """Looked at once. Without the wall there are the queries, which ask for one tenant's rows by themselves."""
+        if self._walled is None:
+            lacking = [row["statement"] for row in await session.fetch(query("wall"))]
+            if self._walled is None:  # still
+                self._walled = not lacking
+                if lacking:
+                    log.warning("no second wall between tenants", lacking=lacking)
+        return self._walled
 
     async def ask(self, name: str, *arguments: Any) -> list[Row]:
         """The rows of the query of that name, for other classes of this package."""
@@ -558,7 +614,8 @@ class ThreadLocks:
 
 
 async def _leave_as_it_is(_: asyncpg.Connection) -> None:
-    """Instead of asyncpg's clearing after every use: nothing here leaves a session changed."""
+    """Instead of asyncpg's clearing after every use: nothing here leaves a session changed, but for whom it speaks, and
+    that it knows."""
 
 
 @asynccontextmanager
@@ -579,6 +636,7 @@ async def open_store(
         timeout=acquire_timeout,
         command_timeout=command_timeout,
         server_settings=SESSION_SETTINGS,
+        connection_class=_Session,
         reset=_leave_as_it_is,
     )
     try:
@@ -603,7 +661,7 @@ async def _connect(url: str, settings: dict[str, str], command_timeout: float = 
 
 async def migrate(url: str) -> list[str]:
     """Bring the database's tables to this version; returns the migrations that this took. Any number of processes may
-    do this at once.
+    do this at once. The second wall between tenants is made too, as far as this user may.
 
     Raises StoreUnavailable while the database is away; StartError when it will not have us, or has a migration that
     differs from ours.
@@ -638,9 +696,22 @@ async def _migrate(url: str) -> list[str]:
                         f"The database's migration {migration.version} is not this version's; "
                         "it was changed after it was applied."
                     )
+        if await connection.fetch(query("wall")):
+            await _raise_wall(connection)
     finally:
         await connection.close(timeout=COMMAND_TIMEOUT)
     return done
+
+
+async def _raise_wall(connection: asyncpg.Connection) -> None:
+    """As far as this user may, and nobody does it in the same moment: the role is of the whole server, so others may be
+    making it in their databases. What is lacking then is told to whoever needs it."""
+    async with connection.transaction():
+        await connection.execute(query("lock_migrations"))
+        for row in await connection.fetch(query("wall")):
+            with suppress(asyncpg.PostgresError):
+                async with connection.transaction():
+                    await connection.execute(row["statement"])
 
 
 # ---- Looking at a database from outside
@@ -653,8 +724,9 @@ LOOK_TIMEOUT = 5.0
 class DatabaseState:
     """``places`` is how many connections there may be; ``may_write`` is None where there are no tables yet. ``full``:
     whether its disk is. Its clock is ``ahead`` of this machine's by so many seconds, give or take ``uncertain``.
-    ``migrations`` are those that it has, each with its checksum. ``walled``: whether it can keep tenants apart by
-    itself; ``operators``: the tenants that have some, and whether one has signed in; None where there is no table."""
+    ``migrations`` are those that it has, each with its checksum. ``wall``: what the second wall between tenants lacks,
+    as the statements that make it; ``operators``: the tenants that have some, and whether one has signed in; None where
+    there is no table."""
 
     version: str
     version_number: int
@@ -666,8 +738,8 @@ class DatabaseState:
     places: int
     ahead: float
     uncertain: float
-    walled: bool
     migrations: dict[str, str]
+    wall: list[str]
     operators: dict[str, bool] | None
 
 
@@ -678,6 +750,7 @@ async def look(url: str) -> DatabaseState:
         found = dict(await session.fetchrow(query("look")))
         after = datetime.now(UTC)
         applied = await session.fetch(query("applied_migrations")) if found.pop("migrated") else []
+        wall = [row["statement"] for row in await session.fetch(query("wall"))]
         operators = await _operators(session)
         full = not found["read_only"] and await _is_full(session)
     took = after - before
@@ -686,6 +759,7 @@ async def look(url: str) -> DatabaseState:
         ahead=(found.pop("now") - before - took / 2).total_seconds(),
         uncertain=took.total_seconds() / 2,
         migrations={row["version"]: row["checksum"] for row in applied},
+        wall=wall,
         operators=operators,
         **found,
     )

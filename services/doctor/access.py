@@ -85,13 +85,10 @@ def _operators(came: Mapping[str, bool], tenants: Sequence[str]) -> Finding:
 
 
 def _wall(state: DatabaseState) -> Finding:
-    if state.walled:
-        return Finding("tenants", "ok", "the database keeps them apart too")
-    advice = (
-        "Have an administrator CREATE ROLE m3_tenant NOLOGIN, GRANT it to the user in DATABASE_URL, and give it the "
-        "rights that m3/store/migrations/0005_access.sql names."
-    )
-    return Finding("tenants", "warning", "queries alone keep them apart: the role m3_tenant cannot be used", advice)
+    if state.wall:
+        advice = f"Have its administrator say: {'; '.join(state.wall)}. Then start the doors anew."
+        return Finding("tenants", "warning", "queries alone keep them apart, the database itself does not", advice)
+    return Finding("tenants", "ok", "the database keeps them apart too")
 
 
 def _list(names: Sequence[str]) -> str:

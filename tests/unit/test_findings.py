@@ -25,9 +25,9 @@ GOOD = DatabaseState(
     places=97,
     ahead=0.2,
     uncertain=0.001,
-    walled=True,
     operators={"default": True},
     migrations={migration.version: migration.checksum for migration in migrations()},
+    wall=[],
 )
 
 
@@ -109,8 +109,12 @@ def test_a_tenant_that_nobody_can_let_others_into_is_told() -> None:
 
 
 def test_a_database_that_does_not_keep_tenants_apart_is_a_warning() -> None:
-    marks = [access.operators(replace(GOOD, walled=walled), ["default"])[1].mark for walled in (True, False)]
-    assert marks == ["ok", "warning"]
+    found, lacking = (
+        access.operators(replace(GOOD, operators={}, wall=wall), ["default"])[1]
+        for wall in ([], ["CREATE ROLE m3_tenant NOLOGIN", "GRANT m3_tenant TO room"])
+    )
+    assert (found.mark, lacking.mark) == ("ok", "warning")
+    assert "CREATE ROLE m3_tenant NOLOGIN; GRANT m3_tenant TO room" in lacking.advice
 
 
 KEY = "0" * 64

@@ -8,11 +8,4 @@ SELECT
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS places,
     to_regclass('schema_migrations') IS NOT NULL AS migrated,
-    coalesce(
-        (
-            SELECT pg_has_role(oid, 'MEMBER') AND has_table_privilege(oid, to_regclass('dialogue'), 'SELECT')
-            FROM pg_roles WHERE rolname = 'm3_tenant'
-        ),
-        false
-    ) AS walled,
     clock_timestamp() AS now
