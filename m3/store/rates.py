@@ -6,7 +6,7 @@ from m3.store.postgres import Row, Store, speaking_for
 
 
 class Rates:
-    """Counters, each in a window of time that begins with the first. They are the whole room's, and no tenant sees them.
+    """Counters, each in a window of time that begins with the first, of the whole room: no tenant sees any.
     Every method raises StoreUnavailable."""
 
     def __init__(self, store: Store) -> None:
