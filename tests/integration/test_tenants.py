@@ -16,10 +16,12 @@ from m3.tenants import DEFAULT, key_of
 from m3.topology import asked_to_cancel
 from services.pusher import Hub
 from services.pusher.outbox import Outbox
+from services.recorder import recorder
 from tests.support.answering import Agents, repeats, spoken, visited
 from tests.support.gateway import running_gateway
-from tests.support.pushing import record, running_pusher
+from tests.support.pushing import running_pusher
 from tests.support.scripted_model import holds, says, scripted_model
+from tests.support.town import Town, asking, bearer_header
 from tests.support.until import until
 from tests.support.writing import Writer
 
@@ -92,9 +94,57 @@ async def test_a_turn_is_stopped_in_the_thread_that_is_meant_and_no_other(
         assert (await visitor.outcome(other)).fate == "answered"
 
 
-async def test_a_message_of_a_tenant_is_told_of_by_its_threads_id(memory_bus: Bus, store: Store) -> None:
-    (message,) = await record(store, "hi", thread_id="acme.t")
-    async with running_gateway(memory_bus, store) as http:
-        told = await http.get(f"/api/messages/{message.message_id}")
-        assert told.json()["thread_id"] == "t"
-        assert "acme" not in told.text
+async def test_no_answer_tells_a_tenant_what_its_thread_is_known_by(
+    memory_bus: Bus, store: Store, agents: Agents, town: Town
+) -> None:
+    ann, ben = await town.person("ann", "acme"), await town.person("ben")
+    await town.thread("acme.t", ann="owner")
+    await town.thread("t", ben="owner")
+    asked = asking()
+    changes = {name: getattr(asked, name) for name in asked.model_fields_set}
+    said = {"message": "hi", "thread_id": "t"}
+    async with (
+        scripted_model(repeats) as model,
+        recorder(memory_bus, store, grace=1),
+        agents(memory_bus, model),
+        running_gateway(memory_bus, store, **changes) as http,
+    ):
+        http.headers = bearer_header(ann)
+        reply = await http.post("/api/chat", json=said)
+        message_id = reply.json()["message_id"]
+        answers = [
+            reply,
+            await http.post("/api/chat", json=said, headers={"Prefer": "respond-async"}),
+            await http.post("/api/chat", json=said, headers={"Accept": "text/event-stream"}),
+            await http.post("/api/threads/t/messages", json=[{"message": "no program"}]),
+            await http.get(f"/api/messages/{message_id}"),
+            await http.get("/api/threads/t/history"),
+            await http.get("/api/threads/t/settings"),
+            await http.put("/api/threads/t/settings", json={}),
+            await http.post("/api/threads/t/cancel"),
+            await http.get("/api/threads"),
+            await http.get("/api/threads/t/members"),
+            await http.get("/api/threads/acme.t/history"),
+        ]
+        assert [answer.status_code for answer in answers] == [
+            200,
+            202,
+            200,
+            202,
+            200,
+            200,
+            200,
+            200,
+            202,
+            200,
+            200,
+            422,
+        ]
+        for answer in answers:
+            assert "acme" not in answer.text.replace('"tenant":"acme"', "")
+        assert answers[4].json()["thread_id"] == "t"
+        assert {message["thread_id"] for message in answers[5].json()["messages"]} == {"t"}
+
+        http.headers = bearer_header(ben)
+        assert (await http.get("/api/threads/t/history")).json()["messages"] == []
+        assert (await http.get(f"/api/messages/{message_id}")).status_code == 404
