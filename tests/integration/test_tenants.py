@@ -119,6 +119,7 @@ async def test_no_answer_tells_a_tenant_what_its_thread_is_known_by(
             await http.post("/api/threads/t/messages", json=[{"message": "no program"}]),
             await http.get(f"/api/messages/{message_id}"),
             await http.get("/api/threads/t/history"),
+            await http.get("/api/threads/t/search", params={"q": "hi"}),
             await http.get("/api/threads/t/settings"),
             await http.put("/api/threads/t/settings", json={}),
             await http.post("/api/threads/t/cancel"),
@@ -126,25 +127,15 @@ async def test_no_answer_tells_a_tenant_what_its_thread_is_known_by(
             await http.get("/api/threads/t/members"),
             await http.get("/api/threads/acme.t/history"),
         ]
-        assert [answer.status_code for answer in answers] == [
-            200,
-            202,
-            200,
-            202,
-            200,
-            200,
-            200,
-            200,
-            202,
-            200,
-            200,
-            422,
-        ]
+        assert {answer.status_code for answer in answers[:-1]} == {200, 202}
+        assert answers[-1].status_code == 422
         for answer in answers:
             assert "acme" not in answer.text.replace('"tenant":"acme"', "")
         assert answers[4].json()["thread_id"] == "t"
-        assert {message["thread_id"] for message in answers[5].json()["messages"]} == {"t"}
+        for found in answers[5:7]:
+            assert {message["thread_id"] for message in found.json()["messages"]} == {"t"}
 
         http.headers = bearer_header(ben)
         assert (await http.get("/api/threads/t/history")).json()["messages"] == []
+        assert (await http.get("/api/threads/t/search", params={"q": "hi"})).json()["messages"] == []
         assert (await http.get(f"/api/messages/{message_id}")).status_code == 404
