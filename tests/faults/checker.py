@@ -1,7 +1,7 @@
 """What must hold of a room after a load, whatever was done to it meanwhile. Values in, violations out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -83,6 +83,8 @@ class Log:
     rows: Sequence[Row] = ()
     heads: Mapping[str, int] = field(default_factory=dict)
     heard: Sequence[Heard] = ()
+    #: The messages that turns answered of which sockets were told.
+    news: Collection[str] = ()
     #: Messages in each work queue.
     queues: Mapping[str, int] = field(default_factory=dict)
     dead: Sequence[bytes] = ()
@@ -107,6 +109,8 @@ def violations(log: Log) -> list[Violation]:
     for row in log.rows:
         rows[row.thread].append(row)
     found = [*_recorded(log), *_fates(log.rows), *_queues(log), *(Violation("odd answer", odd) for odd in log.odd)]
+    if strange := set(log.news) - {row.message_id for row in log.rows}:
+        found.append(Violation("foreign news", f"sockets were told of turns for {_some(strange)}"))
     for thread in rows.keys() | log.heads.keys():
         found += _numbers(thread, rows[thread], log.heads.get(thread, 0))
     for heard in log.heard:

@@ -6,7 +6,7 @@ All of it is written down as ``checker.Log`` wants it.
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from m3.tenants import DEFAULT, key_of, thread_id_of
 from tests.faults.checker import ANSWERED, Frame, Heard, Log, Row, Said, Sitting, Verdict
 from tests.faults.model import FAILING
 from tests.faults.rig import Doors, now
@@ -45,21 +46,36 @@ class Plan:
     speakers: int = 8
 
 
+@dataclass(frozen=True)
+class Caller:
+    """As whom the load comes to the doors: the headers of a person, and of a program, where the room asks for them."""
+
+    tenant: str = DEFAULT
+    person: Mapping[str, str] = field(default_factory=dict)
+    program: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Load:
-    """Run it inside ``running``, then let it come to ``rest`` and ask for its ``log``."""
+    """Run it inside ``running``, then let it come to ``rest`` and ask for its ``log``. Loads of one name use the same
+    threads and keys, whatever their tenant."""
 
     room: Doors
     plan: Plan
     name: str
+    caller: Caller = field(default_factory=Caller)
     said: list[Said] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
     #: Answers that no client should get.
     odd: list[str] = field(default_factory=list)
+    #: How often somebody looked for what is another tenant's, and was told rightly.
+    looks: int = 0
+    #: The messages that turns answered of which listeners were told.
+    news: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = random.Random(f"{self.plan.seed} {self.name}")
-        self.threads = [f"{self.name}:{number}" for number in range(self.plan.threads)]
+        self.threads = threads_of(self.name, self.plan)
         self._count = 0
         self._stopped = asyncio.Event()
         self.resting = asyncio.Event()
@@ -93,9 +109,14 @@ class Load:
         return sum(said.verdict == "acknowledged" for said in self.said)
 
     def new_content(self) -> str:
-        """Something that nobody said before."""
+        """Something that nobody said before, in any tenant."""
         self._count += 1
-        return f"{self.name} {self._count}" + (f", {FAILING}" if self.random.random() < 0.04 else "")
+        content = f"{self.name} {self._count}" + (f", {FAILING}" if self.random.random() < 0.04 else "")
+        return content if self.caller.tenant == DEFAULT else f"{content}{_OF}{self.caller.tenant}"
+
+    def is_own(self, content: str) -> bool:
+        """Whether that was said, or answered, in this load's tenant."""
+        return content.partition(_OF)[2] == ("" if self.caller.tenant == DEFAULT else self.caller.tenant)
 
     async def pause(self, rate: float) -> bool:
         """Wait for the next of so many a second; False when the load is over."""
@@ -124,25 +145,30 @@ class Load:
                 connection = await asyncpg.connect(**self.room.database_address)
                 try:
                     await until(lambda: self._settled(connection), within=REST, every=0.2)
-                    last = {row.thread: row.seq for row in await _rows(connection, self.name)}  # ordered by number
+                    last = {row.thread: row.seq for row in await _rows(connection, self._pattern)}  # ordered by number
                     heads = await self._heads(connection)
                     await until(lambda: all(_is_up_to(heard, last, heads) for heard in self.heard), within=REST)
                 finally:
                     await connection.close()
         await asyncio.sleep(0.5)  # for whatever is pushed although nothing is left to push
 
+    @property
+    def _pattern(self) -> str:
+        """For LIKE: what the load's threads are called in the table."""
+        return key_of(self.caller.tenant, f"{self.name}:%")
+
     async def _settled(self, connection: Any) -> bool:
         query = "SELECT NOT EXISTS (SELECT FROM dialogue WHERE fate = 'pending' AND thread_id LIKE $1)"
-        return bool(await connection.fetchval(query, f"{self.name}:%"))
+        return bool(await connection.fetchval(query, self._pattern))
 
     async def _heads(self, connection: Any) -> dict[str, int]:
-        heads = await connection.fetch("SELECT * FROM threads WHERE thread_id LIKE $1", f"{self.name}:%")
-        return {head["thread_id"]: head["head"] for head in heads}
+        heads = await connection.fetch("SELECT * FROM threads WHERE thread_id LIKE $1", self._pattern)
+        return {thread_id_of(head["thread_id"]): head["head"] for head in heads if head["head"]}
 
     async def log(self, **more: Any) -> Log:
         connection = await asyncpg.connect(**self.room.database_address)
         try:
-            rows = await _rows(connection, self.name)
+            rows = await _rows(connection, self._pattern)
             heads = await self._heads(connection)
         finally:
             await connection.close()
@@ -152,15 +178,16 @@ class Load:
             heads=heads,
             heard=self.heard,
             odd=self.odd,
+            news=self.news,
             **more,
         )
 
 
-async def _rows(connection: Any, name: str) -> list[Row]:
-    rows = await connection.fetch("SELECT * FROM dialogue WHERE thread_id LIKE $1 ORDER BY thread_id, seq", f"{name}:%")
+async def _rows(connection: Any, pattern: str) -> list[Row]:
+    rows = await connection.fetch("SELECT * FROM dialogue WHERE thread_id LIKE $1 ORDER BY thread_id, seq", pattern)
     return [
         Row(
-            row["thread_id"],
+            thread_id_of(row["thread_id"]),
             row["seq"],
             row["rev"],
             str(row["message_id"]),
@@ -182,6 +209,20 @@ def _is_up_to(heard: Heard, last: dict[str, int], heads: dict[str, int]) -> bool
     return frames[-1].kind != ANSWERED and frames[-1].number >= end
 
 
+#: What is said in other tenants than the default one ends with this and the tenant, and its key does not.
+_OF = " of "
+
+
+def threads_of(name: str, plan: Plan) -> list[str]:
+    """The threads of a load of this name."""
+    return [f"{name}:{number}" for number in range(plan.threads)]
+
+
+def _key(content: str) -> str:
+    """The sender's own for what it says: the same in every tenant."""
+    return content.partition(_OF)[0]
+
+
 class _Poster:
     """Says one thing by HTTP until it knows what became of it."""
 
@@ -189,10 +230,11 @@ class _Poster:
         self._load = load
         self._http = http
         self._body = {"thread_id": thread, "message": content, "source": load.random.choice(["user", "api"])}
-        self._headers = {} if load.random.random() < 0.3 else {"Prefer": "respond-async"}
+        headers = load.caller.person if self._body["source"] == "user" else load.caller.program
+        self._headers = dict(headers) if load.random.random() < 0.3 else {**headers, "Prefer": "respond-async"}
         self._keyed = load.random.random() < 0.85
         if self._keyed:
-            self._headers["Idempotency-Key"] = content
+            self._headers["Idempotency-Key"] = _key(content)
             if load.random.random() < 0.5:
                 self._headers["M3-Client"] = f"load {load.name}"
         self._turn = load.random.randrange(1000)
@@ -307,9 +349,9 @@ class _Speaker:
                 async with asyncio.timeout(SAY_TIMEOUT):
                     connection = await self._connected()
                     sent = True
-                    frame = {"type": "message", "message": content, "source": "user", "client_id": content}
+                    frame = {"type": "message", "message": content, "source": "user", "client_id": _key(content)}
                     await connection.send(json.dumps(frame))
-                    answer = await self._answer(connection, content)
+                    answer = await self._answer(connection, _key(content))
             except (TimeoutError, OSError, WebSocketException):
                 await self._hang_up()
                 doubted = doubted or sent
@@ -339,7 +381,10 @@ class _Speaker:
             self._turn += 1
             address = pushers[self._turn % len(pushers)].replace("http", "ws", 1)
             url = f"{address}/ws/chat/{self._thread}?client={self._name}"
-            self._connection = await connect(url, close_timeout=1, proxy=None, compression=None)
+            headers = self._load.caller.person
+            self._connection = await connect(
+                url, additional_headers=headers, close_timeout=1, proxy=None, compression=None
+            )
         return self._connection
 
     async def _hang_up(self) -> None:
@@ -368,6 +413,7 @@ class _Listener:
             with suppress(OSError, TimeoutError, WebSocketException):
                 async with connect(
                     self._url(),
+                    additional_headers=self._load.caller.person,
                     open_timeout=5,
                     close_timeout=0.5,
                     ping_interval=5,
@@ -412,7 +458,9 @@ class _Listener:
             case "new_message":
                 got = Frame("new_message", frame["seq"], thread, frame["message_id"])
             case "turn" | "delta" | "presence" if self.heard.everything:
-                return  # news of what the agent does and of who is here; it has no number, and may be lost
+                # News of what the agent does and of who is here; it has no number, and may be lost.
+                self._load.news |= set(frame.get("in_reply_to", ()))
+                return
             case "fate":
                 # An answer comes right before its reply, which has the number; a failure has one of its own.
                 kind, number = ("fate", frame["number"]) if "number" in frame else (ANSWERED, frame["reply_seq"])

@@ -13,6 +13,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from tests.faults.load import Caller
 from tests.faults.rig import Doors, Room, now
 
 #: Seconds between the starts of two tries to find the room well, and how many of them wait at a time.
@@ -27,17 +28,18 @@ SLACK = 1.0
 NOTICE = 3.0
 
 
-async def recovered(room: Doors, since: float) -> float | None:
+async def recovered(room: Doors, since: float, caller: Caller | None = None) -> float | None:
     """Seconds from then until all is well at every door; None where it is not after a long time.
 
     Well is: a message posted at each gateway is answered with its reply, and all of them are pushed to a socket at each
     pusher. Tries do not wait for each other, since one may hang on a connection that is no more.
     """
+    caller = caller or Caller()
     tries: set[asyncio.Task[float]] = set()
     try:
         while now() < since + HOPELESS:
             if len(tries) < MOST_AT_ONCE:  # else they would be most of the load of a room that is behind
-                tries.add(asyncio.create_task(_well(room), name="probe"))
+                tries.add(asyncio.create_task(_well(room, caller), name="probe"))
             done, tries = await asyncio.wait(tries, timeout=INTERVAL, return_when=asyncio.FIRST_COMPLETED)
             if times := [task.result() for task in done if not task.exception()]:
                 return max(0.0, min(times) - since)
@@ -50,11 +52,15 @@ async def recovered(room: Doors, since: float) -> float | None:
         await asyncio.gather(*tries, return_exceptions=True)
 
 
-async def _well(room: Doors) -> float:
-    thread = f"probe:{uuid4()}"
+async def _well(room: Doors, caller: Caller) -> float:
     async with AsyncExitStack() as stack:
-        sockets = [await stack.enter_async_context(_socket(pusher, thread)) for pusher in room.pushers]
-        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30))
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, headers=dict(caller.person)))
+        thread = f"probe:{uuid4()}"
+        if caller.person:  # then a thread does not come to be by being used
+            made = await http.post(f"{room.gateways[0]}/api/threads", json={})
+            made.raise_for_status()
+            thread = made.json()["thread_id"]
+        sockets = [await stack.enter_async_context(_socket(pusher, thread, caller)) for pusher in room.pushers]
         messages = [f"{thread} {number}, at once" for number in range(len(room.gateways))]
         answers = await asyncio.gather(
             *(
@@ -85,9 +91,11 @@ async def _ping(socket: ClientConnection) -> None:
 
 
 @asynccontextmanager
-async def _socket(pusher: str, thread: str) -> AsyncIterator[ClientConnection]:
+async def _socket(pusher: str, thread: str, caller: Caller | None = None) -> AsyncIterator[ClientConnection]:
     url = f"{pusher.replace('http', 'ws', 1)}/ws/chat/{thread}?after=0"
-    async with connect(url, open_timeout=5, close_timeout=0.2, proxy=None, compression=None) as connection:
+    headers = caller.person if caller else {}
+    opening = connect(url, additional_headers=headers, open_timeout=5, close_timeout=0.2, proxy=None, compression=None)
+    async with opening as connection:
         yield connection
 
 

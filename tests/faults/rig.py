@@ -92,6 +92,8 @@ class Room:
     broker: PrivateNode | None = None
     broker_proxy: Proxy | None = None
     data: Path | None = None
+    #: What its services are told.
+    settings: dict[str, str] = field(default_factory=dict)
     #: Services that ended though nobody told them to.
     own_deaths: list[str] = field(default_factory=list)
     generations: int = 0
@@ -181,7 +183,7 @@ async def _running(commands: tuple[str, ...], settings: dict[str, str]) -> Async
         with _stopped_in_the_end() as services:
             for number, command in enumerate(commands):
                 services.append(Service(command, 1 + commands[:number].count(command), shared | settings))
-            room = Room(services, model)
+            room = Room(services, model, settings=settings)
             await asyncio.gather(*(asyncio.to_thread(service.process.started) for service in services))
             await room.ready()
             async with background("supervisor", room.supervise()):

@@ -54,6 +54,7 @@ GOOD = Log(
     rows=ROWS,
     heads={"t": 6},
     heard=(plain(), everything(), news()),
+    news=("m1", "m3"),
     queues={"recorder": 0},
     dead=(b"poison",),
     poison=(b"poison", b"harmless"),
@@ -102,6 +103,7 @@ def test_a_room_that_kept_its_promises_has_no_violation() -> None:
         ("dead letter", replace(GOOD, dead=(b"poison", b"a good message"))),
         ("dead letter", replace(GOOD, dead=(b"poison", b"poison"))),
         ("odd answer", replace(GOOD, odd=("500",))),
+        ("foreign news", replace(GOOD, news=("m1", "m9"))),
         ("poison vanished", replace(GOOD, dead=())),
     ],
 )

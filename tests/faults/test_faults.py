@@ -1,7 +1,5 @@
 """A short selection of what ``make faults`` does."""
 
-import os
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,9 +7,9 @@ import pytest_asyncio
 
 from tests.faults.faults import Fault, kill_broker, kill_services, poison, three_times
 from tests.faults.load import Plan
-from tests.faults.rig import Room, cluster
+from tests.faults.rig import Room
+from tests.faults.rooms import cluster_for_tests
 from tests.faults.trial import trial
-from tests.support.broker import NoBrokerError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,17 +20,8 @@ PACE = 0.2
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def room() -> AsyncIterator[Room]:
-    why = "" if sys.platform == "linux" else "processes are frozen and found by Linux's /proc"
-    try:
-        if not why:
-            async with cluster(SWEEP_INTERVAL="2") as room:
-                yield room
-            return
-    except NoBrokerError as error:
-        why = str(error)
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must test with faults: {why}")
-    pytest.skip(f"NOT TESTED WITH FAULTS: {why}")
+    async with cluster_for_tests() as room:
+        yield room
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 import aio_pika
 
+from m3.tasks import background
 from m3.topology import DEAD, QUEUES
 from tests.faults.checker import Violation, violations
 from tests.faults.faults import Fault, Scene
-from tests.faults.load import Load, Plan
+from tests.faults.load import Caller, Load, Plan
 from tests.faults.probe import recovered
 from tests.faults.rig import Room, now
+from tests.faults.tenants import peek
 from tests.support.broker import PrivateNode
 from tests.support.until import until
 
@@ -37,33 +39,44 @@ class Result:
         return sum(violation.what == what for violation in self.violations)
 
 
-async def trial(room: Room, fault: Fault, plan: Plan, *, pace: float = 1.0) -> Result:
-    """Load before, during and after the fault; then the room must come to rest with every promise kept."""
-    load = Load(room, plan, fault.name)
-    scene = Scene(room, load, pace)
+async def trial(
+    room: Room, fault: Fault, plan: Plan, *, pace: float = 1.0, callers: Sequence[Caller] = (Caller(),)
+) -> Result:
+    """Load before, during and after the fault; then the room must come to rest with every promise kept. With several
+    callers each has such a load, in the same threads of its own tenant."""
+    loads = [Load(room, plan, fault.name, caller) for caller in callers]
+    scene = Scene(room, loads[0], pace)
     if room.broker:
         await _take_dead(room.broker)
     room.own_deaths.clear()
-    async with load.running():
-        await until(lambda: load.acknowledged >= plan.rate, within=WARM)
+    async with AsyncExitStack() as running:
+        for load in loads:
+            await running.enter_async_context(load.running())
+        if len(loads) > 1:
+            await running.enter_async_context(background("peeking", peek(loads)))
+        await until(lambda: all(load.acknowledged >= plan.rate for load in loads), within=WARM)
         await fault.act(scene)
         ended = scene.ended or now()
-        recovery = await recovered(room, ended)
+        recovery = await recovered(room, ended, callers[0])
         await scene.wait(2)
     queues, dead = {}, []
     if room.broker:
         queues = await _waiting(room.broker)
         dead = await _take_dead(room.broker)
-    log = await load.log(queues=queues, dead=dead, poison=scene.poison, deadly=scene.deadly)
-    broken = violations(log)
-    broken += [Violation("meanwhile", wrong) for wrong in scene.wrong]
+    broken = [Violation("meanwhile", wrong) for wrong in scene.wrong]
     broken += [Violation("own death", death) for death in room.own_deaths]
-    if not load.acknowledged or not any(sitting.frames for heard in load.heard for sitting in heard.sittings):
-        broken.append(Violation("no load", "nothing was said or nothing was heard"))  # and so nothing was checked
+    for load in loads:
+        log = await load.log(queues=queues, dead=dead, poison=scene.poison, deadly=scene.deadly)
+        broken += violations(log)
+        if not load.acknowledged or not any(sitting.frames for heard in load.heard for sitting in heard.sittings):
+            broken.append(Violation("no load", "nothing was said or nothing was heard"))  # and so nothing was checked
+        if len(loads) > 1 and not load.looks:
+            broken.append(Violation("no load", "nobody looked for what is another tenant's"))
     if recovery is None:
         broken.append(Violation("not recovered", "the room did not become well"))
-    unknown = sum(said.verdict == "unknown" for said in load.said)
-    return Result(fault, load.acknowledged, unknown, recovery, broken, scene.notes)
+    acknowledged = sum(load.acknowledged for load in loads)
+    unknown = sum(said.verdict == "unknown" for load in loads for said in load.said)
+    return Result(fault, acknowledged, unknown, recovery, broken, scene.notes)
 
 
 async def _waiting(broker: PrivateNode) -> dict[str, int]:
