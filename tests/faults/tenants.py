@@ -35,7 +35,7 @@ async def callers(room: Room, name: str, plan: Plan) -> Sequence[Caller]:
 async def _caller(room: Room, tenant: str, threads: Sequence[str], name: str) -> Caller:
     operator = f"operator-{name}"
     command = Process(f"user add {operator} --operator --tenant {tenant}", room.settings)
-    assert command.wait(within=60) == 0, command.said
+    assert await asyncio.to_thread(command.wait, 60) == 0, command.said
     one_time = re.findall(r"\S+", command.said)[-1]
     login = {"tenant": tenant, "name": operator, "password": one_time, "new_password": PASSWORD}
     async with httpx2.AsyncClient(base_url=room.gateways[0], timeout=30) as http:
