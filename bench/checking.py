@@ -73,7 +73,7 @@ async def _measure(folder: Path, broker_url: str) -> str:  # noqa: ARG001  # the
 
 async def _signed_in(http: httpx2.AsyncClient, printed: str) -> str:
     """As a person of the room, who is no operator. Returns the header."""
-    one_time = re.findall(r"with the password (\S+)", printed)[-1]
+    one_time = re.findall(r"which is shown once: (\S+)", printed)[-1]
     operator = await _token(http, "admin", one_time)
     made = await http.post("/api/users", json={"name": "ann"}, headers={"Authorization": operator})
     assert made.is_success, made.text
