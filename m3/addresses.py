@@ -1,6 +1,10 @@
-"""What of a client's address counts as one client."""
+"""Clients' addresses, and what of one counts as one client."""
 
+from contextvars import ContextVar
 from ipaddress import IPv6Address, IPv6Network, ip_address
+
+#: Where the client is whose request or socket the task serves, where it serves one: for what is written down of it.
+ASKED_FROM = ContextVar("ASKED_FROM", default="")
 
 #: All that is no address counts together, or a proxy could be told another one each time.
 UNKNOWN = "unknown"

@@ -93,6 +93,16 @@ HTTP_SECONDS = Histogram(
     ["route", "method"],
     buckets=(0.005, 0.01, 0.025, *_WAITS),
 )
+REFUSALS = _known(
+    Counter(
+        "m3_refusals", "Requests, sockets and frames of those who may not ask for that, by the code of why.", ["code"]
+    ),
+    ["not_signed_in", "forbidden", "not_found", "rate_limited", "foreign_origin", "wrong_host"],
+)
+LOGINS = _known(
+    Counter("m3_logins", "Passwords that somebody signed in with, or tried to.", ["outcome"]),
+    ["done", "refused", "rate_limited"],
+)
 
 # ---- The recorder
 

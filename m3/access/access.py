@@ -3,13 +3,15 @@
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from uuid import UUID
 
+from m3 import metrics
+from m3.access.audit import Audit
 from m3.access.credentials import digest, is_ticket, new_ticket, prefix_of
 from m3.access.issuer import Issuer
 from m3.access.memory import Memory
@@ -17,11 +19,11 @@ from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action, Standing, about_a_thread, finds, may
 from m3.access.tokens import Tokens, issuer_of, parse_keys
-from m3.errors import Forbidden, NotSignedIn, StartError, UnknownThread
+from m3.errors import Denied, Forbidden, NotSignedIn, StartError, UnknownThread
 from m3.settings import Settings
 from m3.store import Store, speaking_for
 from m3.store.directory import Directory, Stance
-from m3.tenants import tenant_of
+from m3.tenants import tenant_of, thread_id_of
 
 #: Seconds for which it is remembered who somebody is, and how they stand to a thread: within them a revocation is seen.
 MEMORY = 15.0
@@ -42,18 +44,20 @@ class _Known:
 class Access:
     """One for each process with a door. With AUTH=open everybody is ANYONE, and may do everything."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what `open` puts together
         self,
         directory: Directory,
         tenants: frozenset[str],
         tokens: Tokens | None = None,
         outsiders: Outsiders | None = None,
+        audit: Audit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory = directory
         self.tenants = tenants
         self._tokens = tokens
         self._outsiders = outsiders
+        self._audit = audit
         self._known: Memory[bytes, _Known] = Memory(MEMORY, clock)
         self._stances: Memory[tuple[UUID, str], Stance] = Memory(MEMORY, clock)
 
@@ -73,13 +77,20 @@ class Access:
                     raise StartError("OIDC_TENANT must be one of TENANTS.")
                 issuer = await stack.enter_async_context(Issuer.open(settings.oidc_issuer, settings.oidc_audience))
                 outsiders = Outsiders(issuer, directory, settings.oidc_tenant)
-            yield cls(directory, tenants, tokens, outsiders, clock)
+            audit = await stack.enter_async_context(Audit.open(store))
+            yield cls(directory, tenants, tokens, outsiders, audit, clock)
 
     @property
     def tokens(self) -> Tokens:
         """Those of a room that asks who somebody is."""
         assert self._tokens is not None
         return self._tokens
+
+    @property
+    def audit(self) -> Audit:
+        """Likewise."""
+        assert self._audit is not None
+        return self._audit
 
     @property
     def required(self) -> bool:
@@ -93,7 +104,10 @@ class Access:
         """
         if self._tokens is None:
             return ANYONE
-        credentials = [value for name, value in headers if name == b"authorization"]
+        with self._refusing():
+            return await self._identified(self._tokens, [value for name, value in headers if name == b"authorization"])
+
+    async def _identified(self, tokens: Tokens, credentials: Sequence[bytes]) -> Principal:
         if not credentials:
             raise NotSignedIn("Sign in first.")
         bearer = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
@@ -103,17 +117,18 @@ class Access:
         hashed = digest(credential)
         known = self._known.recall(hashed)
         if known is None or known.ends <= time.time():
-            known = await self._known.look(hashed, partial(self._whose, self._tokens, credential, hashed))
+            known = await self._known.look(hashed, partial(self._whose, tokens, credential, hashed))
         return known.principal
 
     async def redeem(self, ticket: str) -> Principal:
         """Whoever the ticket was made for; it is good for nobody any more. Raises NotSignedIn and StoreUnavailable."""
         if self._tokens is None:
             return ANYONE
-        found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
-        if found is None:
-            raise NotSignedIn("The ticket is not good, or not any more.")
-        return await self._who(found.principal_id, found.sign_in, found.expires)
+        with self._refusing():
+            found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
+            if found is None:
+                raise NotSignedIn("The ticket is not good, or not any more.")
+            return await self._who(found.principal_id, found.sign_in, found.expires)
 
     async def ticket_for(self, principal: Principal) -> str:
         """What opens one socket within TICKET_TTL seconds. Raises StoreUnavailable."""
@@ -132,6 +147,10 @@ class Access:
         """
         if not self.required:
             return
+        with self._refusing(principal, action, thread_id_of(key)):
+            await self._check(principal, action, key)
+
+    async def _check(self, principal: Principal, action: Action, key: str) -> None:
         if principal.id is None or tenant_of(key) != principal.tenant:
             raise UnknownThread
         place = principal.id, key
@@ -145,8 +164,22 @@ class Access:
     def check_without_thread(self, principal: Principal, action: Action) -> None:
         """Whether they may do what is about no thread. Raises Forbidden."""
         assert not about_a_thread(action)
-        if self.required and not may(principal.kind, action):
-            raise Forbidden("You may not do this.")
+        with self._refusing(principal, action):
+            if self.required and not may(principal.kind, action):
+                raise Forbidden("You may not do this.")
+
+    @contextmanager
+    def _refusing(
+        self, principal: Principal | None = None, action: Action | None = None, thread_id: str = ""
+    ) -> Iterator[None]:
+        """What is refused inside the block is counted, and written down where it is known who asked for what."""
+        try:
+            yield
+        except Denied as error:
+            metrics.REFUSALS.labels(error.code).inc()
+            if principal is not None and action is not None:
+                self.audit.refused(principal, action.name.lower(), error, thread_id)
+            raise
 
     async def still_may(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[bool]:
         """Whether each of them still may do that in the thread of that key, past what is remembered: one look at the

@@ -15,6 +15,7 @@ from limits import RateLimitItem, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from m3 import metrics
 from m3.access.principals import Principal
 from m3.addresses import counted_as
 from m3.errors import StartError, TooOften
@@ -76,12 +77,22 @@ class Limits:
         pass. Names count alike whether or not somebody has them."""
         if not self._required:
             return None
-        return await self._logins.count(_account(tenant, name), counted_as(address))
+        try:
+            return await self._logins.count(_account(tenant, name), counted_as(address))
+        except TooOften:
+            metrics.LOGINS.labels(TooOften.code).inc()
+            raise
 
     async def succeeded_login(self, tenant: str, name: str, address: str) -> None:
         """The password was right: the account has all its attempts again, and the address the one that this took."""
         if self._required:
             await self._logins.forget(_account(tenant, name))
+            await self._counted_together.decr(self._logins.key_of_address(counted_as(address)))
+
+    async def untried_login(self, tenant: str, name: str, address: str) -> None:
+        """The password was not looked at: both have the attempt again."""
+        if self._required:
+            await self._counted_together.decr(self._logins.key_of_one(_account(tenant, name)))
             await self._counted_together.decr(self._logins.key_of_address(counted_as(address)))
 
 
@@ -135,6 +146,9 @@ class _Limit:
     async def forget(self, one: str) -> None:
         await self._limiter.clear(self._of_one, one)
 
+    def key_of_one(self, one: str) -> str:
+        return self._of_one.key_for(one)
+
     def key_of_address(self, address: str) -> str:
         return self._of_address.key_for(address)
 
@@ -144,6 +158,7 @@ class _Limit:
         return of_address if of_address.remaining < of_one.remaining else of_one
 
     async def _too_often(self, rate: RateLimitItem, who: str) -> TooOften:
+        metrics.REFUSALS.labels(TooOften.code).inc()
         return TooOften(rate.amount, rate.get_expiry(), (await self._stand(rate, who)).reset)
 
     async def _stand(self, rate: RateLimitItem, who: str) -> Allowance:

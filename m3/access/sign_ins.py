@@ -6,12 +6,14 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from m3 import metrics
 from m3.access.access import Access
 from m3.access.credentials import digest, refresh_token, sign_in_of
 from m3.access.names import is_proper, known_as
 from m3.access.passwords import Passwords, suitable
 from m3.access.principals import Principal
 from m3.errors import Forbidden, NotSignedIn, PasswordChangeNeeded, Unsuitable, WrongPassword
+from m3.store.audit import Entry
 from m3.store.changes import Change, SignInRow
 from m3.store.directory import Account
 
@@ -54,9 +56,10 @@ class SignIns:
         account = await self._directory.account_of_name(tenant, name) if here and is_proper(name) else None
         fits = await self._passwords.fits(password, account.password_hash if account else None)
         if account is None or account.password_hash is None or not fits:
-            if here:
-                async with self._directory.change(tenant, name, address) as change:
-                    await change.note("login", outcome="refused")
+            metrics.LOGINS.labels("refused").inc()
+            if here:  # and unnamed where nobody has the name: it may be a password that was typed in the wrong place
+                named = account.name if account else ""
+                self._access.audit.note(Entry(tenant, named, "login", outcome="refused", address=address))
             raise NotSignedIn(_WRONG)
         if new_password is None:
             if account.one_time:
@@ -73,6 +76,7 @@ class SignIns:
             if not await change.add_sign_in(sign_in, account.account_id, hashed, digest(refresh), self._ttl):
                 raise NotSignedIn(_WRONG)
             await change.note("login")
+        metrics.LOGINS.labels("done").inc()
         if new_hash is not None:
             self._access.forget(account.account_id)
         return self._signed_in(account.account_id, tenant, sign_in, refresh)

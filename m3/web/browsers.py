@@ -7,7 +7,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from m3 import metrics
 from m3.access.limits import Allowance
+from m3.addresses import ASKED_FROM
 from m3.settings import LOOPBACK, Settings
 from m3.web.errors import Refusal
 from m3.web.origins import ALLOWED, names_this_machine, parse_origins
@@ -61,6 +63,7 @@ class ForBrowsers:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """No coroutine of its own, which each open socket would keep for as long as it lives."""
         scope[ALLOWED] = self._origins
+        ASKED_FROM.set(scope["client"][0] if scope.get("client") else "")
         app = self._app if not self._this_machine_only or names_this_machine(scope) else _wrong_host
         return app(scope, receive, _safely(scope, send) if scope["type"] == "http" else send)
 
@@ -87,6 +90,7 @@ def _of_the_limit(scope: Scope) -> Iterator[tuple[bytes, bytes]]:
 
 async def _wrong_host(scope: Scope, receive: Receive, send: Send) -> None:
     """For requests and sockets alike."""
+    metrics.REFUSALS.labels("wrong_host").inc()
     refusal = Refusal(
         421,
         "wrong_host",

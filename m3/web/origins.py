@@ -6,6 +6,7 @@ from ipaddress import AddressValueError, IPv6Address
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from m3 import metrics
 from m3.errors import StartError
 
 #: Where a scope has the origins that the room is told to answer beside its own host.
@@ -49,18 +50,23 @@ def _no_origin(text: str) -> StartError:
 
 def is_foreign(connection: HTTPConnection) -> bool:
     """Whether a page of another host asks, which is none of ORIGINS. Browsers say so, and without this any page that
-    somebody visits could speak in a room on their own machine. The port may differ."""
+    somebody visits could speak in a room on their own machine. The port may differ. It counts as a refusal."""
     origins = connection.headers.getlist("origin")
-    if not origins:
-        return False
-    parts = _ORIGIN.fullmatch(origins[0]) if len(origins) == 1 else None
+    foreign = bool(origins) and not (len(origins) == 1 and _is_known(origins[0], connection))
+    if foreign:
+        metrics.REFUSALS.labels("foreign_origin").inc()
+    return foreign
+
+
+def _is_known(origin: str, connection: HTTPConnection) -> bool:
+    parts = _ORIGIN.fullmatch(origin)
     if parts is None:  # as `null`, which is of a page that has no host
-        return True
+        return False
     try:
         own = parts[2].lower().strip("[]") == connection.url.hostname
     except ValueError:  # of a host that is no address
-        return True
-    return not own and origins[0] not in connection.scope.get(ALLOWED, ())
+        return False
+    return own or origin in connection.scope.get(ALLOWED, ())
 
 
 def names_this_machine(scope: Scope) -> bool:

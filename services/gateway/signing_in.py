@@ -3,17 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from starlette.types import Scope
 
 from m3.access.access import TICKET_TTL, Access
 from m3.access.limits import Limits
 from m3.access.names import known_as
 from m3.access.office import Office
 from m3.access.sign_ins import SignedIn
-from m3.errors import PasswordChangeNeeded, Unsuitable
+from m3.errors import PasswordChangeNeeded, TooManySignIns, TooOften, Unsuitable
 from m3.settings import Settings
+from m3.store.audit import Entry
 from m3.web import documented
-from services.gateway.asking import Address, Who
+from m3.web.browsers import tell_allowance
+from services.gateway.asking import Address, Who, address_of
 from services.gateway.guards import INVALID, NO_DATABASE, TOO_MANY_SIGN_INS, TOO_OFTEN, WRONG_PASSWORD, of_a_body, plain
 from services.gateway.schemas import Login, NewPassword, Refresh, Ticket, Tokens
 
@@ -32,11 +35,11 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         dependencies=[Depends(plain)],
         responses=documented(*of_a_form, _WRONG_LOGIN, _CHANGE_IT, TOO_OFTEN, TOO_MANY_SIGN_INS),
     )
-    async def login(asked: Login, address: Address) -> Tokens:
+    async def login(asked: Login, request: Request, address: Address) -> Tokens:
         """With `new_password` the password is changed too, which a password for one sign-in asks for."""
         password = asked.password.get_secret_value()
         new = asked.new_password.get_secret_value() if asked.new_password else None
-        async with _guess(limits, asked.tenant, known_as(asked.name), address):
+        async with _guess(access, limits, request.scope, asked.tenant, known_as(asked.name)):
             return _tokens(await office.sign_ins.sign_in(asked.tenant, asked.name, password, new, address=address))
 
     @router.post(
@@ -62,9 +65,9 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         dependencies=[Depends(plain)],
         responses=documented(*of_a_form, WRONG_PASSWORD, TOO_OFTEN, TOO_MANY_SIGN_INS),
     )
-    async def change_password(asked: NewPassword, principal: Who, address: Address) -> None:
+    async def change_password(asked: NewPassword, principal: Who, request: Request, address: Address) -> None:
         """Ends all your other sign-ins."""
-        async with _guess(limits, principal.tenant, principal.name or "", address):
+        async with _guess(access, limits, request.scope, principal.tenant, principal.name or ""):
             await office.sign_ins.change_password(
                 principal, asked.password.get_secret_value(), asked.new_password.get_secret_value(), address=address
             )
@@ -78,11 +81,20 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
 
 
 @asynccontextmanager
-async def _guess(limits: Limits, tenant: str, name: str, address: str) -> AsyncIterator[None]:
+async def _guess(access: Access, limits: Limits, scope: Scope, tenant: str, name: str) -> AsyncIterator[None]:
     """A block that looks at a password. Too many wrong ones are refused before it."""
-    await limits.check_login(tenant, name, address)
+    address = address_of(scope)
+    try:
+        tell_allowance(scope, await limits.check_login(tenant, name, address))
+    except TooOften as error:
+        if tenant in access.tenants:
+            access.audit.note(Entry(tenant, "", "login", "", "refused", address, error.code))
+        raise
     try:
         yield
+    except TooManySignIns:
+        await limits.untried_login(tenant, name, address)
+        raise
     except (PasswordChangeNeeded, Unsuitable):  # the password itself was right
         await limits.succeeded_login(tenant, name, address)
         raise

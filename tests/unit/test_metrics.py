@@ -25,7 +25,7 @@ from tests.support.counting import counted
 #: Each label with what bounds its values: what is written in the code.
 BOUNDED = {
     "lane", "interface", "outcome", "route", "method", "status", "fate", "reason", "kind", "exchange", "queue", "state",
-    "version", "le",
+    "version", "le", "code",
 }  # fmt: skip
 OURS = sorted((metric for metric in REGISTRY.collect() if metric.name.startswith("m3_")), key=lambda each: each.name)
 
