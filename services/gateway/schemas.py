@@ -220,7 +220,7 @@ class _Shown(BaseModel):
 
 class NewUser(BaseModel):
     name: Name
-    operator: bool = False
+    operator: Annotated[bool, Field(strict=True)] = False
 
 
 class User(_Shown):
@@ -251,7 +251,7 @@ class NewKey(BaseModel):
 
     name: Name
     threads: Annotated[list[ThreadId], Field(max_length=100)] = []
-    reads: bool = False
+    reads: Annotated[bool, Field(strict=True)] = False
 
 
 class Key(_Shown):

@@ -17,6 +17,16 @@ from tests.support.until import DEADLINE
 
 BATCHES = "/api/threads/{thread_id}/messages"
 
+#: A room in which nothing is refused for being asked often, or late.
+ASKING = {
+    "AUTH": "required",
+    "ACCESS_TOKEN_TTL": "3600",
+    "LIMIT_POSTS": "1000000/minute",
+    "LIMIT_BATCHES": "1000000/minute",
+    "LIMIT_TICKETS": "1000000/minute",
+    "LIMIT_LOGINS": "1000000/minute",
+}
+
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 
@@ -27,6 +37,20 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = Process("up", {"DATA_DIR": str(tmp_path_factory.mktemp("room") / "data")})
         started.append(process)
         yield process.address()
+
+
+@pytest.fixture(scope="module")
+def asking_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a running room that asks who somebody is, and an access token of its operator."""
+    with processes() as started:
+        process = Process("up", ASKING | {"DATA_DIR": str(tmp_path_factory.mktemp("asking") / "data")})
+        started.append(process)
+        address = process.address()
+        found = re.search(r"one-time password, which is shown once: (\S+)", process.said)
+        assert found, process.said
+        login = {"name": "admin", "password": found[1], "new_password": "correct horse"}
+        answer = httpx2.post(f"{address}/api/login", json=login, timeout=DEADLINE, trust_env=False)
+        yield address, answer.raise_for_status().json()["access_token"]
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +94,50 @@ def before_call(context, case, kwargs):
     if isinstance(key, str) and re.fullmatch("[ -~]{1,255}", key):
         case.headers["idempotency-key"] = f"{next(numbers):08}{key[8:]}"
     thread_id = (case.path_parameters or {}).get("thread_id")
-    if case.method == "PUT" and isinstance(thread_id, str) and re.fullmatch("[A-Za-z0-9_:@-]{1,128}", thread_id):
+    if case.path.endswith("/settings") and case.method == "PUT" and isinstance(thread_id, str) and re.fullmatch("[A-Za-z0-9_:@-]{1,128}", thread_id):
         case.path_parameters["thread_id"] = f"set:{thread_id}"[:128]
 """
 
 
+#: A check, beside those that schemathesis has.
+NOBODY_COMES_IN = """
+
+@schemathesis.check
+def nobody_comes_in(context, response, case):
+    takes_a_credential = "security" in case.operation.definition.raw
+    assert not takes_a_credential or response.status_code >= 400, "taken without a credential"
+"""
+
+
 def test_schemathesis_finds_nothing_with_all_its_checks(room: str, tmp_path: Path) -> None:
-    (tmp_path / "hooks.py").write_text(HOOKS)
+    finds_nothing(room, tmp_path, HOOKS, "--checks=all", "--max-examples=30")
+
+
+def test_schemathesis_finds_nothing_that_is_taken_without_a_credential(
+    asking_room: tuple[str, str], tmp_path: Path
+) -> None:
+    checks = "not_a_server_error,status_code_conformance,response_schema_conformance,nobody_comes_in"
+    finds_nothing(asking_room[0], tmp_path, HOOKS + NOBODY_COMES_IN, f"--checks={checks}", "--max-examples=5")
+
+
+def test_schemathesis_finds_nothing_in_what_an_operator_may(asking_room: tuple[str, str], tmp_path: Path) -> None:
+    address, token = asking_room
+    (tmp_path / "schemathesis.toml").write_text(f'[auth.openapi.bearer]\nbearer = "{token}"\n')
+    others = [f"--exclude-path={path}" for path in ("/api/logout", "/api/password")]  # which end the sign-in
+    words = "--exclude-checks=positive_data_acceptance"  # what a name may be is told in words
+    finds_nothing(address, tmp_path, HOOKS, "--checks=all", "--max-examples=5", words, *others)
+
+
+def finds_nothing(address: str, tmp_path: Path, hooks: str, *options: str) -> None:
+    (tmp_path / "hooks.py").write_text(hooks)
     # By its command, since its pytest plugin does not know this pytest yet.
     found = subprocess.run(
         [
             SCHEMATHESIS,
             "run",
-            f"{room}/openapi.json",
-            "--checks=all",
+            f"{address}/openapi.json",
+            *options,
             "--generation-deterministic",
-            "--max-examples=30",
             "--warnings=off",  # no failure: made-up ids are of no message
         ],
         cwd=tmp_path,  # where it leaves its notes
