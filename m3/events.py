@@ -80,6 +80,8 @@ OutsideText = Annotated[str, Field(min_length=1), AfterValidator(_sayable)]
 #: What a sender may call itself, and each of its messages: printable ASCII, as a header can carry.
 SenderName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$")]
 SenderKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+#: What others in a thread know somebody by: the name of an account or a key, or what they call themselves.
+ShownName = Annotated[str, Field(min_length=1, max_length=128)]
 #: Who gives no name; its keys meet those of everybody else who gives none.
 ANYONE = "anyone"
 #: A number of a thread, as a client tells it.
@@ -294,16 +296,16 @@ class CancelAsked(Event):
 
 
 class ThreadSockets(BaseModel):
-    """The sockets of a thread that one pusher has: how many, the names that they gave, how many more names there are
+    """The sockets of a thread that one pusher has: how many, the names of who has them, how many more names there are
     than are listed, and the names of who types."""
 
     model_config = ConfigDict(frozen=True)
 
     thread_id: ThreadKey
     connections: int
-    names: tuple[SenderName, ...] = ()
+    names: tuple[ShownName, ...] = ()
     unlisted: int = 0
-    typing: tuple[SenderName, ...] = ()
+    typing: tuple[ShownName, ...] = ()
 
 
 class SocketsCounted(Event):

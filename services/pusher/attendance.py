@@ -33,9 +33,9 @@ TYPING = 6.0
 #: Most names of a thread that a report lists; of who types, as many as anybody is shown.
 ROSTER = 500
 TYPISTS = 10
-#: Characters of one report, estimated: at most half of the 256 KiB that a body may have.
+#: Bytes of one report, estimated: at most half of the 256 KiB that a body may have.
 REPORT = 128 * 1024
-#: Characters a second, estimated, that a pusher tells of changes; and longest that a change waits for that, in seconds:
+#: Bytes a second, estimated, that a pusher tells of changes; and longest that a change waits for that, in seconds:
 #: less than until who misses something asks again.
 PACE = 256 * 1024
 PATIENCE = 0.8
@@ -269,5 +269,5 @@ def _parts(threads: Iterable[ThreadSockets]) -> Iterator[tuple[ThreadSockets, ..
 
 
 def _length(thread: ThreadSockets) -> int:
-    """Of what tells of the thread, estimated, in characters."""
-    return 96 + len(thread.thread_id) + sum(len(name) + 3 for name in (*thread.names, *thread.typing))
+    """Of what tells of the thread, estimated, in bytes."""
+    return 96 + len(thread.thread_id) + sum(len(name.encode()) + 3 for name in (*thread.names, *thread.typing))

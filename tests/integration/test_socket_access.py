@@ -416,6 +416,21 @@ async def test_others_know_somebody_by_their_own_name_whatever_they_call_themsel
         assert (await watcher.next("typing"))["clients"] == ["ann"]
 
 
+async def test_names_in_any_script_are_known_on_every_pusher(memory_bus: Bus, store: Store, town: Town) -> None:
+    mei, ann = await town.person("美" * 64), await town.person("ann")
+    await town.thread("show", "open")
+    async with (
+        asking_pusher(memory_bus, store) as one,
+        asking_pusher(memory_bus, store) as other,
+        opened(one, "show", mei) as typist,
+        opened(other, "show", ann, events="all") as watcher,
+    ):
+        while (await watcher.next("presence"))["clients"] != ["ann", "美" * 64]:
+            pass
+        await typist.send('{"type": "typing"}')
+        assert (await watcher.next("typing"))["clients"] == ["美" * 64]
+
+
 async def test_who_says_too_much_is_told_when_to_go_on_and_nothing_behind_it_is_taken(
     memory_bus: Bus, store: Store, town: Town
 ) -> None:
