@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, islice
 from typing import NoReturn
 
@@ -27,13 +27,13 @@ log = structlog.get_logger(__name__)
 
 
 class _Admitted:
-    """A principal's sockets, by the keys of their threads. ``end``: of its authority, where that is known."""
+    """A principal's sockets, each with the key of its thread. ``end``: of its authority, where that is known."""
 
     __slots__ = ("end", "principal", "sockets")
 
     def __init__(self, principal: Principal) -> None:
         self.principal = principal
-        self.sockets: dict[str, set[Outbox]] = {}
+        self.sockets: dict[Outbox, str] = {}
         self.end: asyncio.TimerHandle | None = None
 
 
@@ -59,16 +59,14 @@ class Admissions:
             if principal.expires is not None:
                 left = max(0.0, principal.expires - time.time())
                 admitted.end = asyncio.get_running_loop().call_later(left, _expire, admitted)
-        admitted.sockets.setdefault(key, set()).add(outbox)
+        admitted.sockets[outbox] = key
 
-    def remove(self, principal: Principal, key: str, outbox: Outbox) -> None:
+    def remove(self, principal: Principal, outbox: Outbox) -> None:
         """The socket is gone."""
         admitted = self._admitted.get(principal)
         if admitted is None:
             return
-        admitted.sockets[key].remove(outbox)
-        if not admitted.sockets[key]:
-            del admitted.sockets[key]
+        del admitted.sockets[outbox]
         if not admitted.sockets:
             del self._admitted[principal]
             if admitted.end is not None:
@@ -79,7 +77,7 @@ class Admissions:
         sockets stay."""
         while True:
             await asyncio.sleep(every)
-            asked = iter([(one.principal, key) for one in self._admitted.values() for key in one.sockets])
+            asked = iter([(one.principal, key) for one in self._admitted.values() for key in {*one.sockets.values()}])
             while page := list(islice(asked, PAGE)):
                 try:
                     await self._look(page)
@@ -92,14 +90,11 @@ class Admissions:
         may = await self._still_may([(principal, Action.READ, key) for principal, key in page])
         for (principal, key), still in zip(page, may, strict=True):
             if not still and (admitted := self._admitted.get(principal)):
-                _close(admitted.sockets.get(key, ()), Close.NO_LONGER_ALLOWED)
+                for outbox, its_key in admitted.sockets.items():
+                    if its_key == key:
+                        outbox.close(Close.NO_LONGER_ALLOWED)
 
 
 def _expire(admitted: _Admitted) -> None:
-    for outboxes in admitted.sockets.values():
-        _close(outboxes, Close.SIGN_IN_AGAIN)
-
-
-def _close(outboxes: Iterable[Outbox], why: Close) -> None:
-    for outbox in outboxes:
-        outbox.close(why)
+    for outbox in admitted.sockets:
+        outbox.close(Close.SIGN_IN_AGAIN)

@@ -136,7 +136,7 @@ class Entrance:
             with self._access.speaking_for(opening.principal):
                 yield
         finally:
-            self._admissions.remove(opening.principal, opening.key, outbox)
+            self._admissions.remove(opening.principal, outbox)
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,12 +24,13 @@ from m3.bus import Bus
 from m3.errors import NotSignedIn
 from m3.events import ReplyGrew, TurnStarted
 from m3.store import Store, migrate, open_store
+from m3.store.postgres import _tenant as whom_it_speaks_for
 from services.pusher.frames import SocketFrame
 from services.recorder import recorder
 from tests.support.client import Socket, socket
 from tests.support.counting import Since
 from tests.support.database import private_database
-from tests.support.pushing import record, running_pusher, think
+from tests.support.pushing import announce, record, running_pusher, think
 from tests.support.town import KEYS, Town, asking, bearer
 from tests.support.until import DEADLINE, until
 
@@ -281,7 +283,7 @@ async def test_no_credential_helps_a_page_of_another_host(
         assert (await refusal(address, "show", headers))[:2] == (403, "foreign_origin")
 
 
-@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://127.0.0.1:3000"])
+@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://127.0.0.1:3000", "https://app.example.com"])
 async def test_the_rooms_own_pages_and_those_that_are_allowed_open_sockets(
     memory_bus: Bus, store: Store, town: Town, origin: str
 ) -> None:
@@ -565,6 +567,8 @@ async def test_while_the_database_is_away_sockets_stay_and_are_looked_at_when_it
             database.freeze(frozen=True)
             await until(lambda: since.counted("m3_database_failures_total") >= 2)
             assert await listener.hears_nothing()
+            stranger = shown(f"m3k_abcdefgh_{'x' * 43}")
+            assert (await refusal(address, "show", stranger))[:2] == (503, "database_unavailable")
             database.freeze(frozen=False)
             await town.sql.execute("DELETE FROM members")
             assert await listener.closed() == 4500
@@ -630,3 +634,36 @@ async def test_what_sockets_of_two_tenants_catch_up_with_at_once_is_each_their_o
 
     async with asking_pusher(memory_bus, store) as address, asyncio.timeout(DEADLINE):
         await asyncio.gather(*(catch_up(address, tenant) for tenant in [*tenants] * 5))
+
+
+async def test_what_is_read_for_sockets_is_read_for_the_tenant_of_its_thread_or_by_the_pusher_itself(
+    memory_bus: Bus, store: Store, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What several sockets share must not depend on whose socket asked first, nor on who asked in another thread."""
+    read_for: dict[str, set[str | None]] = defaultdict(set)
+
+    def noting(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def note(key: str, *arguments: Any, **named: Any) -> Any:
+            read_for[key].add(whom_it_speaks_for.get())
+            return await method(key, *arguments, **named)
+
+        return note
+
+    for method in ("head", "events_after", "waiting_count"):
+        monkeypatch.setattr(store, method, noting(getattr(store, method)))
+    keys = {"default": "show", "acme": "acme.show"}
+    async with asking_pusher(memory_bus, store) as address, AsyncExitStack() as stack:
+        for tenant, key in keys.items():
+            mei, feed = await town.person("mei", tenant), await town.program("feed", tenant)
+            await town.thread(key, mei="owner", feed="member")
+            await record(store, "one", thread_id=key)
+            late = await stack.enter_async_context(opened(address, "show", mei, after=0))
+            program = await stack.enter_async_context(opened(address, "show", feed))
+            await late.messages(1)
+            await program.send(FRAMES["message"])
+            await late.messages(1)
+            assert read_for[key] == {tenant}
+            _lost, heard = await record(store, "lost", "heard", thread_id=key)
+            await announce(memory_bus, heard)
+            await late.messages(2)
+            assert read_for[key] == {tenant, None}
