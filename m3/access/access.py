@@ -128,7 +128,7 @@ class Access:
             found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
             if found is None:
                 raise NotSignedIn("The ticket is not good, or not any more.")
-            return await self._who(found.principal_id, found.sign_in, found.expires)
+            return self._of_a_tenant_here(found)
 
     async def ticket_for(self, principal: Principal) -> str:
         """What opens one socket within TICKET_TTL seconds. Raises StoreUnavailable."""
@@ -223,12 +223,12 @@ class Access:
             raise NotSignedIn("The key is not good, or not any more.")
         return self._of_a_tenant_here(Principal("program", key.tenant, key.key_id, key.name))
 
-    async def _who(self, principal_id: UUID, sign_in: UUID | None, expires: float | None = None) -> Principal:
-        """Whoever has that account, or that key, as long as the sign-in is good."""
+    async def _who(self, principal_id: UUID, sign_in: UUID) -> Principal:
+        """Whoever has that account, as long as the sign-in is good."""
         found = await self.directory.who(principal_id, sign_in)
         if found is None:
             raise NotSignedIn("You were signed out.")
-        return self._of_a_tenant_here(Principal(found.kind, found.tenant, principal_id, found.name, sign_in, expires))
+        return self._of_a_tenant_here(Principal(found.kind, found.tenant, principal_id, found.name, sign_in))
 
     def _of_a_tenant_here(self, principal: Principal) -> Principal:
         if principal.tenant not in self.tenants:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from m3.access.principals import Kind
+from m3.access.principals import Kind, Principal
 from m3.access.rules import Role, Visibility
 from m3.store.changes import Change
 from m3.store.postgres import Store, speaking_for
@@ -17,9 +17,9 @@ from m3.tenants import thread_id_of
 
 @dataclass(frozen=True, slots=True)
 class Somebody:
-    """Who has an account or a key."""
+    """Who has an account."""
 
-    kind: Literal["person", "operator", "program"]
+    kind: Literal["person", "operator"]
     tenant: str
     name: str
 
@@ -105,15 +105,6 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """Whose a ticket is. ``expires``: when their authority does, in seconds since the epoch, as in Principal."""
-
-    principal_id: UUID
-    sign_in: UUID | None
-    expires: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Stance:
     """How a principal stands to a thread: what ``kind`` it is, None if it is nobody any more; the thread's
     ``visibility``, None where there is no such thread; and its ``role`` there."""
@@ -129,9 +120,9 @@ class Directory:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def who(self, principal_id: UUID, sign_in: UUID | None) -> Somebody | None:
-        """Who has the account or the key, as long as that is good, and so is the sign-in where one is named."""
-        rows = await self._store.ask("who", principal_id, sign_in)
+    async def who(self, account_id: UUID, sign_in: UUID) -> Somebody | None:
+        """Who has the account, as long as that is good, and so is the sign-in."""
+        rows = await self._store.ask("who", account_id, sign_in)
         return Somebody(**rows[0]) if rows else None
 
     async def key(self, prefix: str) -> StoredKey | None:
@@ -151,13 +142,11 @@ class Directory:
         with speaking_for(None):
             await self._store.ask("add_ticket", hashed, json.dumps(whose), timedelta(seconds=ttl))
 
-    async def take_ticket(self, hashed: bytes) -> Ticket | None:
-        """Whose the ticket is, which nobody else is told any more; None where there is none, or it is too late."""
+    async def take_ticket(self, hashed: bytes) -> Principal | None:
+        """Whose the ticket is, which nobody else is told any more; None where there is none, it is too late, or they
+        are signed out or revoked by now."""
         rows = await self._store.ask("take_ticket", hashed)
-        if not rows or not rows[0]["good"]:
-            return None
-        whose = json.loads(rows[0]["principal"])
-        return Ticket(UUID(whose["id"]), whose["sign_in"] and UUID(whose["sign_in"]), whose["expires"])
+        return Principal(**rows[0]) if rows else None
 
     async def anybody(self) -> bool:
         """Whether there has been an account."""
