@@ -18,8 +18,10 @@ from m3.access.memory import Memory
 from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action, Standing, about_a_thread, finds, may
+from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
 from m3.errors import Denied, Forbidden, NotSignedIn, StartError, UnknownThread
+from m3.events import OutsideSource
 from m3.settings import Settings
 from m3.store import Store, speaking_for
 from m3.store.directory import Directory, Stance
@@ -167,6 +169,11 @@ class Access:
         with self._refusing(principal, action):
             if self.required and not may(principal.kind, action):
                 raise Forbidden("You may not do this.")
+
+    def source_of(self, principal: Principal, source: OutsideSource, *, told: bool) -> OutsideSource:
+        """As ``m3.access.speaking`` has it. Raises Forbidden."""
+        with self._refusing(principal, action_of(source)):
+            return source_of(principal, source, told=told)
 
     @contextmanager
     def _refusing(

@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 from uuid_utils.compat import uuid7
 
 from m3 import metrics, tracing
+from m3.access.access import Access
 from m3.access.principals import Principal
-from m3.access.speaking import sender_of, source_of
+from m3.access.speaking import sender_of
 from m3.door import MAX_BATCH, Door
 from m3.errors import Forbidden, M3Error
 from m3.events import ANYONE, Message, MessageAccepted, SenderName, keyed_id
@@ -135,16 +136,16 @@ def _invalid(sentence: str) -> Refusal:
     return Refusal(422, "invalid_message", sentence)
 
 
-def _said_by(principal: Principal, item: BatchMessage) -> BatchMessage | Refusal:
+def _said_by(access: Access, principal: Principal, item: BatchMessage) -> BatchMessage | Refusal:
     """The message with its sender's source, unless it names another."""
     try:
-        source = source_of(principal, item.source, told="source" in item.model_fields_set)
+        source = access.source_of(principal, item.source, told="source" in item.model_fields_set)
     except Forbidden as error:
         return refusal_of(error)
     return item if source == item.source else item.model_copy(update={"source": source})
 
 
-def batches(door: Door, settings: Settings) -> APIRouter:
+def batches(door: Door, access: Access, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["messages"])
 
     @router.post(
@@ -179,7 +180,7 @@ def batches(door: Door, settings: Settings) -> APIRouter:
         now = datetime.now(UTC)
         traceparent = tracing.received(request.scope["headers"])
         with answering(tracing.request(f"POST {PATH}", traceparent, ROUTE)) as span:
-            items = [item if isinstance(item, Refusal) else _said_by(principal, item) for item in items]
+            items = [item if isinstance(item, Refusal) else _said_by(access, principal, item) for item in items]
             sender = sender_of(principal, m3_client)
             said = [
                 MessageAccepted(

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from m3 import tracing
 from m3.access.access import Access
 from m3.access.principals import Principal
-from m3.access.speaking import action_of, sender_of, source_of
+from m3.access.speaking import action_of, sender_of
 from m3.door import Door
 from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
@@ -103,7 +103,7 @@ def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, 
     async def say(said: ChatRequest, headers: Annotated[_Headers, Header()], request: Request) -> Response:
         """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
         principal = principal_of(request)
-        source = source_of(principal, said.source, told="source" in said.model_fields_set)
+        source = access.source_of(principal, said.source, told="source" in said.model_fields_set)
         accepted = MessageAccepted(
             message_id=headers.message_id(principal),
             thread_id=await thread_for(access, principal, action_of(source), said.thread_id),

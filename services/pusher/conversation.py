@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from m3 import metrics, tracing
 from m3.access.rules import SOCKET
-from m3.access.speaking import action_of, sender_of, source_of
+from m3.access.speaking import action_of, sender_of
 from m3.door import Door
 from m3.errors import BusError, Denied, Forbidden, M3Error, NotRecorded, StoreUnavailable, TooOften
 from m3.events import Message, MessageAccepted, keyed_id
@@ -141,7 +141,7 @@ class Conversation:
     def _own(self, said: frames.Said) -> frames.Said | str:
         """With the source that its sender has; or the error that it is answered with, where it says another."""
         try:
-            source = source_of(self._opening.principal, said.source, told="source" in said.model_fields_set)
+            source = self._opening.source_of(said.source, told="source" in said.model_fields_set)
         except Forbidden as error:
             return _answer(said, *_refused([said], error))
         return said if source == said.source else said.model_copy(update={"source": source})

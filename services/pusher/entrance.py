@@ -15,7 +15,7 @@ from m3.access.limits import Limits
 from m3.access.principals import Principal
 from m3.access.rules import SOCKET, Action
 from m3.addresses import counted_as
-from m3.events import ANYONE, Number, SenderName, ThreadId
+from m3.events import ANYONE, Number, OutsideSource, SenderName, ThreadId
 from m3.settings import Settings
 from m3.tasks import background
 from m3.tenants import key_of
@@ -60,6 +60,10 @@ class Opening:
     async def check(self, action: Action) -> None:
         """Raises Denied and StoreUnavailable."""
         await self.access.check(self.principal, action, self.key)
+
+    def source_of(self, source: OutsideSource, *, told: bool) -> OutsideSource:
+        """Raises Forbidden where the message names one that is not its sender's."""
+        return self.access.source_of(self.principal, source, told=told)
 
     async def count_message(self) -> None:
         """Raises TooOften."""

@@ -151,6 +151,13 @@ async def test_so_is_who_may_not_do_what_is_about_no_thread(access: Access, stor
     assert (line.actor, line.target, line.detail) == ("mei", "", "operate: forbidden")
 
 
+async def test_so_is_a_person_who_speaks_as_a_program(access: Access, store: Store) -> None:
+    with pytest.raises(Forbidden):
+        access.source_of(MEI, "api", told=True)
+    (line,) = await lines(store, 1)
+    assert (line.actor, line.detail) == ("mei", "feed: forbidden")
+
+
 async def test_it_is_in_the_audit_of_their_own_tenant(access: Access, store: Store) -> None:
     with pytest.raises(UnknownThread):
         await access.check(replace(MEI, tenant="acme"), Action.READ, "show")
