@@ -229,6 +229,7 @@ async def _backbone(settings: Settings, service: str) -> AsyncIterator[tuple[Bus
                 command_timeout=settings.database_timeout,
                 acquire_timeout=settings.acquire_timeout,
                 masters=Masters.of(settings),
+                searchable=settings.search,
             )
         )
         if service != "recorder":  # which never opens anything, and needs no keys

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         description="name:64 hex digits, with commas: the first seals what is said, all open it; with off before them "
         "they only open; unset seals nothing",
     )
+    search: bool = Field(
+        True,
+        description="have messages found by their words as they are recorded; off, once `m3 content index` was run",
+    )
     origins: str = Field(
         "", description="pages of other hosts that may speak to the room, such as https://app.example.com, with commas"
     )

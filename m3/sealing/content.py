@@ -116,10 +116,11 @@ def plain_terms(thread_id: str, text: str) -> tuple[int, ...]:
 
 
 class Content:
-    """One for each store, whose threads' keys it uses."""
+    """One for each store, whose threads' keys it uses. ``searchable``: what is sealed is told what it is found by."""
 
-    def __init__(self, masters: Masters, wrapped_keys: WrappedKeys) -> None:
+    def __init__(self, masters: Masters, wrapped_keys: WrappedKeys, *, searchable: bool = True) -> None:
         self._masters = masters
+        self._searchable = searchable
         self._wrapped_keys = wrapped_keys
         self._at_hand: OrderedDict[str, ThreadKey] = OrderedDict()
 
@@ -131,12 +132,15 @@ class Content:
         """The events as they leave the process that accepted them: with what messages are found by, and where the room
         has keys, sealed. Raises StoreUnavailable, also where a thread's key is there and does not open."""
         if self._masters.first is None:
-            return [_with_terms(event) for event in events]
+            return [_with_terms(event) for event in events] if self._searchable else list(events)
         threads = {event.thread_id for event in events if isinstance(event, Sealable)}
         keys = await self.keys(threads, make=True)
         if threads - keys.keys():
             raise StoreUnavailable("The key of the thread does not open.")
-        return [_sealed(event, keys[event.thread_id]) if isinstance(event, Sealable) else event for event in events]
+        return [
+            _sealed(event, keys[event.thread_id], searchable=self._searchable) if isinstance(event, Sealable) else event
+            for event in events
+        ]
 
     async def opened(self, events: Sequence[E]) -> list[E]:
         """The events with what can be read in them. Pieces of a reply that cannot are left out: news, after all.
@@ -213,12 +217,12 @@ def _with_terms(event: S) -> S:
     return event.model_copy(update={"terms": plain_terms(event.thread_id, event.content)})
 
 
-def _sealed(event: S, key: ThreadKey) -> S:
+def _sealed(event: S, key: ThreadKey, *, searchable: bool) -> S:
     changes: dict[str, object]
     match event:
         case MessageAccepted(content=text):
             about = about_message(event.thread_id, event.message_id)
-            changes = {"content": key.seal(text, about), "terms": key.terms(text)}
+            changes = {"content": key.seal(text, about), "terms": key.terms(text) if searchable else None}
         case ThreadSummarised(text=text):
             changes = {"text": key.seal(text, about_summary(event.thread_id, event.until))}
         case ReplyGrew():

@@ -32,7 +32,10 @@ async def check(store: Store) -> None:
                 "`m3 content rotate` has wrapped all threads' keys with another one it can go."
             )
         if not any(_opens(masters, thread_id, key) for thread_id, key in keys):
-            raise StartError(f"CONTENT_KEYS has another key {name} than the one by which messages were sealed.")
+            raise StartError(
+                f"CONTENT_KEYS has another key {name} than the one by which messages were sealed; or the keys of threads "
+                "were changed, of which `m3 content verify` says more."
+            )
 
 
 def _opens(masters: Masters, thread_id: str, key: WrappedKey) -> bool:

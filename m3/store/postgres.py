@@ -176,15 +176,17 @@ class Store:
     What is sealed in the table is opened for whoever reads it, by ``content``; what is recorded is left as it comes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what open_store is told
         self,
         pool: asyncpg.Pool,
         url: str,
         command_timeout: float = COMMAND_TIMEOUT,
         acquire_timeout: float = ACQUIRE_TIMEOUT,
         masters: Masters | None = None,
+        *,
+        searchable: bool = True,
     ) -> None:
-        self.content = Content(masters or Masters(), self)
+        self.content = Content(masters or Masters(), self, searchable=searchable)
         self._pool = pool
         self._url = url
         self._command_timeout = command_timeout
@@ -619,16 +621,17 @@ async def _leave_as_it_is(_: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def open_store(
+async def open_store(  # noqa: PLR0913  # one of each setting
     url: str,
     *,
     pool_size: int,
     command_timeout: float = COMMAND_TIMEOUT,
     acquire_timeout: float = ACQUIRE_TIMEOUT,
     masters: Masters | None = None,
+    searchable: bool = True,
 ) -> AsyncIterator[Store]:
     """The store at a PostgreSQL URL. Does not wait for the database, so that services start in any order. ``masters``:
-    with what keys its content is sealed and opened."""
+    with what keys its content is sealed and opened; ``searchable``: whether it is told what it is found by."""
     pool = await asyncpg.create_pool(
         url,
         min_size=0,
@@ -644,7 +647,7 @@ async def open_store(
             (metrics.POOL_CONNECTIONS.labels("idle"), pool.get_idle_size),
             (metrics.POOL_CONNECTIONS.labels("busy"), lambda: pool.get_size() - pool.get_idle_size()),
         ):
-            yield Store(pool, url, command_timeout, acquire_timeout, masters)
+            yield Store(pool, url, command_timeout, acquire_timeout, masters, searchable=searchable)
     finally:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):

@@ -77,7 +77,7 @@ class Vault:
 
     async def add_terms(self, found_by: Sequence[tuple[Kept, tuple[int, ...]]]) -> None:
         """Have messages found by these that are not found by any."""
-        rows = [(kept.id, kept.thread_id, kept.seq, _array(terms)) for kept, terms in found_by]
+        rows = [(kept.thread_id, kept.seq, _array(terms)) for kept, terms in found_by]
         await self._store.ask("add_terms", *_columns(rows))
 
     async def summaries(self, limit: int, *, after: str = "") -> list[KeptSummary]:

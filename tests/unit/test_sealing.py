@@ -282,6 +282,12 @@ async def test_without_a_key_nothing_is_sealed_and_nobody_asks_for_keys(table: T
     assert table.asked == 0
 
 
+async def test_a_room_without_a_search_tells_of_no_words(table: Table) -> None:
+    for keys in ((), (ONE,)):
+        (event,) = await Content(masters(*keys), table, searchable=False).sealed([said()])
+        assert event.terms is None
+
+
 async def test_keys_that_only_open_seal_nothing(room: Content, table: Table) -> None:
     message = await sealed(room)
     ready = Content(masters("off", ONE), table)

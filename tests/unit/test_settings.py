@@ -49,6 +49,7 @@ def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeyp
         Policy: "ignore",
     }
     within_bounds = {
+        "search": "no",
         "log_level": "debug",
         "otel_exporter_otlp_endpoint": "http://collector:4318",
         "body_limit": "2000",

@@ -16,10 +16,10 @@ CREATE INDEX thread_keys_by_master ON thread_keys (master, thread_id);
 -- shown, but the messages that are found by it: they are what is kept apart. Behind a policy the index would be of no use,
 -- since only the owner of the whole server could promise that what looks into it tells nothing.
 CREATE TABLE search_terms (
-    id        bigint   PRIMARY KEY,                    -- the message's
     thread_id text     NOT NULL,
     seq       bigint   NOT NULL,
-    terms     bigint[] NOT NULL
+    terms     bigint[] NOT NULL,
+    PRIMARY KEY (thread_id, seq)
 );
 CREATE INDEX search_terms_by_term ON search_terms USING gin (terms);
 

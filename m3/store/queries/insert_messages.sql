@@ -41,10 +41,10 @@ inserted AS (
     RETURNING *
 ),
 searchable AS (
-    INSERT INTO search_terms (id, thread_id, seq, terms)
-    SELECT inserted.id, inserted.thread_id, inserted.seq, fresh.terms::bigint[]
-    FROM inserted JOIN fresh USING (message_id)
-    WHERE fresh.terms IS NOT NULL
+    INSERT INTO search_terms (thread_id, seq, terms)
+    SELECT fresh.thread_id, base + step, terms::bigint[]
+    FROM fresh JOIN numbered USING (thread_id)
+    WHERE terms IS NOT NULL
 )
 SELECT inserted.*, NULL::bigint AS reply_seq, true AS fresh FROM inserted
 UNION ALL

@@ -4,7 +4,7 @@ WITH changed AS (
     UPDATE dialogue AS d SET content = new.content, sealed = true
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS new (id, was, content, terms)
     WHERE d.id = new.id AND NOT d.sealed AND d.content = new.was
-    RETURNING d.id, d.thread_id, d.seq, new.terms::bigint[] AS terms
+    RETURNING d.thread_id, d.seq, new.terms::bigint[] AS terms
 )
-INSERT INTO search_terms (id, thread_id, seq, terms) SELECT * FROM changed
-ON CONFLICT (id) DO UPDATE SET terms = excluded.terms
+INSERT INTO search_terms (thread_id, seq, terms) SELECT * FROM changed
+ON CONFLICT (thread_id, seq) DO UPDATE SET terms = excluded.terms
