@@ -33,8 +33,8 @@ async def check(store: Store) -> None:
             )
         if not any(_opens(masters, thread_id, key) for thread_id, key in keys):
             raise StartError(
-                f"CONTENT_KEYS has another key {name} than the one by which messages were sealed; or the keys of threads "
-                "were changed, of which `m3 content verify` says more."
+                f"CONTENT_KEYS has another key {name} than the one by which messages were sealed; or the keys of "
+                "threads were changed, of which `m3 content verify` says more."
             )
 
 
