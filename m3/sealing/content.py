@@ -6,7 +6,6 @@ not open is shown as a message that says so, and keeps its mark ``sealed``.
 """
 
 from base64 import b64decode, b64encode
-from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,9 +104,12 @@ def _about_piece(piece: ReplyGrew) -> bytes:
 
 def _opened(cipher: Cipher, sealed: str, about: bytes) -> str:
     try:
-        return cipher.open(b64decode(sealed, validate=True), about).decode()
-    except (NotBase64, ValueError):  # as of characters that no base64 has
+        raw = b64decode(sealed, validate=True)
+    except ValueError:  # as of characters that no base64 has
         raise Unreadable("It is no sealed text.") from None
+    if b64encode(raw).decode() != sealed:  # its last character may have bits to spare
+        raise Unreadable("It was changed.")
+    return cipher.open(raw, about).decode()
 
 
 def plain_terms(thread_id: str, text: str) -> tuple[int, ...]:

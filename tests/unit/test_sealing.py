@@ -232,8 +232,9 @@ async def test_news_opens_with_what_it_tells_of(room: Content) -> None:
     assert told[1].reply.content == "Ahoy"
 
 
-async def test_a_changed_message_says_that_it_cannot_be_read(room: Content) -> None:
-    message = await sealed(room)
+@pytest.mark.parametrize("text", ["x", "xy", "xyz", TEXT])  # one of each length of padding
+async def test_a_changed_message_says_that_it_cannot_be_read(room: Content, text: str) -> None:
+    message = await sealed(room, text)
     for spoiled in (
         *changed(message.content),
         message.content[:-4],
