@@ -196,6 +196,7 @@ class RoomSockets(WebSocketsSansIOProtocol):
             message["headers"] = [*message["headers"], *SAFE_HEADERS]
         await super().send(message)
         if message["type"] == "websocket.accept":
+            self.request.headers.clear()  # which may have a credential; the parser keeps them as long as the socket
             del self.request, self.response  # with their headers, a fifth of what an open socket takes
             self.scope["headers"] = []
         if message["type"] == "websocket.http.response.body":

@@ -1,6 +1,7 @@
 """Who may open a socket, as whom it speaks, what it may do, and when that ends."""
 
 import asyncio
+import gc
 import json
 import time
 from collections import defaultdict
@@ -339,6 +340,22 @@ async def test_a_client_that_goes_while_it_is_looked_at_harms_nobody(
 
 async def waits_for_a_lock(town: Town) -> bool:
     return bool(await town.sql.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
+
+
+async def test_an_open_socket_keeps_no_credential(memory_bus: Bus, store: Store, town: Town) -> None:
+    mei = await town.person("mei")
+    await town.thread("show", mei="owner")
+    async with asking_pusher(memory_bus, store) as address:
+        request = (
+            "GET /ws/chat/show HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nAuthorization: Bearer "
+        )
+        reader, writer = await asyncio.open_connection(*address.removeprefix("http://").split(":"))
+        writer.write(f"{request}{mei}\r\n\r\n".encode())
+        await reader.readuntil(b'"connections":1}')
+        kept = (value for one in gc.get_objects() for value in gc.get_referents(one) if isinstance(value, str | bytes))
+        assert not [value for value in kept if f"Bearer {mei}" in str(value)]
+        writer.close()
 
 
 # ---- As whom it speaks
