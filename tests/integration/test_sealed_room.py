@@ -17,11 +17,11 @@ import pytest
 from m3 import topology
 from m3.bus import Bus
 from m3.door import Door
-from m3.errors import KeyReused, StartError
+from m3.errors import KeyReused, StartError, StoreUnavailable
 from m3.events import MessageAccepted, decode, encode
 from m3.sealing import UNREADABLE
 from m3.sealing.upkeep import check, rotate
-from m3.store import Store
+from m3.store import Store, speaking_for
 from services.recorder import recorder
 from tests.support.answering import Agents, repeats
 from tests.support.client import history, post, socket, streaming
@@ -282,3 +282,29 @@ async def test_what_an_older_recorder_and_an_older_door_tell_is_understood(store
     await store.record([said])
     assert [message.content for message in await store.latest("t", 1)] == ["hello"]
     assert await store.found("t", "hello", 10) == []  # until `m3 content index`
+
+
+async def test_a_tenants_door_makes_and_reads_the_keys_of_its_own_threads_alone(
+    store: Store, database_url: str
+) -> None:
+    async with store_with(database_url, OLD) as door, store_with(database_url, OLD) as other:
+        said = [
+            MessageAccepted(thread_id=f"{tenant}.t", source="user", content=SECRET, interface="http_api", origin="o")
+            for tenant in ("acme", "globex")
+        ]
+        for tenant, one in zip(("acme", "globex"), said, strict=True):
+            with speaking_for(tenant):
+                await store_of_all(store, await door.content.sealed([one]))
+        with speaking_for("acme"):
+            assert [message.content for message in await other.latest("acme.t", 10)] == [SECRET]
+            assert [message.content for message in await other.found("acme.t", SECRET, 10)] == [SECRET]
+            assert set(await other.thread_keys(["acme.t", "globex.t"])) == {"acme.t"}
+            assert await other.found("globex.t", SECRET, 10) == []
+            with pytest.raises(StoreUnavailable):
+                await other.content.sealed([said[1].model_copy(update={"thread_id": "globex.new"})])
+
+
+async def store_of_all(store: Store, events: list[MessageAccepted]) -> None:
+    """Record as the recorder does, which speaks for nobody."""
+    with speaking_for(None):
+        await store.record(events)
