@@ -25,7 +25,7 @@ format: .venv/dev ## Lay the code out
 	$(BIN)/ruff check --fix --quiet || true
 	$(BIN)/ruff format
 
-MEASURES := roundtrip first_delta agents flood fanout live many accept history idle checking
+MEASURES := roundtrip first_delta agents flood fanout live many accept history idle checking sealing
 
 bench: .venv/dev ## Measure everything that bench/results.md tells, an hour; ONLY=<name> for one
 	@set -e; for name in $(or $(ONLY),$(MEASURES)); do $(BIN)/python -m bench.$$name; done
