@@ -36,14 +36,14 @@ class Accounts:
         self._forget = forget
 
     async def begin(self, tenants: Sequence[str]) -> str | None:
-        """See to it that somebody can sign in and has where to speak: where there has been no account yet, one of an
-        operator in the first tenant, and in each tenant an open thread. Returns the operator's password, which is good
+        """See to it that somebody can sign in and has where to speak: where there has been no operator yet, one in
+        the first tenant, and in each tenant an open thread. Returns the operator's password, which is good
         for one sign-in, to whoever made it; of several processes that start at once that is one."""
         for tenant in tenants:
             async with self._directory.change(tenant, "the first start") as change:
                 if await change.add_thread(key_of(tenant, OPEN_THREAD), "open"):
                     await change.note("thread_made", OPEN_THREAD, "open")
-        if await self._directory.anybody():
+        if await self._directory.any_operator():
             return None
         password = one_time_password()
         hashed = await self._passwords.hash(password)

@@ -148,9 +148,9 @@ class Directory:
         rows = await self._store.ask("take_ticket", hashed)
         return Principal(**rows[0]) if rows else None
 
-    async def anybody(self) -> bool:
-        """Whether there has been an account."""
-        return bool(await self._store.ask("any_account"))
+    async def any_operator(self) -> bool:
+        """Whether there has been one."""
+        return bool(await self._store.ask("any_operator"))
 
     async def account(self, account_id: UUID) -> Account | None:
         rows = await self._store.ask("account", account_id)

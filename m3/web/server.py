@@ -87,6 +87,7 @@ async def serve(
         ws_ping_timeout=settings.ping_interval,
         ws_per_message_deflate=False,
         lifespan="off",
+        reset_contextvars=True,  # or a request would begin with the context of the one before it on its connection
         access_log=False,
         log_config=None,
         server_header=False,

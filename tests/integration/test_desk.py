@@ -133,6 +133,8 @@ async def test_threads_are_made_opened_closed_and_given_members(told: Told, data
         await told(commands.add_thread, "show", "open", None)
     assert [row[0] for row in table(await told(commands.list_threads))] == ["show", "square"]
     assert ("default", "command line", "visibility_changed", "show", "done") in await audit(database_url)
+    await told(commands.revoke_user, "ann")
+    assert table(await told(commands.list_threads)) == [["show", "open", "1"], ["square", "private", "0"]]
 
 
 async def test_each_tenant_has_its_own(told: Told, database_url: str) -> None:

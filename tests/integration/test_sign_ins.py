@@ -255,6 +255,14 @@ async def test_the_first_start_makes_an_operator_once_and_open_threads(
     assert [tuple(row) for row in threads] == [("acme.default", "open"), ("default", "open"), ("later.default", "open")]
 
 
+async def test_people_of_an_outside_issuer_who_come_first_do_not_keep_the_operator_away(
+    office: Office, town: Town
+) -> None:
+    await town.account("guest")
+    assert await office.accounts.begin(["default"]) is not None
+    assert await office.accounts.begin(["default"]) is None
+
+
 async def test_sign_ins_that_ended_go_and_so_do_those_that_are_too_many(
     access: Access, office: Office, town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,2 +1,0 @@
--- Whether there has been an account.
-SELECT FROM accounts LIMIT 1

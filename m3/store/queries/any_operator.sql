@@ -1,0 +1,2 @@
+-- Whether there has been an operator.
+SELECT FROM accounts WHERE operator LIMIT 1
