@@ -9,7 +9,6 @@ from m3.access.accounts import MOST, Accounts
 from m3.access.memberships import Memberships
 from m3.access.principals import Principal
 from m3.access.rules import Role, Visibility
-from m3.errors import UnknownName
 from m3.store.directory import KeyOfProgram, Member
 
 Row = TypeVar("Row")
@@ -52,7 +51,7 @@ async def list_users(desk: Desk) -> str:
                 user.name,
                 "operator" if user.operator else "person",
                 f"{user.created_at:%Y-%m-%d}",
-                "has not signed in yet" if user.one_time else "",
+                "has a one-time password" if user.one_time else "",
             )
             for user in users
         ],
@@ -65,13 +64,8 @@ async def add_key(desk: Desk, name: str, threads: Sequence[str], *, reads: bool)
 
 
 async def revoke_key(desk: Desk, named: str) -> str:
-    """By its prefix or its name."""
-    keys = await _keys(desk)
-    found = [key for key in keys if key.prefix == named] or [key for key in keys if key.name == named]
-    if not found:
-        raise UnknownName("There is no key of that prefix or name.")
-    await desk.accounts.revoke_key(desk.by, found[0].prefix)
-    return f"The key {found[0].prefix} of {found[0].name} is good for nothing within 15 s."
+    prefix, name = await desk.accounts.revoke_key(desk.by, named)
+    return f"The key {prefix} of {name} is good for nothing within 15 s."
 
 
 async def list_keys(desk: Desk) -> str:

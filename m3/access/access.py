@@ -17,7 +17,7 @@ from m3.access.issuer import Issuer
 from m3.access.memory import Memory
 from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
-from m3.access.rules import Action, Standing, about_a_thread, finds, may
+from m3.access.rules import BECAUSE, Action, Standing, about_a_thread, finds, may
 from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
 from m3.errors import Denied, Forbidden, NotSignedIn, StartError, UnknownThread
@@ -168,7 +168,7 @@ class Access:
         assert not about_a_thread(action)
         with self._refusing(principal, action):
             if self.required and not may(principal.kind, action):
-                raise Forbidden("You may not do this.")
+                raise Forbidden(BECAUSE.get(action, "You may not do this."))
 
     def source_of(self, principal: Principal, source: OutsideSource, *, told: bool) -> OutsideSource:
         """As ``m3.access.speaking`` has it. Raises Forbidden."""

@@ -117,12 +117,14 @@ class Accounts:
             await change.note("key_added", prefix, f"{name}, for {', '.join(threads)}")
         return key
 
-    async def revoke_key(self, by: Principal, prefix: str, *, address: str = "") -> None:
-        """Raises UnknownName."""
+    async def revoke_key(self, by: Principal, named: str, *, address: str = "") -> tuple[str, str]:
+        """By its prefix or its name; returns both. Raises Unsuitable and UnknownName."""
+        named = proper_name(named)
         async with self._directory.change(by.tenant, by.name or "", address) as change:
-            revoked = await change.revoke_key(prefix)
+            revoked = await change.revoke_key(named)
             if revoked is None:
-                raise UnknownName("There is no key of that prefix.")
-            key_id, name = revoked
+                raise UnknownName("There is no key of that prefix or name.")
+            key_id, prefix, name = revoked
             await change.note("key_revoked", prefix, name)
         self._forget(key_id)
+        return prefix, name

@@ -89,7 +89,7 @@ class Memberships:
 
     async def threads(self, by: Principal, *, after: str = "", limit: int = MOST) -> list[Thread]:
         """All of the tenant's, by id, those after that one."""
-        return await self._directory.threads(by.tenant, key_of(by.tenant, after) if after else "", limit)
+        return await self._directory.threads(by.tenant, by.id, key_of(by.tenant, after) if after else "", limit)
 
     async def members(self, key: str) -> list[Member]:
         return await self._directory.members(key)

@@ -16,6 +16,7 @@ import argon2
 from m3.errors import TooManySignIns, Unsuitable
 
 SHORTEST, LONGEST = 8, 256
+LENGTH = f"A password has {SHORTEST} to {LONGEST} characters."
 #: Hashes at a time.
 PLACES = 2
 #: Most that wait for one of those, and the seconds that it may take until theirs is done.
@@ -33,7 +34,7 @@ def _typed(password: str) -> bytes:
 def suitable(password: str) -> str:
     """The password. Raises Unsuitable where it is too short or too long."""
     if not SHORTEST <= len(password) <= LONGEST:
-        raise Unsuitable(f"A password has {SHORTEST} to {LONGEST} characters.")
+        raise Unsuitable(LENGTH)
     return password
 
 

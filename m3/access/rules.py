@@ -32,7 +32,8 @@ class Action(Enum):
 
     PROBE = auto()  # health, counters, the API's description
     SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
-    BE = auto()  # oneself: who am I, sign out, get a ticket, list my threads
+    BE = auto()  # oneself: who am I, get a ticket, list my threads
+    SIGN_OUT = auto()
     CHANGE_PASSWORD = auto()
     MAKE_THREAD = auto()
     OPERATE = auto()  # accounts, keys, the audit
@@ -43,6 +44,7 @@ _WITHOUT_A_THREAD: dict[Action, frozenset[Kind]] = {
     Action.PROBE: frozenset(("person", "operator", "program", "anyone")),
     Action.SIGN_IN: frozenset(("person", "operator", "program", "anyone")),
     Action.BE: frozenset(("person", "operator", "program")),
+    Action.SIGN_OUT: frozenset(("person", "operator")),
     Action.CHANGE_PASSWORD: frozenset(("person", "operator")),
     Action.MAKE_THREAD: frozenset(("person", "operator")),
     Action.OPERATE: frozenset(("operator",)),
@@ -90,6 +92,9 @@ _OPERATORS = frozenset(
     )
 )
 
+#: Why somebody may not, where that takes a sentence of its own.
+BECAUSE = {Action.SIGN_OUT: "A key is revoked by an operator."}
+
 
 def about_a_thread(action: Action) -> bool:
     return action not in _WITHOUT_A_THREAD
@@ -132,7 +137,7 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("PUT", "/api/threads/{thread_id}/visibility"): frozenset((Action.ADMIT,)),
     ("POST", "/api/login"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/refresh"): frozenset((Action.SIGN_IN,)),
-    ("POST", "/api/logout"): frozenset((Action.BE,)),
+    ("POST", "/api/logout"): frozenset((Action.SIGN_OUT,)),
     ("POST", "/api/password"): frozenset((Action.CHANGE_PASSWORD,)),
     ("GET", "/api/me"): frozenset((Action.BE,)),
     ("POST", "/api/ws-ticket"): frozenset((Action.BE,)),

@@ -88,10 +88,10 @@ class Change:
         rows = await self._ask("add_key", uuid4(), self._tenant, name, prefix, secret_hash)
         return rows[0]["key_id"] if rows else None
 
-    async def revoke_key(self, prefix: str) -> tuple[UUID, str] | None:
-        """The key's id and name."""
-        rows = await self._ask("revoke_key", self._tenant, prefix)
-        return (rows[0]["key_id"], rows[0]["name"]) if rows else None
+    async def revoke_key(self, named: str) -> tuple[UUID, str, str] | None:
+        """The id, the prefix and the name of the key with that prefix, or that name."""
+        rows = await self._ask("revoke_key", self._tenant, named)
+        return (rows[0]["key_id"], rows[0]["prefix"], rows[0]["name"]) if rows else None
 
     async def add_thread(self, key: str, visibility: Visibility) -> bool:
         """Whether it was not there."""

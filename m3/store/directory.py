@@ -59,7 +59,7 @@ class OutsidersAccount:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account as others see it; ``one_time``: nobody has signed in to it yet."""
+    """An account as others see it; ``one_time``: its password is for one sign-in, which brings another."""
 
     name: str
     operator: bool
@@ -89,10 +89,11 @@ class OwnThread:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as operators see it, with the names of its owners and how many members it has."""
+    """A thread as operators see it, with the names of its owners and how many members it has; ``role``: their own."""
 
     thread_id: str
     visibility: Visibility
+    role: Role | None
     owners: list[str]
     members: int
 
@@ -193,12 +194,10 @@ class Directory:
         rows = await self._store.ask("threads_of", tenant, principal_id, and_open_ones, after, limit)
         return [OwnThread(thread_id_of(row["thread_id"]), row["visibility"], row["role"]) for row in rows]
 
-    async def threads(self, tenant: str, after: str, limit: int) -> list[Thread]:
+    async def threads(self, tenant: str, principal_id: UUID | None, after: str, limit: int) -> list[Thread]:
         """Those whose keys come after that one."""
-        rows = await self._store.ask("threads_of_tenant", tenant, after, limit)
-        return [
-            Thread(thread_id_of(row["thread_id"]), row["visibility"], row["owners"], row["members"]) for row in rows
-        ]
+        rows = await self._store.ask("threads_of_tenant", tenant, after, limit, principal_id)
+        return [Thread(**{**row, "thread_id": thread_id_of(row["thread_id"])}) for row in rows]
 
     async def members(self, key: str) -> list[Member]:
         return [Member(**row) for row in await self._store.ask("members", key)]

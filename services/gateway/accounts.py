@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
+from m3.access.credentials import prefix_of
 from m3.access.names import known_as
 from m3.access.office import Office
 from m3.settings import Settings
@@ -11,7 +12,16 @@ from m3.store import END, Store
 from m3.store.audit import page
 from m3.web import documented
 from services.gateway.asking import Address, Who
-from services.gateway.guards import INVALID, NO_DATABASE, NO_SUCH_NAME, NO_THREAD, TAKEN, of_a_body, plain
+from services.gateway.guards import (
+    INVALID_NAME,
+    INVALID_PAGE,
+    NO_DATABASE,
+    NO_SUCH_NAME,
+    NO_THREAD,
+    TAKEN,
+    form,
+    of_a_body,
+)
 from services.gateway.schemas import (
     HISTORY_LIMIT,
     AfterName,
@@ -29,15 +39,15 @@ from services.gateway.schemas import (
     Users,
 )
 
-_LIST = documented(INVALID, NO_DATABASE)
-_REVOKE = documented(NO_SUCH_NAME, INVALID, NO_DATABASE)
+_LIST = documented(INVALID_PAGE, NO_DATABASE)
+_REVOKE = documented(NO_SUCH_NAME, INVALID_NAME, NO_DATABASE)
 
-Prefix = Annotated[str, Path(pattern="^[a-z0-9]{8}$", description="What stands between `m3k_` and the next `_`.")]
+Prefix = Annotated[str, Path(description="What stands between `m3k_` and the next `_`; or the key's name.")]
 
 
 def accounts(office: Office, store: Store, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["operating"])
-    of_a_form = (*of_a_body(settings.body_limit), INVALID, NO_DATABASE)
+    of_a_form = (*of_a_body(settings.body_limit), NO_DATABASE)
 
     @router.get("/api/users", summary="The accounts of people", responses=_LIST)
     async def users(principal: Who, after: AfterName = "", limit: AtMost = 100) -> Users:
@@ -48,8 +58,8 @@ def accounts(office: Office, store: Store, settings: Settings) -> APIRouter:
         "/api/users",
         summary="Make an account",
         status_code=201,
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, TAKEN),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, INVALID_NAME, TAKEN),
     )
     async def add_user(asked: NewUser, principal: Who, address: Address) -> ShownPassword:
         """With a password for one sign-in, which is shown this once."""
@@ -70,13 +80,15 @@ def accounts(office: Office, store: Store, settings: Settings) -> APIRouter:
         "/api/keys",
         summary="Make a producer key",
         status_code=201,
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, NO_THREAD, TAKEN),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, (422, "invalid_request", NewKey.told()), NO_THREAD, TAKEN),
     )
     async def add_key(asked: NewKey, principal: Who, address: Address) -> ShownKey:
         """For a program that feeds these threads. The key is shown this once."""
         key = await office.accounts.add_key(principal, asked.name, asked.threads, reads=asked.reads, address=address)
-        return ShownKey(name=known_as(asked.name), threads=asked.threads, reads=asked.reads, key=key)
+        return ShownKey(
+            prefix=prefix_of(key) or "", name=known_as(asked.name), threads=asked.threads, reads=asked.reads, key=key
+        )
 
     @router.delete("/api/keys/{prefix}", summary="Revoke a producer key", status_code=204, responses=_REVOKE)
     async def revoke_key(prefix: Prefix, principal: Who, address: Address) -> None:

@@ -6,9 +6,17 @@ from fastapi import Request
 
 from m3.web import Refusal, not_json
 from m3.web.origins import is_foreign
+from services.gateway.schemas import Form
 
 FOREIGN = (403, "foreign_origin", "A page of another host may not do this.")
 INVALID = (422, "invalid_request", "message: must not be blank.")
+INVALID_PAGE = (422, "invalid_request", "query.limit: Input should be greater than or equal to 1.")
+INVALID_NAME = (
+    422,
+    "invalid_request",
+    "A name is up to 64 letters, digits and any of _.@+- and begins with a letter or digit.",
+)
+INVALID_THREAD = (422, "invalid_request", "path.thread_id: String should match pattern '^[A-Za-z0-9_:@-]{1,128}$'.")
 NOT_FOUND = (404, "not_found", "There is no such message.")
 NO_BROKER = (503, "broker_unavailable", "The message could not be handed on; try again.")
 NO_DATABASE = (503, "database_unavailable", "The database is away; try again.")
@@ -65,6 +73,15 @@ async def plain(request: Request) -> None:
             raise Refusal(422, "invalid_request", f"header.{name.decode()}: may be there once only.")
     if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too
         raise not_json()
+
+
+async def form(request: Request) -> None:
+    """As ``plain``, for a route that takes a Form: say what that has where the body is none."""
+    await plain(request)
+    if not isinstance(await request.json() if await request.body() else None, dict):
+        taken = request.scope["route"].body_field.field_info.annotation
+        assert issubclass(taken, Form)
+        raise Refusal(422, "invalid_request", taken.told())
 
 
 def kind_of(request: Request) -> str:

@@ -10,7 +10,17 @@ from m3.tenants import thread_id_of
 from m3.web import documented
 from services.gateway import schemas
 from services.gateway.asking import Address, Key, Who
-from services.gateway.guards import INVALID, LAST_OWNER, NO_DATABASE, NO_SUCH_NAME, TAKEN, of_a_body, plain
+from services.gateway.guards import (
+    INVALID_NAME,
+    INVALID_PAGE,
+    INVALID_THREAD,
+    LAST_OWNER,
+    NO_DATABASE,
+    NO_SUCH_NAME,
+    TAKEN,
+    form,
+    of_a_body,
+)
 from services.gateway.schemas import (
     HISTORY_LIMIT,
     AfterThread,
@@ -24,23 +34,27 @@ from services.gateway.schemas import (
     VisibilityRequest,
 )
 
+_INVALID_VISIBILITY = (422, "invalid_request", "visibility: Input should be 'private' or 'open'.")
+
 
 def members(office: Office, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["threads"])
-    of_a_form = (*of_a_body(settings.body_limit), INVALID, NO_DATABASE)
+    of_a_form = (*of_a_body(settings.body_limit), NO_DATABASE)
 
-    @router.get("/api/threads", summary="The threads that you find", responses=documented(INVALID, NO_DATABASE))
+    @router.get("/api/threads", summary="The threads that you find", responses=documented(INVALID_PAGE, NO_DATABASE))
     async def mine(principal: Who, after: AfterThread | None = None, limit: AtMost = 100) -> Threads:
-        """Those that you are a member of, and those that are open to everybody with an account."""
-        found = await office.memberships.threads_of(principal, after=after or "", limit=min(limit, HISTORY_LIMIT))
+        """Those that you are a member of, and those that are open to everybody with an account; an operator finds all
+        of the tenant, and is told whose they are."""
+        list_them = office.memberships.threads if principal.kind == "operator" else office.memberships.threads_of
+        found = await list_them(principal, after=after or "", limit=min(limit, HISTORY_LIMIT))
         return Threads(threads=[Thread.model_validate(thread) for thread in found])
 
     @router.post(
         "/api/threads",
         summary="Make a thread",
         status_code=201,
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, TAKEN),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, _INVALID_VISIBILITY, TAKEN),
     )
     async def make(asked: NewThread, principal: Who, address: Address) -> Thread:
         """It is yours. It is given its id, which none but operators may say."""
@@ -50,7 +64,7 @@ def members(office: Office, settings: Settings) -> APIRouter:
     @router.get(
         "/api/threads/{thread_id}/members",
         summary="Who is what in a thread",
-        responses=documented(INVALID, NO_DATABASE),
+        responses=documented(INVALID_THREAD, NO_DATABASE),
     )
     async def who(key: Key) -> Members:
         found = await office.memberships.members(key)
@@ -59,8 +73,8 @@ def members(office: Office, settings: Settings) -> APIRouter:
     @router.put(
         "/api/threads/{thread_id}/members/{name}",
         summary="Make somebody a member, or another kind of member",
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, NO_SUCH_NAME, LAST_OWNER),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, (422, "invalid_request", NewMember.told()), NO_SUCH_NAME, LAST_OWNER),
     )
     async def admit(key: Key, name: str, asked: NewMember, principal: Who, address: Address) -> schemas.Member:
         member = Member(name, asked.kind, asked.role)
@@ -71,7 +85,7 @@ def members(office: Office, settings: Settings) -> APIRouter:
         "/api/threads/{thread_id}/members/{name}",
         summary="Have somebody be no member any more",
         status_code=204,
-        responses=documented(NO_SUCH_NAME, LAST_OWNER, INVALID, NO_DATABASE),
+        responses=documented(NO_SUCH_NAME, LAST_OWNER, INVALID_NAME, NO_DATABASE),
     )
     async def dismiss(key: Key, name: str, principal: Who, address: Address, kind: MemberKind = "person") -> None:
         """Open sockets of theirs are closed within a minute. The last owner stays."""
@@ -80,8 +94,8 @@ def members(office: Office, settings: Settings) -> APIRouter:
     @router.put(
         "/api/threads/{thread_id}/visibility",
         summary="Say who finds a thread",
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, _INVALID_VISIBILITY),
     )
     async def change_visibility(
         key: Key, asked: VisibilityRequest, principal: Who, address: Address

@@ -15,9 +15,11 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 from m3.access.memberships import MemberKind
-from m3.access.passwords import LONGEST, SHORTEST
+from m3.access.passwords import LENGTH, LONGEST, SHORTEST
 from m3.access.principals import Kind
 from m3.access.rules import Role, Visibility
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
@@ -172,15 +174,48 @@ class Me(BaseModel):
     auth: Literal["open", "required"]
 
 
+def _of_length(shortest: int) -> tuple[AfterValidator, FieldInfo]:
+    """What a password is held to: the room's own sentence, since pydantic's speaks of items; and for OpenAPI."""
+
+    def check(password: SecretStr) -> SecretStr:
+        if not shortest <= len(password.get_secret_value()) <= LONGEST:
+            raise ValueError(LENGTH.removesuffix("."))
+        return password
+
+    return AfterValidator(check), Field(json_schema_extra={"minLength": shortest, "maxLength": LONGEST})
+
+
 Name = Annotated[str, Field(min_length=1, max_length=256, description="Case makes no difference.")]
-Password = Annotated[SecretStr, Field(min_length=1, max_length=LONGEST)]
-NewPasswordText = Annotated[SecretStr, Field(min_length=SHORTEST, max_length=LONGEST)]
+Password = Annotated[SecretStr, *_of_length(1)]
+NewPasswordText = Annotated[SecretStr, *_of_length(SHORTEST)]
 AfterName = Annotated[str, Query(max_length=256, description="Those that follow this one.")]
 AfterThread = Annotated[ThreadId, Query(description="Those that follow this one.")]
 
 
-class Login(BaseModel):
+class Form(BaseModel):
+    """What is filled in to change something. A field that it does not have may be one that was misspelt, so it is
+    refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def told(cls) -> str:
+        """What it is made of, as a sentence."""
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        others = [name for name in cls.model_fields if name not in needed]
+        parts = [f"{how} {' and '.join(names)}" for how, names in (("has", needed), ("may have", others)) if names]
+        return f"The body must be a JSON object that {', and '.join(parts)}."
+
+
+def _like(example: JsonDict) -> ConfigDict:
+    """A form for which OpenAPI shows this."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
+class Login(Form):
     """Who signs in. ``new_password`` is the password from then on."""
+
+    model_config = _like({"name": "ann", "password": "correct horse"})
 
     tenant: Tenant = DEFAULT
     name: Name
@@ -188,11 +223,15 @@ class Login(BaseModel):
     new_password: NewPasswordText | None = None
 
 
-class Refresh(BaseModel):
+class Refresh(Form):
+    model_config = _like({"refresh_token": "m3r_…"})
+
     refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=256)]
 
 
-class NewPassword(BaseModel):
+class NewPassword(Form):
+    model_config = _like({"password": "correct horse", "new_password": "battery staple"})
+
     password: Password
     new_password: NewPasswordText
 
@@ -218,13 +257,15 @@ class _Shown(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class NewUser(BaseModel):
+class NewUser(Form):
+    model_config = _like({"name": "ann"})
+
     name: Name
     operator: Annotated[bool, Field(strict=True)] = False
 
 
 class User(_Shown):
-    """``one_time``: nobody has signed in to it yet."""
+    """``one_time``: its password is for one sign-in, which brings another."""
 
     name: str
     operator: bool
@@ -246,11 +287,13 @@ class ShownPassword(BaseModel):
     password: str
 
 
-class NewKey(BaseModel):
+class NewKey(Form):
     """A program that feeds these threads; with ``reads`` it may read them too."""
 
+    model_config = _like({"name": "my-stream", "threads": ["show"]})
+
     name: Name
-    threads: Annotated[list[ThreadId], Field(max_length=100)] = []
+    threads: Annotated[list[ThreadId], Field(min_length=1, max_length=100)]
     reads: Annotated[bool, Field(strict=True)] = False
 
 
@@ -271,6 +314,9 @@ class Keys(BaseModel):
 
 
 class ShownKey(BaseModel):
+    """``key`` is shown this once. It is known by its ``prefix``."""
+
+    prefix: str
     name: str
     threads: list[ThreadId]
     reads: bool
@@ -296,19 +342,24 @@ class Audit(BaseModel):
     entries: list[AuditLine]
 
 
-class NewThread(BaseModel):
+class NewThread(Form):
     """``thread_id`` is for operators to say."""
+
+    model_config = _like({"visibility": "private"})
 
     thread_id: ThreadId | None = None
     visibility: Visibility = "private"
 
 
 class Thread(_Shown):
-    """A thread that you find. ``role``: what you are in it; null where it is only open."""
+    """A thread that you find. ``role``: what you are in it; null where you are no member. Operators are told its
+    ``owners`` and how many ``members`` it has, others null."""
 
     thread_id: ThreadId
     visibility: Visibility
     role: Role | None
+    owners: list[str] | None = None
+    members: int | None = None
 
 
 class Threads(BaseModel):
@@ -317,9 +368,11 @@ class Threads(BaseModel):
     threads: list[Thread]
 
 
-class NewMember(BaseModel):
+class NewMember(Form):
     """A `person` can be `owner`, `member` or `reader`; a `program` `feeder`, which does not read, `member` or
     `reader`."""
+
+    model_config = _like({"role": "member"})
 
     role: Role
     kind: MemberKind = "person"
@@ -336,7 +389,9 @@ class Members(BaseModel):
     members: list[Member]
 
 
-class VisibilityRequest(BaseModel):
+class VisibilityRequest(Form):
+    model_config = _like({"visibility": "open"})
+
     visibility: Visibility
 
 

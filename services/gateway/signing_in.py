@@ -10,6 +10,7 @@ from m3.access.access import TICKET_TTL, Access
 from m3.access.limits import Limits
 from m3.access.names import known_as
 from m3.access.office import Office
+from m3.access.passwords import LENGTH
 from m3.access.sign_ins import SignedIn
 from m3.errors import PasswordChangeNeeded, TooManySignIns, TooOften, Unsuitable
 from m3.settings import Settings
@@ -17,23 +18,24 @@ from m3.store.audit import Entry
 from m3.web import documented
 from m3.web.browsers import tell_allowance
 from services.gateway.asking import Address, Who, address_of
-from services.gateway.guards import INVALID, NO_DATABASE, TOO_MANY_SIGN_INS, TOO_OFTEN, WRONG_PASSWORD, of_a_body, plain
+from services.gateway.guards import NO_DATABASE, TOO_MANY_SIGN_INS, TOO_OFTEN, WRONG_PASSWORD, form, of_a_body
 from services.gateway.schemas import Login, NewPassword, Refresh, Ticket, Tokens
 
 _WRONG_LOGIN = (401, "not_signed_in", "The name or the password is wrong.")
 _NOT_GOOD = (401, "not_signed_in", "The token is not good.")
+_INVALID_PASSWORD = (422, "invalid_request", f"new_password: {LENGTH}")
 _CHANGE_IT = (403, "password_change_needed", str(PasswordChangeNeeded()))
 
 
 def signing_in(access: Access, office: Office, limits: Limits, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["signing in"])
-    of_a_form = (*of_a_body(settings.body_limit), INVALID, NO_DATABASE)
+    of_a_form = (*of_a_body(settings.body_limit), NO_DATABASE)
 
     @router.post(
         "/api/login",
         summary="Sign in",
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, _WRONG_LOGIN, _CHANGE_IT, TOO_OFTEN, TOO_MANY_SIGN_INS),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, _INVALID_PASSWORD, _WRONG_LOGIN, _CHANGE_IT, TOO_OFTEN, TOO_MANY_SIGN_INS),
     )
     async def login(asked: Login, request: Request, address: Address) -> Tokens:
         """With `new_password` the password is changed too, which a password for one sign-in asks for."""
@@ -45,8 +47,8 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
     @router.post(
         "/api/refresh",
         summary="Stay signed in",
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, _NOT_GOOD),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, (422, "invalid_request", Refresh.told()), _NOT_GOOD),
     )
     async def refresh(asked: Refresh, address: Address) -> Tokens:
         """Each refresh token is good once. One that was used before ends the sign-in: somebody else has it too."""
@@ -55,15 +57,15 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
 
     @router.post("/api/logout", summary="Sign out", status_code=204, responses=documented(NO_DATABASE))
     async def logout(principal: Who, address: Address) -> None:
-        """Neither the access token nor the refresh token is good any more."""
+        """Neither the access token nor the refresh token is good any more. A key is revoked by an operator."""
         await office.sign_ins.sign_out(principal, address=address)
 
     @router.post(
         "/api/password",
         summary="Change your password",
         status_code=204,
-        dependencies=[Depends(plain)],
-        responses=documented(*of_a_form, WRONG_PASSWORD, TOO_OFTEN, TOO_MANY_SIGN_INS),
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, _INVALID_PASSWORD, WRONG_PASSWORD, TOO_OFTEN, TOO_MANY_SIGN_INS),
     )
     async def change_password(asked: NewPassword, principal: Who, request: Request, address: Address) -> None:
         """Ends all your other sign-ins."""

@@ -50,7 +50,7 @@ async def test_people_are_let_in_listed_reset_and_revoked(told: Told, database_u
     await told(commands.add_user, "bob", operator=True)
     listed = await told(commands.list_users)
     assert [row[:2] for row in table(listed)] == [["ann", "person"], ["bob", "operator"]]
-    assert listed.count("has not signed in yet") == 2
+    assert listed.count("has a one-time password") == 2
     assert first not in listed
     assert secret(await told(commands.reset_user, "ann")) != first
     await told(commands.revoke_user, "ann")

@@ -68,6 +68,10 @@ async def new_name(http: httpx2.AsyncClient) -> object:
     return {"name": f"new-{uuid4().hex}"}
 
 
+async def new_key(http: httpx2.AsyncClient) -> object:
+    return {"name": f"new-{uuid4().hex}", "threads": ["square"]}
+
+
 CALLS: dict[tuple[str, str], Call] = {
     ("POST", "/api/chat"): Call(202, {"message": "hello"}),
     ("POST", "/api/threads/{thread_id}/messages"): Call(202, [{"message": "hello"}]),
@@ -94,7 +98,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", "/api/users"): Call(201, first=new_name),
     ("DELETE", "/api/users/{name}"): Call(404, place="nobody"),
     ("GET", "/api/keys"): Call(200),
-    ("POST", "/api/keys"): Call(201, first=new_name),
+    ("POST", "/api/keys"): Call(201, first=new_key),
     ("DELETE", "/api/keys/{prefix}"): Call(404, place="00000000"),
     ("GET", "/api/audit"): Call(200),
     ("GET", "/healthz"): Call(200),

@@ -1,6 +1,9 @@
 -- The threads of the tenant $1 whose ids come after $2, at most $3, with the names of their owners, and how many members
--- each has. Who is revoked by now counts as neither.
-SELECT thread_id, visibility, owners, members
+-- each has, and what $4 is in it. Who is revoked by now counts as neither.
+SELECT
+    thread_id, visibility,
+    (SELECT role FROM members WHERE members.thread_id = threads.thread_id AND principal_id = $4) AS role,
+    owners, members
 FROM threads
 CROSS JOIN LATERAL (
     SELECT

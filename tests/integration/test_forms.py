@@ -1,0 +1,119 @@
+"""What operators and people fill in over HTTP: told in sentences what is missing, and refused what nobody asked for."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from m3.bus import Bus
+from m3.store import Store
+from tests.support.gateway import running_gateway
+from tests.support.town import Town, asking, bearer_header
+
+
+@pytest.fixture
+async def http(memory_bus: Bus, store: Store, town: Town) -> AsyncIterator[httpx2.AsyncClient]:
+    """As an operator."""
+    token = await town.person("root", operator=True)
+    async with running_gateway(memory_bus, store, **asking().model_dump(exclude_unset=True)) as http:
+        http.headers |= bearer_header(token)
+        yield http
+
+
+async def refused(http: httpx2.AsyncClient, path: str, body: object, status: int = 422, method: str = "POST") -> str:
+    """The sentence."""
+    answer = await http.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    said: str = answer.json()["message"]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form"),
+    [
+        ("POST", "/api/login", {"name": "ann", "password": "correct horse"}),
+        ("POST", "/api/refresh", {"refresh_token": "m3r_"}),
+        ("POST", "/api/password", {"password": "correct horse", "new_password": "battery staple"}),
+        ("POST", "/api/users", {"name": "ann"}),
+        ("POST", "/api/keys", {"name": "feed", "threads": ["show"]}),
+        ("POST", "/api/threads", {"visibility": "open"}),
+        ("PUT", "/api/threads/show/members/root", {"role": "owner"}),
+        ("PUT", "/api/threads/show/visibility", {"visibility": "open"}),
+    ],
+)
+async def test_a_form_takes_no_field_that_it_does_not_have_and_says_what_it_has(
+    http: httpx2.AsyncClient, town: Town, method: str, path: str, form: dict[str, object]
+) -> None:
+    await town.thread("show")
+    assert "thread: Extra inputs" in await refused(http, path, {**form, "thread": ["show"]}, method=method)
+    answer = await http.request(method, path, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    none: tuple[object, ...] = ([], 1, "a")
+    for said in (answer.json()["message"], *[await refused(http, path, body, method=method) for body in none]):
+        assert said.startswith("The body must be a JSON object")
+        assert all(name in said for name in form)
+
+
+async def test_a_form_is_told_with_what_it_needs_and_what_it_may_have(http: httpx2.AsyncClient) -> None:
+    said = await refused(http, "/api/keys", [])
+    assert said == "The body must be a JSON object that has name and threads, and may have reads."
+    said = await refused(http, "/api/threads", [])
+    assert said == "The body must be a JSON object that may have thread_id and visibility."
+
+
+async def test_a_key_is_for_a_thread_at_least(http: httpx2.AsyncClient) -> None:
+    assert await refused(http, "/api/keys", {"name": "feed"}) == "threads: Field required."
+    assert "threads" in await refused(http, "/api/keys", {"name": "feed", "threads": []})
+
+
+async def test_a_key_is_told_with_its_prefix_and_revoked_by_that_or_by_its_name(
+    http: httpx2.AsyncClient, town: Town
+) -> None:
+    await town.thread("show")
+    first, second = [
+        (await http.post("/api/keys", json={"name": name, "threads": ["show"]})).json() for name in ("feed", "other")
+    ]
+    assert first["key"].startswith(f"m3k_{first['prefix']}_")
+    assert (await http.delete(f"/api/keys/{first['prefix']}")).status_code == 204
+    assert (await http.delete("/api/keys/Other")).status_code == 204
+    assert (await http.get("/api/keys")).json()["keys"] == []
+    answer = await http.delete(f"/api/keys/{second['prefix']}")
+    assert (answer.status_code, answer.json()["message"]) == (404, "There is no key of that prefix or name.")
+
+
+async def test_a_program_does_not_sign_out(http: httpx2.AsyncClient, town: Town) -> None:
+    answer = await http.post("/api/logout", headers=bearer_header(await town.program("feed")))
+    assert (answer.status_code, answer.json()["message"]) == (403, "A key is revoked by an operator.")
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 257])
+async def test_a_password_that_is_too_short_or_too_long_is_told_so(http: httpx2.AsyncClient, password: str) -> None:
+    change = {"password": "correct horse", "new_password": password}
+    assert await refused(http, "/api/password", change) == "new_password: A password has 8 to 256 characters."
+
+
+async def test_an_operator_lists_all_threads_of_the_tenant_and_whose_they_are(
+    http: httpx2.AsyncClient, town: Town
+) -> None:
+    ann = await town.person("ann")
+    await town.thread("hers", ann="owner")
+    await town.thread("mine", "open", root="owner", ann="member")
+    await town.thread("nobodys")
+    await town.thread("acme.other", "open")
+    hers = {"thread_id": "hers", "visibility": "private", "role": None, "owners": ["ann"], "members": 1}
+    mine = {"thread_id": "mine", "visibility": "open", "role": "owner", "owners": ["root"], "members": 2}
+    nobodys: dict[str, object] = {
+        "thread_id": "nobodys",
+        "visibility": "private",
+        "role": None,
+        "owners": [],
+        "members": 0,
+    }
+    assert (await http.get("/api/threads")).json()["threads"] == [hers, mine, nobodys]
+    page = (await http.get("/api/threads?after=hers&limit=1")).json()["threads"]
+    assert page == [mine]
+    seen = (await http.get("/api/threads", headers=bearer_header(ann))).json()["threads"]
+    assert [(thread["thread_id"], thread["role"], thread["owners"]) for thread in seen] == [
+        ("hers", "owner", None),
+        ("mine", "member", None),
+    ]
