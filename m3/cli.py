@@ -122,6 +122,17 @@ def reset_user(name: Name, tenant: Tenant = None) -> None:
     _at_the_desk(tenant, partial(commands.reset_user, name=name))
 
 
+@user.command("operator")
+def change_user(
+    name: Name,
+    *,
+    no_more: Annotated[bool, typer.Option("--not", help="They are none any more.")] = False,
+    tenant: Tenant = None,
+) -> None:
+    """Make somebody an operator, who sees to others."""
+    _at_the_desk(tenant, partial(commands.change_user, name=name, operator=not no_more))
+
+
 @user.command("revoke")
 def revoke_user(name: Name, tenant: Tenant = None) -> None:
     """Sign somebody out, and let them in no more."""

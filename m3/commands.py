@@ -42,6 +42,11 @@ async def revoke_user(desk: Desk, name: str) -> str:
     return f"{name} is signed out within 15 s, and may not come in again."
 
 
+async def change_user(desk: Desk, name: str, *, operator: bool) -> str:
+    user = await desk.accounts.change_user(desk.by, name, operator=operator)
+    return f"{user.name} is {'an operator' if operator else 'no operator any more'} within 15 s."
+
+
 async def list_users(desk: Desk) -> str:
     users = await _all(lambda after: desk.accounts.users(desk.by, after=after), "name")
     return _table(

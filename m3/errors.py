@@ -26,6 +26,7 @@ M3Error
 │   ├── UnknownName     there is nobody of that name, and no key of that prefix
 │   ├── Taken           there is one of that name already
 │   ├── LastOwner       a thread must keep an owner
+│   ├── LastOperator    a tenant must keep an operator
 │   └── Unsuitable      a name, a password or a role that cannot be given
 └── NotTaken
     ├── MessageTooLong  longer than the room takes; it was not handed in
@@ -226,6 +227,15 @@ class LastOwner(Unchanged):
 
     def __init__(self) -> None:
         super().__init__("A thread must keep an owner.")
+
+
+class LastOperator(Unchanged):
+    """Nobody could let others in."""
+
+    code = "last_operator"
+
+    def __init__(self) -> None:
+        super().__init__("A tenant must keep an operator.")
 
 
 class Unsuitable(Unchanged):

@@ -7,8 +7,9 @@ from m3.access.credentials import digest, new_key
 from m3.access.names import proper_name
 from m3.access.passwords import Passwords, one_time_password
 from m3.access.principals import Principal
-from m3.errors import Forbidden, Taken, UnknownName, UnknownThread
-from m3.store.directory import Directory, KeyOfProgram, User
+from m3.errors import Forbidden, LastOperator, Taken, UnknownName, UnknownThread
+from m3.store.changes import User
+from m3.store.directory import Directory, KeyOfProgram
 from m3.tenants import key_of
 
 #: Whom the first start makes.
@@ -95,6 +96,21 @@ class Accounts:
                 raise Forbidden("Nobody may revoke their own account.")
             await change.note("user_revoked", name)
         self._forget(account)
+
+    async def change_user(self, by: Principal, name: str, *, operator: bool, address: str = "") -> User:
+        """Make somebody an operator, or a person again. Raises UnknownName and LastOperator."""
+        name = proper_name(name)
+        async with self._directory.change(by.tenant, by.name or "", address) as change:
+            await change.hold_operators()
+            changed = await change.change_operator(name, operator=operator)
+            if changed is None:
+                raise UnknownName("There is nobody of that name.")
+            if not await change.any_operator():
+                raise LastOperator
+            await change.note("user_changed", name, "operator" if operator else "person")
+        account, user = changed
+        self._forget(account)
+        return user
 
     async def keys(self, by: Principal, *, after: str = "", limit: int = MOST) -> list[KeyOfProgram]:
         """By prefix, those after that one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -23,6 +23,16 @@ class SignInRow:
     refresh_hash: bytes
     previous_hash: bytes | None
     just_renewed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account as others see it; ``one_time``: its password is for one sign-in, which brings another."""
+
+    name: str
+    operator: bool
+    one_time: bool
+    created_at: datetime
 
 
 class Change:
@@ -58,6 +68,22 @@ class Change:
         account: UUID = rows[0]["account_id"]
         await self.end_sign_ins(account)
         return account
+
+    async def hold_operators(self) -> None:
+        """Nobody else changes who is one in the tenant before the end."""
+        await self._ask("hold_operators", self._tenant)
+
+    async def change_operator(self, name: str, *, operator: bool) -> tuple[UUID, User] | None:
+        """The account; None where there is none of that name."""
+        rows = await self._ask("change_operator", self._tenant, name, operator)
+        if not rows:
+            return None
+        account, *user = rows[0].values()
+        return account, User(*user)
+
+    async def any_operator(self) -> bool:
+        """Whether the tenant has one."""
+        return bool(await self._ask("any_operator_of_tenant", self._tenant))
 
     async def change_password(self, account: UUID, old_hash: str | None, new_hash: str, *, one_time: bool) -> bool:
         """Whether the account had the old one until now."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from m3.access.principals import Kind, Principal
 from m3.access.rules import Role, Visibility
-from m3.store.changes import Change
+from m3.store.changes import Change, User
 from m3.store.postgres import Store, speaking_for
 from m3.tenants import thread_id_of
 
@@ -55,16 +55,6 @@ class OutsidersAccount:
     name: str
     kind: Literal["person", "operator"]
     revoked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """An account as others see it; ``one_time``: its password is for one sign-in, which brings another."""
-
-    name: str
-    operator: bool
-    one_time: bool
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,18 @@ from m3.store.audit import page
 from m3.web import documented
 from services.gateway.asking import Address, Who
 from services.gateway.guards import (
+    FOREIGN,
     INVALID_NAME,
     INVALID_PAGE,
+    LAST_OPERATOR,
     NO_DATABASE,
     NO_SUCH_NAME,
     NO_THREAD,
     TAKEN,
+    TOO_MANY_SIGN_INS,
     form,
     of_a_body,
+    own,
 )
 from services.gateway.schemas import (
     HISTORY_LIMIT,
@@ -29,9 +33,11 @@ from services.gateway.schemas import (
     Audit,
     AuditLine,
     BeforeLine,
+    ChangedUser,
     Key,
     Keys,
     NewKey,
+    NewPasswordOfUser,
     NewUser,
     ShownKey,
     ShownPassword,
@@ -40,6 +46,7 @@ from services.gateway.schemas import (
 )
 
 _LIST = documented(INVALID_PAGE, NO_DATABASE)
+_CHANGED_MEANWHILE = (409, "taken", "Their password was changed in the same moment; try again.")
 _REVOKE = documented(NO_SUCH_NAME, INVALID_NAME, NO_DATABASE)
 
 Prefix = Annotated[str, Path(description="What stands between `m3k_` and the next `_`; or the key's name.")]
@@ -70,6 +77,28 @@ def accounts(office: Office, store: Store, settings: Settings) -> APIRouter:
     async def revoke_user(name: str, principal: Who, address: Address) -> None:
         """And sign it out everywhere; open sockets are closed within a minute. The name may be given again."""
         await office.accounts.revoke_user(principal, name, address=address)
+
+    @router.put(
+        "/api/users/{name}",
+        summary="Make somebody an operator, or a person again",
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, (422, "invalid_request", ChangedUser.told()), NO_SUCH_NAME, LAST_OPERATOR),
+    )
+    async def change_user(name: str, asked: ChangedUser, principal: Who, address: Address) -> User:
+        """Within 15 s everywhere. The last operator stays one."""
+        changed = await office.accounts.change_user(principal, name, operator=asked.operator, address=address)
+        return User.model_validate(changed)
+
+    @router.post(
+        "/api/users/{name}/password",
+        summary="Give somebody another password",
+        dependencies=[Depends(own)],
+        responses=documented(FOREIGN, NO_SUCH_NAME, INVALID_NAME, _CHANGED_MEANWHILE, NO_DATABASE, TOO_MANY_SIGN_INS),
+    )
+    async def reset_user(name: str, principal: Who, address: Address) -> NewPasswordOfUser:
+        """For one sign-in, which is to bring another; it is shown this once. They are signed out everywhere."""
+        password = await office.accounts.reset_user(principal, name, address=address)
+        return NewPasswordOfUser(name=known_as(name), password=password)
 
     @router.get("/api/keys", summary="The keys of programs", responses=_LIST)
     async def keys(principal: Who, after: AfterName = "", limit: AtMost = 100) -> Keys:

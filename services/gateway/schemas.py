@@ -264,6 +264,14 @@ class NewUser(Form):
     operator: Annotated[bool, Field(strict=True)] = False
 
 
+class ChangedUser(Form):
+    """Whether somebody is an operator, from now on."""
+
+    model_config = _like({"operator": True})
+
+    operator: Annotated[bool, Field(strict=True)]
+
+
 class User(_Shown):
     """``one_time``: its password is for one sign-in, which brings another."""
 
@@ -279,12 +287,17 @@ class Users(BaseModel):
     users: list[User]
 
 
-class ShownPassword(BaseModel):
+class NewPasswordOfUser(BaseModel):
     """A password that is good for one sign-in, which is to bring another."""
 
     name: str
-    operator: bool
     password: str
+
+
+class ShownPassword(NewPasswordOfUser):
+    """Likewise, of a new account."""
+
+    operator: bool
 
 
 class NewKey(Form):

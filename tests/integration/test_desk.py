@@ -53,6 +53,11 @@ async def test_people_are_let_in_listed_reset_and_revoked(told: Told, database_u
     assert listed.count("has a one-time password") == 2
     assert first not in listed
     assert secret(await told(commands.reset_user, "ann")) != first
+    await told(commands.change_user, "ann", operator=True)
+    await told(commands.change_user, "bob", operator=False)
+    assert [row[:2] for row in table(await told(commands.list_users))] == [["ann", "operator"], ["bob", "person"]]
+    with pytest.raises(StartError, match="must keep an operator"):
+        await told(commands.change_user, "ann", operator=False)
     await told(commands.revoke_user, "ann")
     assert [row[0] for row in table(await told(commands.list_users))] == ["bob"]
     with pytest.raises(StartError, match="nobody of that name"):
@@ -65,6 +70,8 @@ async def test_people_are_let_in_listed_reset_and_revoked(told: Told, database_u
         ("default", "command line", "user_added", "ann", "done"),
         ("default", "command line", "user_added", "bob", "done"),
         ("default", "command line", "password_changed", "ann", "done"),
+        ("default", "command line", "user_changed", "ann", "done"),
+        ("default", "command line", "user_changed", "bob", "done"),
         ("default", "command line", "user_revoked", "ann", "done"),
     ]
 

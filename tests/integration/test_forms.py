@@ -1,11 +1,16 @@
 """What operators and people fill in over HTTP: told in sentences what is missing, and refused what nobody asked for."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
 
+from m3.access.access import Access
+from m3.access.accounts import at_the_machine
+from m3.access.office import Office
 from m3.bus import Bus
+from m3.errors import LastOperator
 from m3.store import Store
 from tests.support.gateway import running_gateway
 from tests.support.town import Town, asking, bearer_header
@@ -35,6 +40,7 @@ async def refused(http: httpx2.AsyncClient, path: str, body: object, status: int
         ("POST", "/api/refresh", {"refresh_token": "m3r_"}),
         ("POST", "/api/password", {"password": "correct horse", "new_password": "battery staple"}),
         ("POST", "/api/users", {"name": "ann"}),
+        ("PUT", "/api/users/root", {"operator": True}),
         ("POST", "/api/keys", {"name": "feed", "threads": ["show"]}),
         ("POST", "/api/threads", {"visibility": "open"}),
         ("PUT", "/api/threads/show/members/root", {"role": "owner"}),
@@ -117,3 +123,50 @@ async def test_an_operator_lists_all_threads_of_the_tenant_and_whose_they_are(
         ("hers", "owner", None),
         ("mine", "member", None),
     ]
+
+
+async def noted(http: httpx2.AsyncClient, action: str) -> list[tuple[str, str, str]]:
+    lines = (await http.get("/api/audit")).json()["entries"]
+    return [(line["actor"], line["target"], line["detail"]) for line in lines if line["action"] == action]
+
+
+async def test_an_operator_gives_somebody_another_password_for_one_sign_in(
+    http: httpx2.AsyncClient, town: Town
+) -> None:
+    first = (await http.post("/api/users", json={"name": "ann"})).json()["password"]
+    login = {"name": "ann", "password": first, "new_password": "battery staple"}
+    token = (await http.post("/api/login", json=login)).json()["access_token"]
+    answer = await http.post("/api/users/Ann/password")
+    assert (answer.status_code, answer.json()["name"]) == (200, "ann")
+    assert answer.json()["password"] not in {first, "battery staple"}
+    assert (await http.get("/api/me", headers=bearer_header(token))).status_code == 401
+    login = {"name": "ann", "password": answer.json()["password"]}
+    assert (await http.post("/api/login", json=login)).json()["code"] == "password_change_needed"
+    assert (await http.post("/api/login", json={**login, "new_password": "a third one"})).status_code == 200
+    assert ("root", "ann", "one-time") in await noted(http, "password_changed")
+    assert (await http.post("/api/users/nobody/password")).status_code == 404
+
+
+async def test_an_operator_makes_another_and_the_last_one_stays(http: httpx2.AsyncClient, town: Town) -> None:
+    ann = bearer_header(await town.person("ann"))
+    assert (await http.get("/api/users", headers=ann)).status_code == 403
+    assert "last" not in (await http.put("/api/users/ann", json={"operator": True})).text
+    assert (await http.get("/api/users", headers=ann)).status_code == 200
+    answer = await http.put("/api/users/root", json={"operator": False}, headers=ann)
+    assert (answer.json()["name"], answer.json()["operator"]) == ("root", False)
+    assert (await http.get("/api/users")).status_code == 403
+    for name in ("ann", "ann"):
+        answer = await http.put(f"/api/users/{name}", json={"operator": False}, headers=ann)
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_operator")
+    assert (await http.put("/api/users/nobody", json={"operator": True}, headers=ann)).status_code == 404
+    http.headers |= ann
+    assert await noted(http, "user_changed") == [("ann", "root", "person"), ("root", "ann", "operator")]
+
+
+async def test_of_two_operators_who_go_at_once_one_is_left(town: Town, access: Access, office: Office) -> None:
+    for name in ("root", "ann"):
+        await town.account(name, operator=True)
+    going = [office.accounts.change_user(at_the_machine("default"), name, operator=False) for name in ("root", "ann")]
+    told = await asyncio.gather(*going, return_exceptions=True)
+    assert [isinstance(one, LastOperator) for one in told].count(True) == 1
+    assert [user.operator for user in await office.accounts.users(at_the_machine("default"))].count(True) == 1

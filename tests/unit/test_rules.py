@@ -47,8 +47,8 @@ IN_A_THREAD: dict[Kind, dict[Standing | None, str]] = {
 
 #: Without a thread, by kind.
 WITHOUT_A_THREAD: dict[Kind, str] = {
-    "person": "PROBE SIGN_IN BE CHANGE_PASSWORD MAKE_THREAD",
-    "operator": "PROBE SIGN_IN BE CHANGE_PASSWORD MAKE_THREAD OPERATE",
+    "person": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD",
+    "operator": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD OPERATE",
     "program": "PROBE SIGN_IN BE",
     "anyone": "PROBE SIGN_IN",
 }
