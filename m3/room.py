@@ -274,7 +274,7 @@ def _doorway(settings: Settings) -> socket.socket:
         if not settings.auth_open_anywhere:
             raise StartError(
                 f"With AUTH=open whoever reaches {settings.host} may read and write. "
-                "Set AUTH=required, or AUTH_OPEN_ANYWHERE=yes if that is what you want."
+                "Set AUTH=required, or AUTH_OPEN_ANYWHERE=true if that is what you want."
             )
         log.warning("nobody is asked who they are: whoever reaches this address may read and write", host=settings.host)
     return bind(settings.host, settings.port)

@@ -77,7 +77,7 @@ def test_of_gateways_that_start_at_once_one_tells_the_password(
         ({"AUTH": "required"}, "TOKEN_KEYS=first:"),
         ({"AUTH": "required", "TOKEN_KEYS": "first:hush"}, "TOKEN_KEYS: the key at place 1"),
         ({"HOST": "0.0.0.0"}, "TOKEN_KEYS=first:"),
-        ({"HOST": "0.0.0.0", "AUTH": "open"}, "AUTH_OPEN_ANYWHERE=yes"),
+        ({"HOST": "0.0.0.0", "AUTH": "open"}, "AUTH_OPEN_ANYWHERE=true"),
     ],
 )
 def test_a_door_of_its_own_that_could_let_nobody_in_or_everybody_is_one_sentence(

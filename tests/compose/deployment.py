@@ -81,9 +81,12 @@ class Deployment:
         """The container's own, since the database has no door to the outside."""
         (container,) = self.containers("postgres")
         networks = self._inspect(container)["NetworkSettings"]["Networks"].values()
-        password = (self._folder / "deploy/secrets/database_password").read_text()
+        password = self.secret("database_password").read_text()
         address = next(network["IPAddress"] for network in networks)
         return {"host": address, "user": "room", "database": "room", "password": password}
+
+    def secret(self, name: str) -> Path:
+        return self._folder / "deploy/secrets" / name
 
     def compose(self, *command: str, within: float = 60.0) -> str:
         """What compose says to a command. Blocks, so that tests ``do`` it. Raises CommandError."""

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from tests.compose.deployment import Deployment, deployed
-from tests.compose.engine import Engine
+from tests.compose.engine import CommandError, Engine
 from tests.support.packages import Say
 
 # A test may have to wait for containers that are started, and the first for images that are made.
@@ -132,6 +132,52 @@ async def test_the_runbooks_new_keys_for_tokens_sign_nobody_out(room: Deployment
         assert (await http.get("/api/me", headers=bearer(old))).status_code == 401, "or its key would never go"
         new = (await http.post("/api/refresh", json={"refresh_token": old["refresh_token"]})).raise_for_status().json()
         assert (await http.get("/api/me", headers=bearer(new))).json()["name"] == "admin"
+
+
+async def test_the_runbooks_step_for_a_leaked_key_leaves_one_that_is_new(
+    room: Deployment, admin: dict[str, Any]
+) -> None:
+    keys = room.secret("token_keys")
+    leaked = keys.read_text()
+    before = await sign_in(room, "admin", PASSWORD)
+    await room.follow_runbook("Who comes in", block=3)
+    assert re.fullmatch(r"k\d+:[0-9a-f]{64}", keys.read_text())
+    assert keys.read_text() != leaked
+    async with client(room) as http:
+        assert (await http.get("/api/me", headers=bearer(before))).status_code == 401
+        refresh = {"refresh_token": before["refresh_token"]}
+        new = (await http.post("/api/refresh", json=refresh)).raise_for_status().json()
+        assert (await http.get("/api/me", headers=bearer(new))).status_code == 200
+
+
+async def test_the_runbook_seals_a_room_changes_its_key_and_goes_on_without_one_that_is_lost(
+    room: Deployment, admin: dict[str, Any]
+) -> None:
+    keys = room.secret("content_keys")
+    signed_in = await sign_in(room, "admin", PASSWORD)
+    async with client(room, signed_in["access_token"]) as http:
+        (await http.post("/api/chat", json={"message": "plain at first"})).raise_for_status()
+
+        async def told() -> list[str]:
+            history = (await http.get("/api/threads/default/history")).raise_for_status().json()
+            return [message["content"] for message in history["messages"]]
+
+        await room.follow_runbook("Sealing", block=0)
+        await room.follow_runbook("Sealing", block=2)
+        assert "plain at first" in await told()
+        with pytest.raises(CommandError, match="There are keys already"):
+            await room.follow_runbook("Sealing", block=0)
+        await room.follow_runbook("Sealing", block=1)
+        assert re.fullmatch(r"k\d+:[0-9a-f]{64}", keys.read_text())
+        assert "plain at first" in await told()
+
+        lost, _, _ = keys.read_text().partition(":")
+        keys.write_text(f"other:{'ab' * 32}")
+        await room.follow_runbook("Sealing", block=3, replacing=("'k1'", f"'{lost}'"))
+        await room.healthy("gateway", "pusher", "agent", "nginx")
+        assert "plain at first" not in await told()
+        (await http.post("/api/chat", json={"message": "and on it goes"})).raise_for_status()
+        assert "and on it goes" in await told()
 
 
 def bearer(signed_in: dict[str, Any]) -> dict[str, str]:
