@@ -54,8 +54,8 @@ MIGRATE_PATIENCE = 60.0
 
 #: Something to say in a new room.
 EXAMPLE = '{"message": "你好", "thread_id": "default", "source": "user"}'
-#: The first sign-in of whoever has a one-time password.
-SIGN_IN = '{"name": "admin", "password": "…", "new_password": "…"}'
+#: What whoever has an account signs in with.
+SIGN_IN = '{"name": "…", "password": "…"}'
 
 T = TypeVar("T")
 
@@ -317,7 +317,11 @@ async def _let_the_first_in(office: Office, settings: Settings) -> None:
     password = await _when_up(partial(office.accounts.begin, settings.tenant_names))
     if password is not None:
         who = f"{FIRST_OPERATOR} of the tenant {settings.tenant_names[0]}"
-        print(f"Sign in first as {who}, with this one-time password, which is shown once: {password}", flush=True)
+        print(
+            f"Sign in first as {who}, with this one-time password, which is shown once: {password}\n"
+            "and with a new_password of your own.",
+            flush=True,
+        )
 
 
 @asynccontextmanager
@@ -357,7 +361,7 @@ async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) ->
 def _welcome(address: str, settings: Settings) -> str:
     what, path, body = ("Sign in:", "login", SIGN_IN) if settings.auth_required else ("Try it:", "chat", EXAMPLE)
     lines = [
-        f"The room is open: {address}",
+        f"The room is {'at' if settings.auth_required else 'open:'} {address}",
         f"{what:<18}curl -X POST {address}/api/{path} -H 'Content-Type: application/json' -d '{body}'",
         f"Its API:          {address}/docs",
     ]

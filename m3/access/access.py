@@ -75,10 +75,9 @@ class Access:
         async with AsyncExitStack() as stack:
             outsiders = None
             if tokens is not None and settings.oidc_issuer is not None:
-                if settings.oidc_tenant not in tenants:
-                    raise StartError("OIDC_TENANT must be one of TENANTS.")
+                tenant = tenant_of_outsiders(settings)
                 issuer = await stack.enter_async_context(Issuer.open(settings.oidc_issuer, settings.oidc_audience))
-                outsiders = Outsiders(issuer, directory, settings.oidc_tenant)
+                outsiders = Outsiders(issuer, directory, tenant)
             audit = await stack.enter_async_context(Audit.open(store))
             yield cls(directory, tenants, tokens, outsiders, audit, clock)
 
@@ -261,6 +260,13 @@ def _allows(stance: Stance, action: Action) -> bool:
     if stance.kind is None or stance.visibility is None:
         return False
     return may(stance.kind, action, _standing(stance))
+
+
+def tenant_of_outsiders(settings: Settings) -> str:
+    """Of people with tokens of an outside issuer. Raises StartError where there is no such tenant."""
+    if settings.oidc_tenant not in settings.tenant_names:
+        raise StartError("OIDC_TENANT must be one of TENANTS.")
+    return settings.oidc_tenant
 
 
 def tokens_of(settings: Settings) -> Tokens | None:

@@ -96,6 +96,12 @@ class Limits:
             await self._counted_together.decr(self._logins.key_of_address(counted_as(address)))
 
 
+def check_rates(settings: Settings) -> None:
+    """Raises StartError for a setting that is no rate."""
+    for name in (*SETTINGS.values(), "limit_logins"):
+        _rate(settings, name)
+
+
 def _rate(settings: Settings, name: str) -> RateLimitItem:
     text = getattr(settings, name)
     try:

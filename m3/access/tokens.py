@@ -116,6 +116,8 @@ def keys_in(folder: Path) -> str:
             new.touch(0o600)
             new.write_text(f"first:{secrets.token_hex(32)}\n", "ascii")
             new.rename(file)
-        return file.read_text("ascii").strip()
+        text = file.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         raise StartError(f"The keys in {file} cannot be used: {error}. Set TOKEN_KEYS.") from error
+    named_keys(str(file), text)  # whose mistakes are the file's, and no setting's
+    return text

@@ -12,7 +12,7 @@ from m3.access.limits import Allowance
 from m3.addresses import ASKED_FROM
 from m3.settings import LOOPBACK, Settings
 from m3.web.errors import Refusal
-from m3.web.origins import ALLOWED, names_this_machine, parse_origins
+from m3.web.origins import ALLOWED, NOT_OF_ORIGINS, names_this_machine, parse_origins
 from m3.web.rates import rate_headers
 
 #: Of every answer that has no other of its own: it is what it says it is, is shown in no page and shares nothing with
@@ -112,8 +112,8 @@ class _Cors(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == 200:  # noqa: PLR2004 - OK
             return response
-        refusal = Refusal(
-            403, "foreign_origin", f"A page of another host may not do this: {bytes(response.body).decode()}."
-        )
+        why = bytes(response.body).decode()
+        advice = f" {NOT_OF_ORIGINS}" if "origin" in why else ""
+        refusal = Refusal(403, "foreign_origin", f"A page of another host may not do this: {why}.{advice}")
         refusal.headers["Vary"] = response.headers["Vary"]
         return refusal.response()

@@ -11,6 +11,8 @@ from m3.errors import StartError
 
 #: Where a scope has the origins that the room is told to answer beside its own host.
 ALLOWED = "m3.origins"
+#: What a page of another host is told, or rather whoever looks at it.
+NOT_OF_ORIGINS = "Its address must be in ORIGINS."
 
 _PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(

@@ -1,22 +1,46 @@
 """Who is asked who they are: by the settings, by an outside issuer, and whether anybody can let others in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from m3.access.access import tenant_of_outsiders
 from m3.access.issuer import Issuer
+from m3.access.limits import check_rates
 from m3.access.tokens import parse_keys
 from m3.errors import IssuerUnavailable, StartError
+from m3.sealing import Masters
 from m3.settings import LOOPBACK, Settings
 from m3.store import DatabaseState
+from m3.web.origins import parse_origins
 from services.doctor.findings import Finding, shown
 
 _KEYS = (
     "Set TOKEN_KEYS=k1:… to the same 64 hex digits for all gateways and pushers; `make secrets` makes the file "
     "token_keys for compose."
 )
+_CORRECT = "Correct it for all services; .env.example says what it is for."
 
 
 async def access(settings: Settings) -> list[Finding]:
-    return [doors(settings), *await _issuer(settings)]
+    return [doors(settings), *unusable(settings), *await _issuer(settings)]
+
+
+def unusable(settings: Settings) -> list[Finding]:
+    """Settings with which nothing starts, by the parsers of those who would use them."""
+    parsers: list[Callable[[], object]] = [
+        partial(parse_origins, settings.origins),
+        partial(check_rates, settings),
+        partial(Masters.of, settings),
+    ]
+    if settings.auth_required and settings.oidc_issuer is not None:
+        parsers.append(partial(tenant_of_outsiders, settings))
+    found = []
+    for parse in parsers:
+        try:
+            parse()
+        except StartError as error:
+            found.append(Finding("settings", "wrong", f"the room does not start: {error}".removesuffix("."), _CORRECT))
+    return found
 
 
 def doors(settings: Settings) -> Finding:
@@ -38,9 +62,10 @@ def _open(settings: Settings) -> Finding:
     if settings.host in LOOPBACK:
         return Finding("access", "ok", "nobody is asked (AUTH=open): who reaches this machine may read and write")
     found = f"nobody is asked (AUTH=open): whoever reaches {settings.host} may read and write"
-    advice = "Set AUTH=required, or see to it that only those reach it who may."
     if settings.auth_open_anywhere:
+        advice = "Set AUTH=required, or see to it that only those reach it who may."
         return Finding("access", "warning", found, advice)
+    advice = "Set AUTH=required, or AUTH_OPEN_ANYWHERE=yes if that is what you want."
     return Finding("access", "wrong", "gateways and pushers do not start: AUTH=open is for this machine alone", advice)
 
 

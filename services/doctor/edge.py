@@ -115,7 +115,7 @@ async def _socket(address: str, hold: float, *, required: bool) -> Finding:
                     return Finding("socket", "wrong", "it opens for whoever comes, though AUTH is required", _AUTH)
                 return await _converse(connection, hold)
     except InvalidStatus as error:
-        return _refused(error.response.status_code, bytes(error.response.body))
+        return _refused(error.response.status_code, bytes(error.response.body), required=required)
     except WebSocketException:
         return Finding("socket", "wrong", "the edge does not speak WebSocket", _UPGRADE)
     except _Otherwise as error:
@@ -160,12 +160,14 @@ async def _next(connection: ClientConnection) -> str:
         raise _Otherwise("it opens, and somebody else speaks there") from None
 
 
-def _refused(status: int, body: bytes) -> Finding:
+def _refused(status: int, body: bytes, *, required: bool) -> Finding:
     try:
         told = json.loads(body)
         code, said = told.get("code"), told["message"]
     except (ValueError, LookupError, TypeError, AttributeError):
         code, said = None, ""
+    if code == NotSignedIn.code and not required:
+        return Finding("socket", "warning", "it asks who comes, though AUTH is open by the settings told here", _AUTH)
     if code == NotSignedIn.code:
         return Finding("socket", "ok", "it asks who comes, and so was not opened: how long it stays open was not seen")
     found = f"it is not opened: status {status}" + (f" ({str(said).removesuffix('.')})" if said else "")

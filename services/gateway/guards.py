@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import Request
 
 from m3.web import Refusal, not_json
-from m3.web.origins import is_foreign
+from m3.web.origins import NOT_OF_ORIGINS, is_foreign
 from services.gateway.schemas import Form
 
-FOREIGN = (403, "foreign_origin", "A page of another host may not do this.")
+FOREIGN = (403, "foreign_origin", f"A page of another host may not do this. {NOT_OF_ORIGINS}")
 INVALID = (422, "invalid_request", "message: must not be blank.")
 INVALID_PAGE = (422, "invalid_request", "query.limit: Input should be greater than or equal to 1.")
 INVALID_NAME = (

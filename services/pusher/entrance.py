@@ -20,7 +20,7 @@ from m3.settings import Settings
 from m3.tasks import background
 from m3.tenants import key_of
 from m3.web import Refusal, problem_sentence
-from m3.web.origins import is_foreign
+from m3.web.origins import NOT_OF_ORIGINS, is_foreign
 from services.pusher.admissions import RECHECK, Admissions
 from services.pusher.close_codes import Close, Closed
 from services.pusher.outbox import Outbox
@@ -101,7 +101,7 @@ class Entrance:
         except ValidationError as error:
             raise Refusal(422, "invalid_request", problem_sentence(error.errors(include_input=False))) from None
         if is_foreign(websocket):
-            raise Refusal(403, "foreign_origin", "A page of another host may not open a socket here.")
+            raise Refusal(403, "foreign_origin", f"A page of another host may not open a socket here. {NOT_OF_ORIGINS}")
         principal = self._admissions.shared(await self._principal(websocket))
         address = websocket.client.host if websocket.client else ""
         await self._limits.hit("socket", principal, address)

@@ -30,8 +30,10 @@ async def test_a_new_room_tells_once_how_its_operator_signs_in_who_lets_others_i
     address = room.address()
     [password] = one_time_passwords(room)
     assert stat.S_IMODE((tmp_path / "data/token_keys").stat().st_mode) == 0o600
-    shown = room.said[room.said.index("The room is open") :]
+    assert "with a new_password of your own" in room.said
+    shown = room.said[room.said.index(f"The room is at {address}") :]
     assert f"curl -X POST {address}/api/login" in shown
+    assert "admin" not in shown, "who may be revoked"
     assert "/api/chat" not in shown, "which would be refused"
     async with client(address) as http:
         assert (await http.post("/api/chat", json={"message": "hello"})).status_code == 401

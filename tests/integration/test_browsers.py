@@ -262,6 +262,7 @@ async def test_what_another_page_may_not_ask_for_is_refused_in_the_one_shape(
             },
         )
     assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
+    assert ("must be in ORIGINS" in answer.json()["message"]) == (origin != PAGE)
     assert "access-control-allow-origin" not in answer.headers
     assert "Origin" in answer.headers["vary"]
 

@@ -437,7 +437,9 @@ async def test_a_socket_that_asks_who_comes_is_well_and_is_told_as_that() -> Non
     refusal = answers('{"code": "not_signed_in", "message": "Sign in first."}', 401)
     async with scripted_model(lambda body: refusal) as asking:
         found = of(await look(edge_url=asking.url.removesuffix("/v1"), host="0.0.0.0"), "socket")
+        differs = of(await look(edge_url=asking.url.removesuffix("/v1")), "socket")
     assert (found.mark, "asks who comes" in found.found) == ("ok", True)
+    assert (differs.mark, "though AUTH is open" in differs.found) == ("warning", True)
 
 
 async def test_a_socket_that_opens_for_whoever_comes_is_wrong_where_accounts_are_required(

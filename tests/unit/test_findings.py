@@ -142,6 +142,32 @@ def test_who_is_asked_who_they_are_is_told_with_what_is_missing(
     assert "hush" not in finding.found
 
 
+def test_where_an_open_room_is_meant_it_is_told_how_to_say_so() -> None:
+    finding = access.doors(Settings.model_validate({"host": "0.0.0.0", "auth": "open"}))
+    assert "AUTH_OPEN_ANYWHERE=yes" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"content_keys": "k1:hush"}, "CONTENT_KEYS: the key at place 1"),
+        ({"limit_tickets": "often"}, "LIMIT_TICKETS"),
+        ({"limit_logins": "0/minute"}, "LIMIT_LOGINS"),
+        ({"origins": "app.example.com"}, "ORIGINS"),
+        ({"auth": "required", "oidc_issuer": "https://id", "oidc_tenant": "acme"}, "OIDC_TENANT must be one of"),
+    ],
+)
+def test_a_setting_with_which_the_room_does_not_start_is_found(settings: dict[str, object], found: str) -> None:
+    (finding,) = access.unusable(Settings.model_validate(settings))
+    assert finding.mark == "wrong"
+    assert found in finding.found
+    assert "hush" not in finding.found
+
+
+def test_settings_that_can_be_used_are_not_told_one_by_one() -> None:
+    assert access.unusable(Settings.model_validate({"auth": "required", "content_keys": f"off,k1:{KEY}"})) == []
+
+
 @pytest.mark.parametrize(("ahead", "found"), [(3.0, "3.0 s ahead of"), (-3.0, "3.0 s behind")])
 def test_a_clock_that_differs_is_a_warning(ahead: float, found: str) -> None:
     assert found in database.clock(replace(GOOD, ahead=ahead)).found

@@ -203,6 +203,14 @@ def test_a_room_of_its_own_makes_its_keys_once_and_for_nobody_else(tmp_path: Pat
     assert keys_in(tmp_path / "other") != made
 
 
+def test_a_file_of_keys_that_is_broken_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "token_keys").write_text("first:hush")
+    with pytest.raises(StartError, match=r"/token_keys: the key at place 1") as told:
+        keys_in(tmp_path)
+    assert "hush" not in str(told.value)
+    assert "TOKEN_KEYS" not in str(told.value)
+
+
 def test_keys_that_cannot_be_kept_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(StartError, match="Set TOKEN_KEYS"):
