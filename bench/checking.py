@@ -27,7 +27,7 @@ WARM = 100
 PAGE = 100
 PASSWORD = "correct horse battery staple"
 KEYS = f"one:{'5' * 64}"
-UNLIMITED = {f"LIMIT_{what}": "1000000/minute" for what in ("POSTS", "SOCKETS", "TICKETS")}
+UNLIMITED = {f"LIMIT_{what}": "1000000/minute" for what in ("POSTS", "CHANGES", "SOCKETS", "TICKETS")}
 
 #: The rooms, and what each is told.
 KINDS = {

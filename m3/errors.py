@@ -183,13 +183,13 @@ class UnknownThread(Denied):
 
 
 class TooOften(Denied):
-    """It was asked for too often. ``limit``: so often it may be in ``window`` seconds; in ``retry_after`` seconds it is
-    taken again."""
+    """It was asked for too often. ``limit``: so often it may be in ``window`` seconds, or at once where that is 0; in
+    ``retry_after`` seconds it is taken again."""
 
     code = "rate_limited"
 
     def __init__(self, limit: int, window: float, retry_after: float) -> None:
-        super().__init__(f"Too often: at most {limit} in {window:g} seconds.")
+        super().__init__(f"Too often: at most {limit} {f'in {window:g} seconds' if window else 'at once'}.")
         self.limit = limit
         self.window = window
         self.retry_after = retry_after

@@ -352,6 +352,7 @@ async def _agent(bus: Bus, store: Store, settings: Settings, *, grace: float) ->
                 turn_timeout=settings.turn_timeout,
                 attempts=settings.llm_attempts,
                 open_end=settings.llm_open_end,
+                sealed=settings.content_keys is not None,
             )
         )
         await stack.enter_async_context(agent(bus, store, model, settings, grace=grace))

@@ -69,15 +69,19 @@ class Settings(BaseSettings):
     origins: str = Field(
         "", description="pages of other hosts that may speak to the room, such as https://app.example.com, with commas"
     )
-    limit_posts: str = Field("1200/minute", description="most requests of one principal or key that say something")
-    limit_batches: str = Field("600/minute", description="likewise, that say many things at once")
+    limit_posts: str = Field("1200/minute", description="most messages of one principal over HTTP, also in batches")
+    limit_batches: str = Field("600/minute", description="most batches of messages of one principal")
+    limit_changes: str = Field(
+        "120/minute", description="most requests of one principal that change something else: members, settings, keys"
+    )
     limit_socket_messages: str = Field(
         "1200/minute", description="most messages over sockets of one principal, on a pusher"
     )
     limit_sockets: str = Field("120/minute", description="most new sockets of one principal, on a pusher")
     limit_tickets: str = Field("120/minute", description="most tickets for sockets of one principal")
     limit_logins: str = Field(
-        "10/5 minutes", description="most wrong passwords for one account, on all gateways together"
+        "10/5 minutes",
+        description="most wrong passwords for one account from one address, on all gateways together",
     )
 
     broker_password: SecretStr | None = Field(None, description="password for a BROKER_URL that has none")

@@ -14,13 +14,14 @@ from m3 import metrics
 from m3.access.audit import Audit
 from m3.access.credentials import digest, is_ticket, new_ticket, prefix_of
 from m3.access.issuer import Issuer
+from m3.access.limits import Failures
 from m3.access.memory import Memory
 from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import BECAUSE, Action, Standing, about_a_thread, finds, may
 from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
-from m3.errors import Denied, Forbidden, NotSignedIn, StartError, UnknownThread
+from m3.errors import Denied, Forbidden, NotSignedIn, StartError, TooOften, UnknownThread
 from m3.events import OutsideSource
 from m3.settings import Settings
 from m3.store import Store, speaking_for
@@ -29,6 +30,8 @@ from m3.tenants import tenant_of, thread_id_of
 
 #: Seconds for which it is remembered who somebody is, and how they stand to a thread: within them a revocation is seen.
 MEMORY = 15.0
+#: Seconds after which what was good is asked about no more from an address that showed too much that was not.
+LATELY = 3600.0
 #: Seconds for which a ticket opens a socket.
 TICKET_TTL = 30.0
 
@@ -62,6 +65,8 @@ class Access:
         self._audit = audit
         self._known: Memory[bytes, _Known] = Memory(MEMORY, clock)
         self._stances: Memory[tuple[UUID, str], Stance] = Memory(MEMORY, clock)
+        self._failures = Failures(clock)
+        self._lately: Memory[bytes | UUID, bool] = Memory(LATELY, clock)  # by a key's hash, and by a sign-in
 
     @classmethod
     @asynccontextmanager
@@ -101,7 +106,8 @@ class Access:
     async def identify(self, headers: Sequence[tuple[bytes, bytes]]) -> Principal:
         """Whose credential the request brings, in the one Authorization header of its raw headers.
 
-        Raises NotSignedIn where there is none, or it is not good (any more); StoreUnavailable.
+        Raises NotSignedIn where there is none, or it is not good (any more); TooOften where too many that came from the
+        same address were not; StoreUnavailable.
         """
         if self._tokens is None:
             return ANYONE
@@ -122,14 +128,34 @@ class Access:
         return known.principal
 
     async def redeem(self, ticket: str) -> Principal:
-        """Whoever the ticket was made for; it is good for nobody any more. Raises NotSignedIn and StoreUnavailable."""
+        """Whoever the ticket was made for; it is good for nobody any more. Raises NotSignedIn, TooOften and
+        StoreUnavailable."""
         if self._tokens is None:
             return ANYONE
         with self._refusing():
-            found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
-            if found is None:
-                raise NotSignedIn("The ticket is not good, or not any more.")
-            return self._of_a_tenant_here(found)
+            async with self.presented():
+                found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
+                if found is None:
+                    raise NotSignedIn("The ticket is not good, or not any more.")
+                return self._of_a_tenant_here(found)
+
+    @asynccontextmanager
+    async def presented(self, known_by: bytes | UUID | None = None, *, signed: bool = False) -> AsyncIterator[None]:
+        """A block that finds out whether a credential is good. One that is not counts for the address that it came
+        from, and past FAILURES nothing in the block is asked: but of what is ``signed``, which cannot be made up, and
+        of what was good lately, or whoever shares an address with others could shut them out. Raises TooOften."""
+        lately = known_by is not None and self._lately.recall(known_by) is not None
+        if not (signed or lately):
+            await self._failures.check()
+        try:
+            yield
+        except NotSignedIn:
+            if lately:
+                self._lately.forget(lambda known, _: known == known_by)
+            await self._failures.count()
+            raise
+        if known_by is not None:
+            self._lately.remember(known_by, True)  # a set, of which each is remembered for a while
 
     async def ticket_for(self, principal: Principal) -> str:
         """What opens one socket within TICKET_TTL seconds. Raises StoreUnavailable."""
@@ -181,6 +207,8 @@ class Access:
         """What is refused inside the block is counted, and written down where it is known who asked for what."""
         try:
             yield
+        except TooOften:
+            raise  # is counted where it is raised
         except Denied as error:
             metrics.REFUSALS.labels(error.code).inc()
             if principal is not None and action is not None:
@@ -213,14 +241,17 @@ class Access:
 
     async def _whose(self, tokens: Tokens, credential: str, hashed: bytes) -> _Known:
         if (prefix := prefix_of(credential)) is not None:
-            return _Known(await self._program(prefix, hashed))
-        if self._outsiders is not None and issuer_of(credential) == self._outsiders.issuer:
-            outsider = self._of_a_tenant_here(await self._outsiders.identify(credential))
-            return _Known(outsider, outsider.expires or inf)
-        claims = tokens.read(credential)
-        principal = await self._who(claims.account, claims.sign_in)
-        if principal.tenant != claims.tenant:
-            raise NotSignedIn("The token is not good.")
+            async with self.presented(hashed):
+                return _Known(await self._program(prefix, hashed))
+        async with self.presented(signed=True):
+            if self._outsiders is not None and issuer_of(credential) == self._outsiders.issuer:
+                outsider = self._of_a_tenant_here(await self._outsiders.identify(credential))
+                return _Known(outsider, outsider.expires or inf)
+            claims = tokens.read(credential)  # and its signature, for which nobody is asked
+            principal = await self._who(claims.account, claims.sign_in)
+            if principal.tenant != claims.tenant:
+                raise NotSignedIn("The token is not good.")
+        self._lately.remember(claims.sign_in, True)
         return _Known(principal, claims.expires)
 
     async def _program(self, prefix: str, hashed: bytes) -> Principal:

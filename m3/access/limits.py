@@ -5,43 +5,58 @@ counted in one statement of the database, and can be told to a client, who then 
 case twice as much comes in a moment, at the end of one window and the beginning of the next.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic
 from typing import Literal
+from uuid import UUID
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem, RateLimitItemPerMinute, parse_many
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from m3 import metrics
 from m3.access.principals import Principal
-from m3.addresses import counted_as
-from m3.errors import StartError, TooOften
+from m3.addresses import ASKED_FROM, counted_as
+from m3.errors import PasswordChangeNeeded, StartError, TooManySignIns, TooOften, Unsuitable
 from m3.settings import Settings
 from m3.store import Store
 from m3.store.rates import Rates
 from m3.threads import DAY
 
 #: What is counted in the memory of each process.
-What = Literal["post", "batch", "socket_message", "socket", "ticket"]
+What = Literal["post", "batch", "change", "socket_message", "socket", "ticket"]
 #: The setting of each.
 SETTINGS: dict[What, str] = {
     "post": "limit_posts",
     "batch": "limit_batches",
+    "change": "limit_changes",
     "socket_message": "limit_socket_messages",
     "socket": "limit_sockets",
     "ticket": "limit_tickets",
 }
 #: So many times as much may come from one address, behind which there may be many people.
 PER_ADDRESS = 10
+#: So many times as many wrong passwords of one account are looked at when they come from many addresses.
+PER_ACCOUNT = 10
+#: So many right passwords of an account are looked at for each wrong one that is.
+PER_WRONG = 3
+#: Passwords of one account from one address that are looked at or wait for it at once.
+AT_ONCE = 2
+#: Credentials that are not good, from one address, in each process. Not a setting: those who are in the room show few,
+#: however many they are, and go on as they are when somebody else shows many.
+FAILURES = RateLimitItemPerMinute(300)
 #: Most counters of each limit that are kept in memory. Past them the oldest window is forgotten.
 MAX_COUNTERS = 20_000
 #: Seconds between removals of windows in the database that are over.
 SWEEP_INTERVAL = 60.0
 
 Clock = Callable[[], float]
+#: A rate, and who is held to it.
+Bound = tuple[RateLimitItem, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +74,68 @@ class Limits:
 
     def __init__(self, settings: Settings, store: Store, *, clock: Clock = monotonic) -> None:
         self._required = settings.auth_required
-        self._limits = {what: _Limit(_rate(settings, name), _InMemory(clock), clock) for what, name in SETTINGS.items()}
-        self._counted_together = _InDatabase(store, clock)
-        self._logins = _Limit(_rate(settings, "limit_logins"), self._counted_together, clock)
+        self._rates = {what: _rate(settings, name) for what, name in SETTINGS.items()}
+        self._rates_of_addresses = {what: _times(rate, PER_ADDRESS, "address") for what, rate in self._rates.items()}
+        self._limits = {what: _Limit(_InMemory(clock), clock) for what in SETTINGS}
+        self._logins = _Logins(_rate(settings, "limit_logins"), store, clock)
 
     async def hit(self, what: What, principal: Principal, address: str, cost: int = 1) -> Allowance | None:
         """Count ``cost`` of them for the principal and for the address, or raise TooOften and count nothing. What alone
         is more than the limit takes all of it."""
         if not self._required:
             return None
-        return await self._limits[what].take(f"{principal.tenant}/{principal.id}", counted_as(address), cost)
+        rate = self._rates[what]
+        of_one = rate, f"{principal.tenant}/{principal.id}"
+        of_address = self._rates_of_addresses[what], counted_as(address)
+        return await self._limits[what].take(of_one, of_address, cost=min(cost, rate.amount))
 
-    async def check_login(self, tenant: str, name: str, address: str) -> Allowance | None:
-        """Before a password is looked at. Raises TooOften and StoreUnavailable.
+    @asynccontextmanager
+    async def guess(
+        self, tenant: str, name: str, address: str, sign_in: UUID | None = None
+    ) -> AsyncIterator[Allowance | None]:
+        """A block that looks at a password of the account: raises what says what it was. ``sign_in``: of whoever tells
+        it besides, which others' guesses at the account are not counted with. Raises TooOften and StoreUnavailable.
 
         Each attempt counts as wrong until it is shown to be right, or any number that come in the same moment would
         pass. Names count alike whether or not somebody has them."""
         if not self._required:
-            return None
-        try:
-            return await self._logins.count(_account(tenant, name), counted_as(address))
-        except TooOften:
-            metrics.LOGINS.labels(TooOften.code).inc()
-            raise
+            yield None
+            return
+        logins = self._logins
+        guess = logins.guess(tenant, name, address, sign_in)
+        with logins.looking_at(guess):
+            try:
+                allowance = await logins.begin(guess)
+            except TooOften:
+                metrics.LOGINS.labels(TooOften.code).inc()
+                raise
+            try:
+                yield allowance
+            except TooManySignIns:
+                await logins.take_back(guess)
+                raise
+            except (PasswordChangeNeeded, Unsuitable):  # the password itself was right
+                await logins.was_right(guess)
+                raise
+            await logins.was_right(guess)
 
-    async def succeeded_login(self, tenant: str, name: str, address: str) -> None:
-        """The password was right: the account has all its attempts again, and the address the one that this took."""
-        if self._required:
-            await self._logins.forget(_account(tenant, name))
-            await self._counted_together.decr(self._logins.key_of_address(counted_as(address)))
 
-    async def untried_login(self, tenant: str, name: str, address: str) -> None:
-        """The password was not looked at: both have the attempt again."""
-        if self._required:
-            await self._counted_together.decr(self._logins.key_of_one(_account(tenant, name)))
-            await self._counted_together.decr(self._logins.key_of_address(counted_as(address)))
+class Failures:
+    """Credentials that were not good, by the address that showed them: what is made up is no principal's. In memory, as
+    those that this is to keep from asking the database are many. Every method raises TooOften."""
+
+    def __init__(self, clock: Clock = monotonic) -> None:
+        self._limit = _Limit(_InMemory(clock), clock)
+
+    async def check(self) -> None:
+        """Before the database is asked whether one is good."""
+        await self._limit.check(self._bound())
+
+    async def count(self) -> None:
+        await self._limit.take(self._bound())
+
+    def _bound(self) -> Bound:
+        return FAILURES, counted_as(ASKED_FROM.get())
 
 
 def check_rates(settings: Settings) -> None:
@@ -117,51 +159,124 @@ def _rate(settings: Settings, name: str) -> RateLimitItem:
     return rate
 
 
-def _account(tenant: str, name: str) -> str:
-    """Of one length, whatever was said to be a name."""
-    return sha256(f"{tenant}/{name}".encode(errors="surrogatepass")).hexdigest()
+def _times(rate: RateLimitItem, factor: int, of: str) -> RateLimitItem:
+    return type(rate)(rate.amount * factor, rate.multiples, of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """At a password: what it counts under. ``own`` begins anew when it was right, and is the account together with the
+    address; of ``shared``, the address as a whole and the account as a whole, it only takes itself back."""
+
+    own: Bound
+    shared: tuple[Bound, ...]
+    right: Bound
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        return *self.shared[:1], self.own, *self.shared[1:]
+
+
+class _Logins:
+    """Guesses at passwords: wrong ones are counted by all processes together, right ones by each."""
+
+    def __init__(self, rate: RateLimitItem, store: Store, clock: Clock) -> None:
+        self._rate = rate
+        self._counters = _InDatabase(store, clock)
+        self._wrong = _Limit(self._counters, clock)
+        self._right = _Limit(_InMemory(clock), clock)
+        self._looked_at: Counter[str] = Counter()
+
+    def guess(self, tenant: str, name: str, address: str, sign_in: UUID | None) -> _Guess:
+        right = _times(self._rate, PER_WRONG, "right")
+        if sign_in is not None:
+            return _Guess((_times(self._rate, 1, "sign-in"), sign_in.hex), (), (right, sign_in.hex))
+        # Of one length, whatever was said to be a name.
+        account = sha256(f"{tenant}/{name}".encode(errors="surrogatepass")).hexdigest()
+        address = counted_as(address)
+        return _Guess(
+            (self._rate, f"{account}/{address}"),
+            (
+                (_times(self._rate, PER_ADDRESS, "address"), address),
+                (_times(self._rate, PER_ACCOUNT, "account"), account),
+            ),
+            (right, account),
+        )
+
+    @contextmanager
+    def looking_at(self, guess: _Guess) -> Iterator[None]:
+        """A block that is one of few for the same account and address, whose hashes others would have to wait for."""
+        _, who = guess.own
+        if self._looked_at[who] >= AT_ONCE:
+            metrics.REFUSALS.labels(TooOften.code).inc()
+            metrics.LOGINS.labels(TooOften.code).inc()
+            raise TooOften(AT_ONCE, 0, 1)
+        self._looked_at[who] += 1
+        try:
+            yield
+        finally:
+            self._looked_at[who] -= 1
+            if not self._looked_at[who]:
+                del self._looked_at[who]
+
+    async def begin(self, guess: _Guess) -> Allowance:
+        await self._right.check(guess.right)
+        return await self._wrong.count(*guess.bounds)
+
+    async def take_back(self, guess: _Guess) -> None:
+        await self._wrong.uncount(*guess.bounds)
+
+    async def was_right(self, guess: _Guess) -> None:
+        await self._right.hit(guess.right)
+        await self._wrong.forget(guess.own)
+        await self._wrong.uncount(*guess.shared)
 
 
 class _Limit:
-    """One rate, for whoever asks and tenfold for their address, counted in one place."""
+    """Counted in one place, where somebody is held to several bounds at once."""
 
-    def __init__(self, rate: RateLimitItem, counters: Storage, clock: Clock) -> None:
-        self._of_one = rate
-        self._of_address = type(rate)(rate.amount * PER_ADDRESS, rate.multiples, "address")
+    def __init__(self, counters: "_Counters", clock: Clock) -> None:
+        self._counters = counters
         self._limiter = FixedWindowRateLimiter(counters)
         self._clock = clock
 
-    async def take(self, one: str, address: str, cost: int) -> Allowance:
-        """Count for both, or for none. In memory nothing comes in between."""
-        cost = min(cost, self._of_one.amount)
-        both = (self._of_one, one), (self._of_address, address)
-        for rate, who in both:
+    async def check(self, *bounds: Bound, cost: int = 1) -> None:
+        """Raises TooOften where there is none left."""
+        for rate, who in bounds:
             if not await self._limiter.test(rate, who, cost=cost):
                 raise await self._too_often(rate, who)
-        for rate, who in both:
+
+    async def take(self, *bounds: Bound, cost: int = 1) -> Allowance:
+        """Count for all, or for none. In memory nothing comes in between."""
+        await self.check(*bounds, cost=cost)
+        for rate, who in bounds:
             await self._limiter.hit(rate, who, cost=cost)
-        return await self._left(one, address)
+        return await self._left(bounds)
 
-    async def count(self, one: str, address: str) -> Allowance:
-        """Count for the address, and where that may for the one: it must not use up what others leave to them."""
-        for rate, who in (self._of_address, address), (self._of_one, one):
+    async def count(self, *bounds: Bound) -> Allowance:
+        """The same where others count in between: for one after the other, and where one is used up back again, which
+        must not use up what others leave."""
+        for number, (rate, who) in enumerate(bounds, 1):
             if not await self._limiter.hit(rate, who):
-                raise await self._too_often(rate, who)
-        return await self._left(one, address)
+                error = await self._too_often(rate, who)
+                await self.uncount(*bounds[:number])
+                raise error
+        return await self._left(bounds)
 
-    async def forget(self, one: str) -> None:
-        await self._limiter.clear(self._of_one, one)
+    async def hit(self, bound: Bound) -> None:
+        """Count what was done, whether or not there was any left."""
+        await self._limiter.hit(*bound)
 
-    def key_of_one(self, one: str) -> str:
-        return self._of_one.key_for(one)
+    async def uncount(self, *bounds: Bound) -> None:
+        for rate, who in bounds:
+            await self._counters.decr(rate.key_for(who))
 
-    def key_of_address(self, address: str) -> str:
-        return self._of_address.key_for(address)
+    async def forget(self, bound: Bound) -> None:
+        await self._limiter.clear(*bound)
 
-    async def _left(self, one: str, address: str) -> Allowance:
-        """Of the two the one that is used up first."""
-        of_one, of_address = await self._stand(self._of_one, one), await self._stand(self._of_address, address)
-        return of_address if of_address.remaining < of_one.remaining else of_one
+    async def _left(self, bounds: tuple[Bound, ...]) -> Allowance:
+        """Of the bounds the one that is used up first."""
+        return min([await self._stand(*bound) for bound in bounds], key=lambda allowance: allowance.remaining)
 
     async def _too_often(self, rate: RateLimitItem, who: str) -> TooOften:
         metrics.REFUSALS.labels(TooOften.code).inc()
@@ -189,6 +304,10 @@ class _Counters(Storage):
         return True
 
     async def reset(self) -> int | None:
+        raise NotImplementedError
+
+    async def decr(self, key: str) -> None:
+        """One less, if its window is not over."""
         raise NotImplementedError
 
 

@@ -62,6 +62,10 @@ class Memory(Generic[Key, Value]):
         for key in [key for key, (_, value) in self._found.items() if of(key, value)]:
             del self._found[key]
 
+    def remember(self, key: Key, value: Value) -> None:
+        """What was found without a look."""
+        self._remember(key, self._clock() + self._seconds, value)
+
     def _remember(self, key: Key, until: float, value: Value) -> None:
         self._found[key] = until, value
         self._found.move_to_end(key)

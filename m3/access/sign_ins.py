@@ -83,8 +83,12 @@ class SignIns:
 
     async def refresh(self, token: str, *, address: str = "") -> SignedIn:
         """Exchange a refresh token for another, and an access token. One that was exchanged before is somebody else's
-        too, so its sign-in ends. Raises NotSignedIn; StoreUnavailable."""
+        too, so its sign-in ends. Raises NotSignedIn; TooOften; StoreUnavailable."""
         sign_in = sign_in_of(token)
+        async with self._access.presented(sign_in):
+            return await self._refreshed(sign_in, token, address)
+
+    async def _refreshed(self, sign_in: UUID | None, token: str, address: str) -> SignedIn:
         whose = await self._directory.whose_sign_in(sign_in) if sign_in else None
         if sign_in is None or whose is None or whose[0] not in self._access.tenants:
             raise NotSignedIn("The token is not good.")

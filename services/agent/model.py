@@ -1,5 +1,6 @@
 """Asking a model behind any OpenAI-compatible server; the only importer of openai."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import get_args
@@ -56,11 +57,14 @@ class _CannotCount(ModelFailed):
 
 
 class Model:
-    def __init__(self, client: openai.AsyncOpenAI, name: str, *, attempts: int = 3, open_end: bool = False) -> None:
+    def __init__(
+        self, client: openai.AsyncOpenAI, name: str, *, attempts: int = 3, open_end: bool = False, sealed: bool = False
+    ) -> None:
         self.name = name
         self._client = client
         self._attempts = attempts
         self._open_end = open_end
+        self._sealed = sealed
         self._counts = True  # as far as we know
 
     async def reply(self, conversation: Sequence[Mapping[str, str]], spoken: Spoken) -> Usage | None:
@@ -153,10 +157,23 @@ class Model:
         return answer.usage
 
     def _log(self, error: Exception) -> None:
-        """What the server said of it, for the operator alone; it may repeat the key."""
-        if isinstance(error, openai.APIError) and error.body is not None:
+        """What the server said of it, for the operator alone; it may repeat the key, and what people said, of which the
+        log of a room that seals it has nothing."""
+        if not isinstance(error, openai.APIError) or error.body is None:
+            return
+        if self._sealed:
+            body = error.body if isinstance(error.body, dict) else {}
+            told = {part: body[part] for part in ("type", "code") if _is_a_word(body.get(part))}
+            status = error.status_code if isinstance(error, openai.APIStatusError) else None
+            log.warning("model's server complained", status=status, **told)
+        else:
             said = str(error.body).replace(self._client.api_key, "[key]")
             log.warning("model's server complained", said=said[:MAX_COMPLAINT])
+
+
+def _is_a_word(told: object) -> bool:
+    """And so no part of a conversation."""
+    return isinstance(told, str | int) and re.fullmatch("[a-z0-9_]{1,40}", str(told)) is not None
 
 
 def _counted(usage: Usage) -> dict[str, int]:
@@ -188,7 +205,7 @@ def _failure(error: Exception, *, begun: bool) -> ModelFailed:
         case TooLarge():
             return failures.too_large()
         case _:
-            return failures.not_understood(f"{type(error).__name__}: {error}")
+            return failures.not_understood(type(error).__name__)  # whose text may repeat a part of the answer
 
 
 def _is_about_counting(error: Exception) -> bool:
@@ -207,10 +224,12 @@ async def open_model(  # noqa: PLR0913
     turn_timeout: float,
     attempts: int = 3,
     open_end: bool = False,
+    sealed: bool = False,
 ) -> AsyncIterator[Model]:
     """A model behind an OpenAI-compatible server, asked up to ``attempts`` times for a reply. Does not connect yet.
 
-    ``open_end`` takes a streamed reply as whole that ends without a finish_reason.
+    ``open_end`` takes a streamed reply as whole that ends without a finish_reason; ``sealed`` keeps what the server
+    says of an error out of the log.
     """
     if not _is_web_address(base_url):
         raise StartError("LLM_BASE_URL must be an address that begins with http:// or https://.")
@@ -232,7 +251,7 @@ async def open_model(  # noqa: PLR0913
             max_retries=0,  # ours know more of what went wrong
             http_client=http,
         )
-        yield Model(client, name, attempts=attempts, open_end=open_end)
+        yield Model(client, name, attempts=attempts, open_end=open_end, sealed=sealed)
 
 
 async def _bound(response: httpx2.Response) -> None:

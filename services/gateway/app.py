@@ -48,7 +48,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
     routers = [
         chat(door, reading_along, access, store, settings),  # first, since routes are tried one after the other
         health(bus, store),
-        batches(door, access, settings),
+        batches(door, access, limits, settings),
         threads(door, bus, store, settings),
         search(store),
         messages(door, access, store, settings),

@@ -28,6 +28,18 @@ COUNTED: dict[tuple[str, str], What] = {
     ("POST", "/api/messages/{message_id}/retry"): "post",
     ("POST", "/api/threads/{thread_id}/messages"): "batch",
     ("POST", "/api/ws-ticket"): "ticket",
+    ("POST", "/api/threads/{thread_id}/cancel"): "change",
+    ("PUT", "/api/threads/{thread_id}/settings"): "change",
+    ("POST", "/api/threads"): "change",
+    ("PUT", "/api/threads/{thread_id}/members/{name}"): "change",
+    ("DELETE", "/api/threads/{thread_id}/members/{name}"): "change",
+    ("PUT", "/api/threads/{thread_id}/visibility"): "change",
+    ("POST", "/api/logout"): "change",
+    ("POST", "/api/password"): "change",
+    ("POST", "/api/users"): "change",
+    ("DELETE", "/api/users/{name}"): "change",
+    ("POST", "/api/keys"): "change",
+    ("DELETE", "/api/keys/{prefix}"): "change",
 }
 
 _PRINCIPAL = "m3.principal"
@@ -35,7 +47,8 @@ _thread_id: TypeAdapter[str] = TypeAdapter(ThreadId)
 
 
 def ask_who(app: FastAPI, access: Access, limits: Limits) -> None:
-    """Put the question before every route of the app, by its rule. Raises StartError where one has none."""
+    """Put the question before every route of the app, by its rule. Raises StartError where one has none, or changes
+    something and is in no limit; what is shown to sign in with is counted where it is looked at."""
     for route in app.routes:
         if not isinstance(route, Route | Mount):
             raise StartError(f"{route!r} is no route that a rule could be put before.")
@@ -43,6 +56,8 @@ def ask_who(app: FastAPI, access: Access, limits: Limits) -> None:
         place = method, route.path
         if others or place not in ROUTES:
             raise StartError(f"No rule says who may {method} {route.path}.")
+        if method != "GET" and place not in COUNTED and not ROUTES[place] <= OPEN_TO_ALL:
+            raise StartError(f"No limit says how often one may {method} {route.path}.")
         route.app = _Asked(route.app, access, ROUTES[place], limits, COUNTED.get(place))
 
 

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from m3 import metrics, tracing
 from m3.access.access import Access
+from m3.access.limits import Limits
 from m3.access.principals import Principal
 from m3.access.speaking import sender_of
 from m3.door import MAX_BATCH, Door
@@ -22,8 +23,9 @@ from m3.events import ANYONE, Message, MessageAccepted, SenderName, keyed_id
 from m3.settings import Settings
 from m3.tenants import thread_id_of
 from m3.web import Refusal, documented, not_json, problem_sentence, refusal_of
+from m3.web.browsers import tell_allowance
 from services.gateway.answering import answered, answering
-from services.gateway.asking import Key, Who
+from services.gateway.asking import Address, Key, Who
 from services.gateway.guards import (
     FOREIGN,
     JSON,
@@ -145,7 +147,7 @@ def _said_by(access: Access, principal: Principal, item: BatchMessage) -> BatchM
     return item if source == item.source else item.model_copy(update={"source": source})
 
 
-def batches(door: Door, access: Access, settings: Settings) -> APIRouter:
+def batches(door: Door, access: Access, limits: Limits, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["messages"])
 
     @router.post(
@@ -166,9 +168,10 @@ def batches(door: Door, access: Access, settings: Settings) -> APIRouter:
             NO_DATABASE,
         ),
     )
-    async def say_all(
+    async def say_all(  # noqa: PLR0913, PLR0917  # what FastAPI finds for it, by name
         key: Key,
         principal: Who,
+        address: Address,
         request: Request,
         items: Annotated[list[BatchMessage | Refusal], Depends(_items)],
         m3_client: Annotated[
@@ -177,6 +180,7 @@ def batches(door: Door, access: Access, settings: Settings) -> APIRouter:
     ) -> Response:
         """Answers as soon as they are recorded, in their order, each with its number or why it was not taken. Where
         none was, and trying again may help, the whole is refused."""
+        tell_allowance(request.scope, await limits.hit("post", principal, address, len(items)))
         now = datetime.now(UTC)
         traceparent = tracing.received(request.scope["headers"])
         with answering(tracing.request(f"POST {PATH}", traceparent, ROUTE)) as span:

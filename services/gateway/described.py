@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from m3.access.rules import ROUTES, about_a_thread
-from services.gateway.asking import COUNTED, OPEN_TO_ALL
+from services.gateway.asking import OPEN_TO_ALL
 from services.gateway.guards import FORBIDDEN, NO_THREAD, NOT_SIGNED_IN, TOO_OFTEN
 
 _BEARER = {"type": "http", "scheme": "bearer", "description": "An access token, or a producer key."}
@@ -31,11 +31,9 @@ def _add_credentials(document: dict[str, Any]) -> None:
             if ROUTES[place] <= OPEN_TO_ALL:
                 continue
             operation["security"] = [{"bearer": []}]
-            refusals = [NOT_SIGNED_IN, FORBIDDEN]
+            refusals = [NOT_SIGNED_IN, FORBIDDEN, TOO_OFTEN]
             if any(map(about_a_thread, ROUTES[place])) and "{message_id}" not in path:
                 refusals.append(NO_THREAD)
-            if place in COUNTED:
-                refusals.append(TOO_OFTEN)
             for refusal in refusals:
                 _add(operation["responses"], *refusal)
 

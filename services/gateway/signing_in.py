@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.types import Scope
@@ -12,7 +13,7 @@ from m3.access.names import known_as
 from m3.access.office import Office
 from m3.access.passwords import LENGTH
 from m3.access.sign_ins import SignedIn
-from m3.errors import PasswordChangeNeeded, TooManySignIns, TooOften, Unsuitable
+from m3.errors import PasswordChangeNeeded, TooOften
 from m3.settings import Settings
 from m3.store.audit import Entry
 from m3.web import documented
@@ -48,7 +49,7 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         "/api/refresh",
         summary="Stay signed in",
         dependencies=[Depends(form)],
-        responses=documented(*of_a_form, (422, "invalid_request", Refresh.told()), _NOT_GOOD),
+        responses=documented(*of_a_form, (422, "invalid_request", Refresh.told()), _NOT_GOOD, TOO_OFTEN),
     )
     async def refresh(asked: Refresh, address: Address) -> Tokens:
         """Each refresh token is good once. One that was used before ends the sign-in: somebody else has it too."""
@@ -69,7 +70,7 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
     )
     async def change_password(asked: NewPassword, principal: Who, request: Request, address: Address) -> None:
         """Ends all your other sign-ins."""
-        async with _guess(access, limits, request.scope, principal.tenant, principal.name or ""):
+        async with _guess(access, limits, request.scope, principal.tenant, principal.name or "", principal.sign_in):
             await office.sign_ins.change_password(
                 principal, asked.password.get_secret_value(), asked.new_password.get_secret_value(), address=address
             )
@@ -83,24 +84,19 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
 
 
 @asynccontextmanager
-async def _guess(access: Access, limits: Limits, scope: Scope, tenant: str, name: str) -> AsyncIterator[None]:
+async def _guess(  # noqa: PLR0913, PLR0917
+    access: Access, limits: Limits, scope: Scope, tenant: str, name: str, sign_in: UUID | None = None
+) -> AsyncIterator[None]:
     """A block that looks at a password. Too many wrong ones are refused before it."""
     address = address_of(scope)
     try:
-        tell_allowance(scope, await limits.check_login(tenant, name, address))
+        async with limits.guess(tenant, name, address, sign_in) as allowance:
+            tell_allowance(scope, allowance)
+            yield
     except TooOften as error:
         if tenant in access.tenants:
             access.audit.note(Entry(tenant, "", "login", "", "refused", address, error.code))
         raise
-    try:
-        yield
-    except TooManySignIns:
-        await limits.untried_login(tenant, name, address)
-        raise
-    except (PasswordChangeNeeded, Unsuitable):  # the password itself was right
-        await limits.succeeded_login(tenant, name, address)
-        raise
-    await limits.succeeded_login(tenant, name, address)
 
 
 def _tokens(signed_in: SignedIn) -> Tokens:

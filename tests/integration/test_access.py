@@ -3,16 +3,17 @@
 import asyncio
 
 import pytest
+from limits import RateLimitItemPerMinute
 
-from m3.access import tokens
+from m3.access import limits, tokens
 from m3.access.access import Access
 from m3.access.accounts import at_the_machine
-from m3.access.credentials import digest
+from m3.access.credentials import digest, new_ticket
 from m3.access.office import Office
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action, about_a_thread
 from m3.access.tokens import Tokens, parse_keys
-from m3.errors import Forbidden, NotSignedIn, StartError, StoreUnavailable, UnknownThread
+from m3.errors import Forbidden, NotSignedIn, StartError, StoreUnavailable, TooOften, UnknownThread
 from m3.settings import Settings
 from m3.store import Store
 from m3.store.postgres import Row
@@ -49,6 +50,34 @@ async def test_a_person_comes_in_with_a_token_and_a_program_with_its_key(access:
     assert (person.kind, person.tenant, person.name) == ("person", "acme", "mei")
     assert (program.kind, program.tenant, program.name) == ("program", "default", "danmaku")
     assert (await access.identify(bearer(await town.person("root", operator=True)))).kind == "operator"
+
+
+async def test_the_database_is_asked_about_so_many_made_up_credentials_and_no_more(
+    access: Access, store: Store, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await town.program("danmaku")
+    await access.identify(bearer(key))
+    asked: list[str] = []
+    ask = store.ask
+
+    async def count(name: str, *arguments: object) -> list[Row]:
+        asked.append(name)
+        return await ask(name, *arguments)
+
+    monkeypatch.setattr(store, "ask", count)
+    monkeypatch.setattr(limits, "FAILURES", RateLimitItemPerMinute(4))
+    for number in range(10):
+        made_up = f"m3k_aaaaaaaa_{number:043}"
+        for knock in (access.identify(bearer(made_up)), access.redeem(new_ticket())):
+            with pytest.raises(NotSignedIn if number < 2 else TooOften):
+                await knock
+    assert asked == ["key_of_prefix", "take_ticket"] * 2
+    await town.sql.execute("UPDATE producer_keys SET revoked_at = now()")
+    access._known.forget(lambda *_: True)
+    for _ in range(3):  # was good lately, and so is asked about once
+        with pytest.raises(TooOften):
+            await access.identify(bearer(key))
+    assert len(asked) == 5
 
 
 async def test_a_ticket_lets_in_whom_it_was_made_for_and_only_once(access: Access, town: Town) -> None:

@@ -57,10 +57,8 @@ def waiting() -> Iterator[None]:
         yield
 
 
-def model_at(url: str, *, attempts: int = 3, open_end: bool = False) -> Any:
-    return open_model(
-        url, name="scripted", api_key=SecretStr(KEY), turn_timeout=DEADLINE, attempts=attempts, open_end=open_end
-    )
+def model_at(url: str, **options: Any) -> Any:
+    return open_model(url, name="scripted", api_key=SecretStr(KEY), turn_timeout=DEADLINE, **options)
 
 
 @asynccontextmanager
@@ -528,3 +526,28 @@ async def test_what_the_server_says_of_an_error_is_in_the_log_without_the_key(
     assert "no such field for [key]" in logged
     assert KEY not in logged
     assert len(logged) < 3_000
+
+
+@pytest.mark.parametrize("status", [200, 422, 500])
+async def test_nothing_that_the_server_repeats_is_in_the_log_of_a_room_that_seals_what_is_said(
+    status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"message": "not in hunter2", "type": "invalid_request_error", "code": "say hunter2", "input": "hunter2"}
+    said = json.dumps({"error": told})
+    body, kind = (f"data: {said}\n\n", "text/event-stream") if status == 200 else (said, "application/json")
+    async with (
+        scripted_model(lambda _: answers(body, status, kind)) as server,
+        model_at(server.url, attempts=1, sealed=True) as model,
+    ):
+        with pytest.raises(ModelFailed):
+            await model.reply([{"role": "user", "content": "hunter2"}], Spoken(lambda: None))
+    logged = "".join(capsys.readouterr())
+    assert "invalid_request_error" in logged
+    assert "hunter2" not in logged
+
+
+async def test_nothing_of_an_answer_that_is_not_understood_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async with asking(answers("data: {hunter2\n\n", 200, "text/event-stream")) as (_, model):
+        with pytest.raises(ModelFailed):
+            await reply(model)
+    assert "hunter2" not in "".join(capsys.readouterr())

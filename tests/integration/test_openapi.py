@@ -23,6 +23,7 @@ ASKING = {
     "ACCESS_TOKEN_TTL": "3600",
     "LIMIT_POSTS": "1000000/minute",
     "LIMIT_BATCHES": "1000000/minute",
+    "LIMIT_CHANGES": "1000000/minute",
     "LIMIT_TICKETS": "1000000/minute",
     "LIMIT_LOGINS": "1000000/minute",
 }

@@ -11,7 +11,9 @@ import asyncpg
 import httpx2
 import jwt
 import pytest
+from limits import RateLimitItemPerMinute
 
+from m3.access import limits
 from m3.bus import Bus
 from m3.errors import StoreUnavailable
 from m3.events import MessageAccepted
@@ -254,7 +256,8 @@ async def test_where_nobody_is_asked_anybody_comes_back_to_any_message(memory_bu
         assert answer.status_code == 202
 
 
-async def test_of_twenty_wrong_passwords_ten_are_looked_at(http: httpx2.AsyncClient, ann: dict[str, str]) -> None:
+@pytest.mark.usefixtures("ann")
+async def test_of_twenty_wrong_passwords_ten_are_looked_at(http: httpx2.AsyncClient) -> None:
     """And neither another way of writing the name nor the right password is a way around."""
     names = ("ann", "Ann", "ANN", "ａｎｎ")  # noqa: RUF001 - which are the same to whoever reads them
     answers = [
@@ -270,16 +273,16 @@ async def test_of_twenty_wrong_passwords_ten_are_looked_at(http: httpx2.AsyncCli
     assert 0 < int(late.headers["X-RateLimit-Reset"]) <= 300
     assert 0 < int(late.headers["Retry-After"]) <= 300
     refused(await http.post("/api/login", json={"name": "ann", "password": PASSWORD}), 429, "rate_limited")
-    change = {"password": "wrong", "new_password": "another one"}
-    refused(await http.post("/api/password", json=change, headers=ann), 429, "rate_limited")
 
 
 async def test_wrong_passwords_of_who_is_signed_in_count_too(http: httpx2.AsyncClient, ann: dict[str, str]) -> None:
     change = {"password": "wrong", "new_password": "another one"}
     for _ in range(10):
         refused(await http.post("/api/password", json=change, headers=ann), 403, "wrong_password")
-    refused(await http.post("/api/password", json=change, headers=ann), 429, "rate_limited")
-    refused(await http.post("/api/login", json={"name": "ann", "password": PASSWORD}), 429, "rate_limited")
+    right = {"password": PASSWORD, "new_password": "another one"}
+    refused(await http.post("/api/password", json=right, headers=ann), 429, "rate_limited")
+    signed_in = await http.post("/api/login", json={"name": "ann", "password": PASSWORD})
+    assert signed_in.status_code == 200, "which is counted by itself"
 
 
 async def test_right_passwords_are_no_guesses(http: httpx2.AsyncClient, ann: dict[str, str]) -> None:
@@ -305,22 +308,70 @@ async def test_a_wrong_name_is_told_as_a_wrong_password(http: httpx2.AsyncClient
 async def test_who_asks_too_often_is_told_when_to_come_again(
     memory_bus: Bus, store: Store, ann: dict[str, str], feed: dict[str, str]
 ) -> None:
-    changes = asking(limit_posts="2/minute", limit_batches="2/minute", limit_tickets="2/minute").model_dump(
-        exclude_unset=True
-    )
-    requests: list[tuple[str, object]] = [
-        (CHAT, {"message": "a", "thread_id": "show"}),
-        (BATCH, [{"message": "a"}]),
-        ("/api/ws-ticket", None),
+    rates = dict.fromkeys(("limit_posts", "limit_batches", "limit_changes", "limit_tickets"), "2/minute")
+    changes = asking(**rates).model_dump(exclude_unset=True)
+    requests: list[tuple[str, str, object]] = [
+        ("POST", CHAT, {"message": "a", "thread_id": "show"}),
+        ("POST", "/api/ws-ticket", None),
+        ("POST", "/api/threads", {}),
     ]
     async with recorder(memory_bus, store, grace=1), running_gateway(memory_bus, store, **changes) as http:
-        for path, body in requests:
-            answers = [await http.post(path, json=body, headers=ann | ASYNC) for _ in range(3)]
+        for method, path, body in requests:
+            answers = [await http.request(method, path, json=body, headers=ann | ASYNC) for _ in range(3)]
             assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
             refused(answers[2], 429, "rate_limited")
             assert 0 < int(answers[2].headers["Retry-After"]) <= 60
+        for method, path in (
+            ("PUT", "/api/threads/show/visibility"),
+            ("PUT", "/api/threads/show/members/ann"),
+            ("POST", "/api/threads/show/cancel"),
+            ("POST", "/api/logout"),
+        ):
+            refused(await http.request(method, path, json={}, headers=ann), 429, "rate_limited")
         others = await http.post(BATCH, json=[{"message": "a"}], headers=feed)
         assert others.status_code == 202
+
+
+async def test_each_message_of_a_batch_counts_as_one(
+    memory_bus: Bus, store: Store, ann: dict[str, str], feed: dict[str, str]
+) -> None:
+    changes = asking(limit_posts="5/minute").model_dump(exclude_unset=True)
+    async with recorder(memory_bus, store, grace=1), running_gateway(memory_bus, store, **changes) as http:
+        for headers in (ann, feed):
+            batches = [await http.post(BATCH, json=[{"message": "a"}] * 3, headers=headers) for _ in range(2)]
+            assert [answer.status_code for answer in batches] == [202, 429]
+            assert batches[0].headers["X-RateLimit-Limit"] == "5"
+            assert batches[0].headers["X-RateLimit-Remaining"] == "2"
+            refused(batches[1], 429, "rate_limited")
+            two = await http.post(BATCH, json=[{"message": "a"}] * 2, headers=headers)
+            assert two.status_code == 202
+        said = {"message": "a", "thread_id": "show"}
+        refused(await http.post(CHAT, json=said, headers=ann | ASYNC), 429, "rate_limited")
+
+
+async def test_what_is_made_up_is_asked_about_so_often_and_no_more(
+    http: httpx2.AsyncClient, town: Town, ann: dict[str, str], feed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FAILURES", RateLimitItemPerMinute(5))
+    sign_in = (await http.post("/api/login", json={"name": "ann", "password": PASSWORD})).json()
+    signed_in = bearer_header(sign_in["access_token"])
+    for known in (signed_in, feed):
+        assert (await http.get("/api/me", headers=known)).status_code == 200
+    other = bearer_header(await town.program("other"))
+    made_up = [bearer_header(f"m3k_aaaaaaaa_{number:043}") for number in range(5)]
+    for headers in made_up:
+        refused(await http.get("/api/me", headers=headers), 401, "not_signed_in")
+    for headers in (made_up[0], bearer_header("x"), bearer_header(signed(claims(ann), b"x" * 32)), other):
+        answer = await http.get("/api/me", headers=headers)
+        refused(answer, 429, "rate_limited")
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+    token = f"m3r_{uuid4().hex}_{'x' * 43}"
+    refused(await http.post("/api/refresh", json={"refresh_token": token}), 429, "rate_limited")
+    refused(await http.get("/api/me"), 401, "not_signed_in")
+    for known in (ann, signed_in, feed):
+        assert (await http.get("/api/me", headers=known)).status_code == 200
+    renewed = await http.post("/api/refresh", json={"refresh_token": sign_in["refresh_token"]})
+    assert renewed.status_code == 200, "its sign-in was seen to be good"
 
 
 async def test_a_thread_of_another_tenant_is_not_reached_by_an_id_that_looks_like_its_key(

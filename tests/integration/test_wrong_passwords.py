@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from uuid import uuid4
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+from uuid import UUID, uuid4
 
 import argon2
 import asyncpg
@@ -12,16 +13,16 @@ import pytest
 from pydantic import SecretStr
 
 from m3.access import audit, limits
-from m3.access.limits import PER_ADDRESS, Limits
+from m3.access.limits import PER_ACCOUNT, PER_ADDRESS, PER_WRONG, Allowance, Limits
 from m3.bus import open_bus
-from m3.errors import TooOften
+from m3.errors import NotSignedIn, TooManySignIns, TooOften
 from m3.settings import Settings
 from m3.store import open_store
 from tests.support.gateway import running_gateway
-from tests.support.town import KEYS
+from tests.support.town import KEYS, bearer_header
 from tests.support.until import until
 
-HERE = "203.0.113.7"
+HERE, THERE = "203.0.113.7", "198.51.100.1"
 SETTINGS = Settings(auth="required", limit_logins="10/5 minutes")
 
 
@@ -40,60 +41,129 @@ async def database(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+async def guess(  # noqa: PLR0913
+    gateway: Limits,
+    outcome: Exception | None,
+    name: str = "anna",
+    address: str = HERE,
+    *,
+    tenant: str = "default",
+    sign_in: UUID | None = None,
+) -> Allowance | None:
+    """What was left when the password was looked at, with that outcome."""
+    left = None
+    with suppress(NotSignedIn, TooManySignIns):
+        async with gateway.guess(tenant, name, address, sign_in) as left:
+            if outcome is not None:
+                raise outcome
+    return left
+
+
+async def wrong(gateway: Limits, name: str = "anna", address: str = HERE, **more: Any) -> Allowance | None:
+    return await guess(gateway, NotSignedIn("The name or the password is wrong."), name, address, **more)
+
+
+async def right(gateway: Limits, name: str = "anna", address: str = HERE, **more: Any) -> Allowance | None:
+    return await guess(gateway, None, name, address, **more)
+
+
 async def test_of_twenty_wrong_passwords_in_a_row_ten_are_looked_at(gateways: list[Limits]) -> None:
     for number in range(10):
-        left = await gateways[number % 2].check_login("default", "anna", HERE)
+        left = await wrong(gateways[number % 2])
         assert left is not None
         assert (left.limit, left.remaining) == (10, 9 - number)
         assert 299 < left.reset <= 300
     for number in range(10):
         with pytest.raises(TooOften) as refused:
-            await gateways[number % 2].check_login("default", "anna", HERE)
+            await wrong(gateways[number % 2])
         assert (refused.value.limit, refused.value.window) == (10, 300)
         assert 290 < refused.value.retry_after <= 300
 
 
-async def test_of_twenty_at_the_same_moment_from_several_addresses_ten_are_looked_at(gateways: list[Limits]) -> None:
+async def test_who_tries_ten_from_one_address_locks_the_account_for_nobody_else(gateways: list[Limits]) -> None:
+    for number in range(50):
+        with suppress(TooOften):
+            await wrong(gateways[number % 2])
+    for gateway in gateways:
+        left = await right(gateway, address=THERE)
+        assert left is not None
+        assert left.remaining == 9, "what was refused there must not count for the account here"
+
+
+async def test_of_many_at_the_same_moment_from_as_many_addresses_ten_times_as_many_are_looked_at(
+    gateways: list[Limits],
+) -> None:
+    addresses = [f"203.0.113.{number}" for number in range(10 * PER_ACCOUNT + 20)]
     outcomes = await asyncio.gather(
-        *(gateways[number % 2].check_login("default", "anna", f"203.0.113.{number}") for number in range(20)),
+        *(wrong(gateways[number % 2], address=address) for number, address in enumerate(addresses)),
         return_exceptions=True,
     )
-    assert sum(isinstance(outcome, TooOften) for outcome in outcomes) == 10
-    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception) and not isinstance(outcome, TooOften)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert len(refused) == 20
+    assert {str(error) for error in refused} == {"Too often: at most 100 in 300 seconds."}
+
+
+async def test_a_guess_of_who_is_signed_in_counts_by_itself(gateways: list[Limits]) -> None:
+    mine, thiefs = uuid4(), uuid4()
+    for number in range(10 * PER_ACCOUNT):
+        await wrong(gateways[0], address=f"203.0.113.{number}")
+    for _ in range(10):
+        await wrong(gateways[0], sign_in=thiefs)
+    with pytest.raises(TooOften):
+        await wrong(gateways[1], sign_in=thiefs)
+    left = await right(gateways[1], sign_in=mine)
+    assert left is not None
+    assert left.remaining == 9
+
+
+async def test_right_passwords_are_three_times_as_many_and_no_more(gateways: list[Limits]) -> None:
+    for number in range(10 * PER_WRONG):
+        await right(gateways[0], address=f"203.0.113.{number}")
+    with pytest.raises(TooOften, match="at most 30 in 300 seconds"):
+        await right(gateways[0], address=HERE)
+    await right(gateways[0], "ben")
+
+
+async def test_few_passwords_of_an_account_are_looked_at_at_once(gateways: list[Limits]) -> None:
+    gateway = gateways[0]
+    async with gateway.guess("default", "anna", HERE), gateway.guess("default", "anna", HERE):
+        with pytest.raises(TooOften, match=r"^Too often: at most 2 at once\.$") as refused:
+            await right(gateway)
+        assert refused.value.retry_after > 0
+        await right(gateway, "ben")
+        await right(gateway, address=THERE)
+    await right(gateway)
 
 
 async def test_a_right_password_gives_the_account_all_its_attempts_again(gateways: list[Limits]) -> None:
     here, there = gateways
     for _ in range(5):
         for _ in range(9):
-            await here.check_login("default", "anna", HERE)
-        left = await there.check_login("default", "anna", HERE)
+            await wrong(here)
+        left = await right(there)
         assert left is not None
         assert left.remaining == 0
-        await there.succeeded_login("default", "anna", HERE)
 
 
 async def test_right_passwords_do_not_use_up_what_an_address_may(gateways: list[Limits]) -> None:
     for number in range(3 * 10 * PER_ADDRESS):
-        await gateways[0].check_login("default", f"person-{number}", HERE)
-        await gateways[0].succeeded_login("default", f"person-{number}", HERE)
+        await right(gateways[0], f"person-{number}")
 
 
 async def test_a_password_that_was_not_looked_at_counts_for_nothing(gateways: list[Limits]) -> None:
     for _ in range(30):
-        left = await gateways[0].check_login("default", "anna", HERE)
+        left = await guess(gateways[0], TooManySignIns())
         assert left is not None
         assert left.remaining == 9
-        await gateways[1].untried_login("default", "anna", HERE)
 
 
 async def test_one_address_that_tries_many_names_is_refused(gateways: list[Limits]) -> None:
     for number in range(10 * PER_ADDRESS):
-        await gateways[number % 2].check_login("default", f"person-{number}", "2001:db8::1")
+        await wrong(gateways[number % 2], f"person-{number}", "2001:db8::1")
     for number in range(5):
         with pytest.raises(TooOften, match="at most 100 in 300 seconds"):
-            await gateways[number % 2].check_login("default", "anna", "2001:db8::2")
-    left = await gateways[0].check_login("default", "anna", HERE)
+            await wrong(gateways[number % 2], "anna", "2001:db8::2")
+    left = await wrong(gateways[0])
     assert left is not None
     assert left.remaining == 9, "what is refused for its address must not lock the account"
 
@@ -101,7 +171,7 @@ async def test_one_address_that_tries_many_names_is_refused(gateways: list[Limit
 async def test_the_same_name_in_two_tenants_is_two_accounts(gateways: list[Limits]) -> None:
     for tenant in ("default", "acme"):
         for _ in range(10):
-            await gateways[0].check_login(tenant, "anna", HERE)
+            await wrong(gateways[0], tenant=tenant)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +179,28 @@ async def test_the_same_name_in_two_tenants_is_two_accounts(gateways: list[Limit
 )
 async def test_a_name_that_does_not_exist_counts_alike(name: str, gateways: list[Limits]) -> None:
     for _ in range(10):
-        await gateways[0].check_login("default", name, HERE)
+        await wrong(gateways[0], name)
     with pytest.raises(TooOften, match="at most 10 in 300 seconds"):
-        await gateways[1].check_login("default", name, HERE)
+        await wrong(gateways[1], name)
 
 
 async def test_names_are_not_kept(gateways: list[Limits], database: asyncpg.Connection) -> None:
-    await gateways[0].check_login("default", "anna-of-the-room", HERE)
+    await wrong(gateways[0], "anna-of-the-room")
     keys = [row["key"] for row in await database.fetch("SELECT key FROM rate_counters")]
-    assert len(keys) == 2
+    assert len(keys) == 3
     assert not [key for key in keys if "anna" in key]
 
 
 async def test_a_window_that_is_over_begins_anew(gateways: list[Limits], database: asyncpg.Connection) -> None:
     for _ in range(10):
-        await gateways[0].check_login("default", "anna", HERE)
+        await wrong(gateways[0])
     await database.execute("UPDATE rate_counters SET expires_at = now() - interval '1 ms'")
     for number in range(10):
-        left = await gateways[0].check_login("default", "anna", HERE)
+        left = await wrong(gateways[0])
         assert left is not None
         assert left.remaining == 9 - number
     with pytest.raises(TooOften):
-        await gateways[0].check_login("default", "anna", HERE)
+        await wrong(gateways[0])
 
 
 async def test_windows_that_are_over_are_swept(
@@ -138,10 +208,10 @@ async def test_windows_that_are_over_are_swept(
 ) -> None:
     monkeypatch.setattr(limits, "SWEEP_INTERVAL", 0.0)
     for number in range(50):
-        await gateways[0].check_login("default", f"person-{number}", f"203.0.113.{number}")
+        await wrong(gateways[0], f"person-{number}", f"203.0.113.{number}")
     await database.execute("UPDATE rate_counters SET expires_at = now() - interval '1 ms'")
-    await asyncio.gather(*(gateway.check_login("default", "anna", HERE) for gateway in gateways))
-    assert await database.fetchval("SELECT count(*) FROM rate_counters") == 2
+    await asyncio.gather(*(wrong(gateway) for gateway in gateways))
+    assert await database.fetchval("SELECT count(*) FROM rate_counters") == 3
 
 
 # ---- Over HTTP
@@ -199,10 +269,28 @@ async def test_after_ten_wrong_passwords_not_even_the_right_one_is_taken(http: h
 
 
 @pytest.mark.usefixtures("mei")
-async def test_of_twenty_in_one_moment_from_as_many_addresses_no_more_are_looked_at(http: httpx2.AsyncClient) -> None:
-    answers = await asyncio.gather(*(login(http, "wrong horse", f"203.0.113.{number}") for number in range(20)))
-    assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 10
-    assert (await login(http, PASSWORD)).status_code == 429
+async def test_of_twenty_in_one_moment_no_more_are_looked_at(http: httpx2.AsyncClient) -> None:
+    answers = await asyncio.gather(*(login(http, "wrong horse") for _ in range(20)))
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {401, 429}
+    assert 1 <= codes.count(401) <= 10
+    assert "retry-after" in next(answer for answer in answers if answer.status_code == 429).headers
+    assert (await login(http, PASSWORD, THERE)).status_code == 200
+
+
+@pytest.mark.usefixtures("mei")
+async def test_nobody_keeps_an_account_from_changing_its_password(http: httpx2.AsyncClient) -> None:
+    token = (await login(http, PASSWORD, THERE)).json()["access_token"]
+    for _ in range(11):
+        refused = await login(http, "wrong horse", THERE)
+    assert refused.status_code == 429
+    changed = await http.post(
+        "/api/password",
+        json={"password": PASSWORD, "new_password": "battery staple"},
+        headers=bearer_header(token) | {"X-Forwarded-For": THERE},
+    )
+    assert changed.status_code == 204
+    assert (await login(http, "battery staple")).status_code == 200
 
 
 async def test_who_has_no_account_is_told_the_same(http: httpx2.AsyncClient) -> None:

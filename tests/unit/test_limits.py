@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from fastapi import FastAPI
 
 from m3.access import limits
 from m3.access.limits import PER_ADDRESS, Limits, What
@@ -12,6 +13,7 @@ from m3.access.principals import ANYONE, Principal
 from m3.errors import StartError, TooOften
 from m3.settings import Settings
 from m3.web.rates import rate_headers
+from services.gateway import asking
 
 ANNA = Principal("person", id=UUID(int=1), name="anna")
 BEN = Principal("person", id=UUID(int=2), name="ben")
@@ -57,11 +59,12 @@ async def test_each_thing_that_is_limited_is_counted_by_itself(clock: Clock) -> 
         clock,
         limit_posts="1/minute",
         limit_batches="1/minute",
+        limit_changes="1/minute",
         limit_socket_messages="1/minute",
         limit_sockets="1/minute",
         limit_tickets="1/minute",
     )
-    every: tuple[What, ...] = ("post", "batch", "socket_message", "socket", "ticket")
+    every: tuple[What, ...] = ("post", "batch", "change", "socket_message", "socket", "ticket")
     for what in every:
         await limits.hit(what, ANNA, HERE)
     for what in every:
@@ -133,11 +136,11 @@ async def test_in_a_room_that_asks_nobody_who_they_are_nothing_is_limited() -> N
     limits = Limits(Settings(limit_posts="1/minute", limit_logins="1/minute"), None)  # type: ignore[arg-type]
     for _ in range(50):
         assert await limits.hit("post", ANYONE, HERE) is None
-        assert await limits.check_login("default", "anna", HERE) is None
-    await limits.succeeded_login("default", "anna", HERE)
+        async with limits.guess("default", "anna", HERE) as left:
+            assert left is None
 
 
-@pytest.mark.parametrize("name", ["posts", "batches", "socket_messages", "sockets", "tickets", "logins"])
+@pytest.mark.parametrize("name", ["posts", "batches", "changes", "socket_messages", "sockets", "tickets", "logins"])
 @pytest.mark.parametrize(
     "rate", ["rubbish", "0/minute", "-1/minute", "5", "5/fortnight", "1/minute;2/hour", "1/2 days"]
 )
@@ -164,3 +167,15 @@ async def test_headers_tell_whole_seconds_and_never_too_few(clock: Clock) -> Non
     with pytest.raises(TooOften) as refused:
         await limits.hit("post", ANNA, HERE)
     assert rate_headers(refused.value)["Retry-After"] == "1"
+
+
+def test_a_route_that_changes_something_and_is_in_no_limit_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        app.add_api_route("/api/logout", lambda: None, methods=["POST"])
+        return app
+
+    asking.ask_who(app(), None, None)  # type: ignore[arg-type]
+    monkeypatch.delitem(asking.COUNTED, ("POST", "/api/logout"))
+    with pytest.raises(StartError, match=r"^No limit says how often one may POST /api/logout\.$"):
+        asking.ask_who(app(), None, None)  # type: ignore[arg-type]
