@@ -19,7 +19,10 @@ SETTINGS = {
     "TENANTS": ",".join(TENANTS),
     "TOKEN_KEYS": f"one:{'5' * 64}",
     "ACCESS_TOKEN_TTL": "3600",  # longer than a trial
-    **{f"LIMIT_{what}": "1000000/minute" for what in ("POSTS", "BATCHES", "CHANGES", "SOCKET_MESSAGES", "SOCKETS", "TICKETS")},
+    **{
+        f"LIMIT_{what}": "1000000/minute"
+        for what in ("POSTS", "BATCHES", "CHANGES", "SOCKET_MESSAGES", "SOCKETS", "TICKETS")
+    },
 }
 #: Seconds between two looks.
 LOOK_INTERVAL = 0.2
