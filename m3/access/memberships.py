@@ -103,8 +103,8 @@ class Memberships:
             principal = await self._of_a_thread(change, key, name, kind)
             if role != "owner":
                 await self._keep_an_owner(change, key, principal)
-            await change.add_member(principal, [key], role)
-            await change.note("member_added", thread_id, f"{kind} {name} as {role}")
+            if await change.add_member(principal, [key], role):
+                await change.note("member_added", thread_id, f"{kind} {name} as {role}")
         self._forget(principal)
         return Member(name, kind, role)
 
@@ -129,8 +129,8 @@ class Memberships:
         async with self._directory.change(by.tenant, by.name or "", address) as change:
             if await change.lock_thread(key) is None:
                 raise UnknownThread
-            await change.change_visibility(key, visibility)
-            await change.note("visibility_changed", thread_id, visibility)
+            if await change.change_visibility(key, visibility):
+                await change.note("visibility_changed", thread_id, visibility)
         self._forget(key=key)
 
     async def _of_a_thread(self, change: Change, key: str, name: str, kind: MemberKind) -> UUID:

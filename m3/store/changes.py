@@ -128,8 +128,9 @@ class Change:
         rows = await self._ask("lock_thread", key)
         return rows[0]["visibility"] if rows else None
 
-    async def change_visibility(self, key: str, visibility: Visibility) -> None:
-        await self._ask("change_visibility", key, visibility)
+    async def change_visibility(self, key: str, visibility: Visibility) -> bool:
+        """Whether it was another."""
+        return bool(await self._ask("change_visibility", key, visibility))
 
     async def principal(self, name: str, kind: Literal["person", "program"]) -> UUID | None:
         rows = await self._ask("principal_of_name", self._tenant, name, kind == "program")
@@ -139,7 +140,7 @@ class Change:
         return {row["principal_id"] for row in await self._ask("owners", key)}
 
     async def add_member(self, principal: UUID, keys: Sequence[str], role: Role) -> int:
-        """In how many of the threads, which are those that there are."""
+        """In how many of the threads: those that there are, and where it was not that already."""
         return len(await self._ask("add_members", principal, keys, role))
 
     async def remove_member(self, principal: UUID, key: str) -> bool:

@@ -491,3 +491,19 @@ async def test_requests_side_by_side_are_each_their_own_callers(
     everybody = {name: bearer_header(await town.person(name)) for name in (f"p{number}" for number in range(20))}
     answers = await asyncio.gather(*(http.get("/api/me", headers=headers) for headers in everybody.values()))
     assert [answer.json()["name"] for answer in answers] == list(everybody)
+
+
+async def test_what_changes_nothing_is_not_in_the_audit(
+    http: httpx2.AsyncClient, town: Town, ann: dict[str, str]
+) -> None:
+    await town.account("bob")
+    path = f"/api/threads/{(await http.post('/api/threads', json={}, headers=ann)).json()['thread_id']}"
+    for _ in range(3):
+        for visibility in ("private", "open", "open"):
+            await http.put(f"{path}/visibility", json={"visibility": visibility}, headers=ann)
+        for role in ("reader", "member", "member"):
+            admitted = await http.put(f"{path}/members/bob", json={"role": role}, headers=ann)
+            assert admitted.json() == {"name": "bob", "kind": "person", "role": role}
+    noted = [row["action"] for row in await town.sql.fetch("SELECT action FROM audit WHERE actor = 'ann'")]
+    assert noted.count("visibility_changed") == 5
+    assert noted.count("member_added") == 6
