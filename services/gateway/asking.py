@@ -37,7 +37,9 @@ COUNTED: dict[tuple[str, str], What] = {
     ("POST", "/api/logout"): "change",
     ("POST", "/api/password"): "change",
     ("POST", "/api/users"): "change",
+    ("PUT", "/api/users/{name}"): "change",
     ("DELETE", "/api/users/{name}"): "change",
+    ("POST", "/api/users/{name}/password"): "change",
     ("POST", "/api/keys"): "change",
     ("DELETE", "/api/keys/{prefix}"): "change",
 }
