@@ -14,11 +14,10 @@ import structlog
 import typer
 import uvloop
 
-from m3 import commands, room
+from m3 import commands, room, upkeep
 from m3.access.rules import Visibility
 from m3.errors import StartError
 from m3.logs import set_up_logs
-from m3.sealing import upkeep
 from m3.settings import Settings, read_settings
 
 app = typer.Typer(

@@ -48,6 +48,12 @@ def _sayable(text: str) -> str:
     return _storable(text)
 
 
+def _whole_terms(terms: bytes) -> bytes:
+    if len(terms) % 8:
+        raise ValueError("must be 8 bytes each")
+    return terms
+
+
 def whole_number(value: object) -> object:
     """Only digits: pydantic would read ``1_0`` as 10."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
@@ -142,13 +148,13 @@ class Turn(BaseModel):
 class Event(BaseModel):
     """A fact that one service tells the others."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
 class MessageAccepted(Event):
     """A service took a message and asks for it to be recorded. ``origin`` is the queue to tell when it is;
     ``traceparent`` what of which trace it belongs to, where it came with that (m3/tracing.py). ``sealed``: the content
-    is not for who has no key; ``terms``: what it is found by (m3/sealing)."""
+    is not for who has no key; ``terms``: what it is found by, 8 bytes each (m3/sealing)."""
 
     type: Literal["message_accepted"] = "message_accepted"
     message_id: UUID = Field(default_factory=uuid7)
@@ -164,7 +170,7 @@ class MessageAccepted(Event):
     accepted_at: AwareDatetime | None = None  # an older service does not tell it
     traceparent: str = ""
     sealed: bool = False
-    terms: tuple[int, ...] | None = None  # an older service does not tell them
+    terms: Annotated[bytes, AfterValidator(_whole_terms)] | None = None  # who does not make them does not tell them
 
     def became(self, message: Message) -> bool:
         """Whether the recorded message of this id is this one, both as they were said: sealed anew a text is another. A

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from m3 import tracing
+from m3 import tracing, upkeep
 from m3.access.access import Access, tokens_of
 from m3.access.accounts import FIRST_OPERATOR, Accounts, at_the_machine
 from m3.access.limits import Limits
@@ -29,8 +29,7 @@ from m3.bus import Bus, open_bus
 from m3.commands import Command, Desk
 from m3.door import Door
 from m3.errors import Denied, StartError, StoreUnavailable, Unchanged
-from m3.sealing import Masters, upkeep
-from m3.sealing.upkeep import check as check_keys
+from m3.sealing import Masters
 from m3.settings import LOOPBACK, Settings
 from m3.store import Store, migrate, open_store
 from m3.store.directory import Directory
@@ -233,7 +232,7 @@ async def _backbone(settings: Settings, service: str) -> AsyncIterator[tuple[Bus
             )
         )
         if service != "recorder":  # which never opens anything, and needs no keys
-            await _when_up(partial(check_keys, store))
+            await _when_up(partial(upkeep.check, store))
         yield bus, store
 
 

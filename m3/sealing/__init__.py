@@ -2,6 +2,6 @@
 
 from m3.sealing.content import UNREADABLE, Content
 from m3.sealing.masters import Masters, WrappedKey
-from m3.sealing.terms import words
+from m3.sealing.terms import unpacked, words
 
-__all__ = ["UNREADABLE", "Content", "Masters", "WrappedKey", "words"]
+__all__ = ["UNREADABLE", "Content", "Masters", "WrappedKey", "unpacked", "words"]

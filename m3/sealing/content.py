@@ -28,7 +28,7 @@ from m3.events import (
 )
 from m3.sealing.cipher import Cipher, derived
 from m3.sealing.masters import Masters, WrappedKey
-from m3.sealing.terms import Number, keyed_number, plain_number, words, words_asked_for
+from m3.sealing.terms import Number, keyed_number, packed, plain_number, words, words_asked_for
 
 #: Threads whose keys a process keeps at hand.
 KEYS_AT_HAND = 10_000
@@ -77,9 +77,9 @@ class ThreadKey:
     def seal_piece(self, piece: ReplyGrew) -> str:
         return b64encode(self.pieces.seal(piece.text.encode(), _about_piece(piece))).decode()
 
-    def terms(self, text: str) -> tuple[int, ...]:
+    def terms(self, text: str) -> bytes:
         """What a sealed message with the text is found by."""
-        return tuple(map(self.number, words(text)))
+        return packed(map(self.number, words(text)))
 
     def open(self, sealed: str, about: bytes) -> str:
         """A message, or a summary. Raises Unreadable."""
@@ -112,9 +112,9 @@ def _opened(cipher: Cipher, sealed: str, about: bytes) -> str:
     return cipher.open(raw, about).decode()
 
 
-def plain_terms(thread_id: str, text: str) -> tuple[int, ...]:
+def plain_terms(thread_id: str, text: str) -> bytes:
     """What a message with the text is found by that is not sealed."""
-    return tuple(map(plain_number(thread_id), words(text)))
+    return packed(map(plain_number(thread_id), words(text)))
 
 
 class Content:

@@ -5,8 +5,8 @@ own key: without that it tells which messages of the thread share a word, and ho
 """
 
 import hashlib
-import hmac
 import re
+import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -29,6 +29,9 @@ _RUN = re.compile(f"(?P<dense>[{_DENSE}]+)|(?:(?![{_DENSE}])[^\\W_]|[{_MARKS}])+
 
 #: Words of all threads whose numbers are kept, since most that are said were said before.
 _KEPT_WORDS = 1 << 14
+
+#: Bytes of a number.
+_SIZE = 8
 
 #: The number of a word.
 Number = Callable[[str], int]
@@ -83,11 +86,11 @@ def _plain_number(word: str) -> int:
 
 
 def keyed_number(key: bytes) -> Number:
-    """By HMAC-SHA256 with the key."""
-    keyed = hmac.new(key, digestmod=hashlib.sha256)
+    """By BLAKE2b with the key, which takes a third of HMAC-SHA256's time."""
+    keyed = hashlib.blake2b(key=key, digest_size=_SIZE)
 
     def number(word: str) -> int:
-        one = keyed.copy()  # a third of the cost of a new one
+        one = keyed.copy()  # half of the cost of a new one
         one.update(word.encode())
         return _number(one.digest())
 
@@ -96,4 +99,14 @@ def keyed_number(key: bytes) -> Number:
 
 def _number(digest: bytes) -> int:
     """Its first 64 bits, as PostgreSQL has numbers."""
-    return int.from_bytes(digest[:8], signed=True)
+    return int.from_bytes(digest[:_SIZE], signed=True)
+
+
+def packed(numbers: Iterable[int]) -> bytes:
+    """As they travel."""
+    numbers = tuple(numbers)
+    return struct.pack(f">{len(numbers)}q", *numbers)
+
+
+def unpacked(terms: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(terms) // _SIZE}q", terms)

@@ -35,8 +35,8 @@ from m3.events import (
     TurnFailed,
     TurnInterrupted,
 )
-from m3.sealing import Content, Masters, WrappedKey
-from m3.store.sql import migrations, query
+from m3.sealing import Content, Masters, WrappedKey, unpacked
+from m3.store.sql import array, columns, migrations, query
 from m3.tasks import background
 from m3.threads import ThreadSettings
 
@@ -301,7 +301,7 @@ class Store:
     async def add_thread_keys(self, keys: Mapping[str, WrappedKey]) -> None:
         """Keep them, but for threads that have one by then."""
         await self._fetch(
-            "add_thread_keys", *_columns([(thread_id, k.master, k.wrapped) for thread_id, k in keys.items()])
+            "add_thread_keys", *columns([(thread_id, k.master, k.wrapped) for thread_id, k in keys.items()])
         )
 
     async def waiting_count(self, thread_id: str, source: OutsideSource, at_most: int) -> int:
@@ -441,22 +441,22 @@ async def _record(connection: "PoolConnectionProxy[asyncpg.Record]", events: Seq
             [m.interface for m in messages],
             [m.author for m in messages],
             [m.origin for m in messages],
-            ["{" + ",".join(map(str, m.in_reply_to)) + "}" for m in messages],
+            [array(m.in_reply_to) for m in messages],
             [m.cancelled for m in messages],
             [m.traceparent for m in messages],
             [m.sealed for m in messages],
-            [None if m.terms is None else "{" + ",".join(map(str, m.terms)) + "}" for m in messages],
+            [None if m.terms is None else array(unpacked(m.terms)) for m in messages],
         )
     if replies:
         settled = await connection.fetch(query("settle_answered"), replies)
     for step in _steps(events):
         if changes := [change for event in step for change in _changes(event)]:
-            settled += await connection.fetch(query("change_fates"), *_columns(changes))
+            settled += await connection.fetch(query("change_fates"), *columns(changes))
         if turns := [turn for event in step if (turn := _turn(event))]:
-            await connection.execute(query("insert_turns"), *_columns(turns))
+            await connection.execute(query("insert_turns"), *columns(turns))
     if summaries:
         await connection.execute(
-            query("summarise"), *_columns([(s.thread_id, s.until, s.text, s.sealed) for s in summaries])
+            query("summarise"), *columns([(s.thread_id, s.until, s.text, s.sealed) for s in summaries])
         )
     told = {_change(row): (row["origin"], _message(row)) for row in settled}
     return Record(
@@ -531,11 +531,6 @@ def _turn(event: Incoming) -> tuple[Any, ...] | None:
         turn.attempts,
         reason,
     )
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    """The rows turned on their side, as unnest takes them."""
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 class ThreadLocks:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from m3.sealing import WrappedKey
+from m3.sealing import WrappedKey, unpacked
 from m3.store.postgres import Store
+from m3.store.sql import array, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ class KeptSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Sealed:
     """What a message's row becomes, if its content still is what it ``was``."""
 
     was: Kept
     content: str
-    terms: tuple[int, ...]
+    terms: bytes
 
 
 class Vault:
@@ -62,23 +63,23 @@ class Vault:
     async def change_keys(self, changes: Sequence[tuple[str, WrappedKey, WrappedKey]]) -> None:
         """Of each thread the key that it had and that it is to have. One that has another by now keeps it."""
         rows = [(thread_id, was.wrapped, new.master, new.wrapped) for thread_id, was, new in changes]
-        await self._store.ask("change_keys", *_columns(rows))
+        await self._store.ask("change_keys", *columns(rows))
 
     async def messages(self, limit: int, *, after: int = 0) -> list[Kept]:
         """The messages that follow the id, in its order."""
         return [Kept(**row) for row in await self._store.ask("kept_messages", after, limit)]
 
-    async def seal_messages(self, changes: Sequence[Change]) -> None:
+    async def seal_messages(self, changes: Sequence[Sealed]) -> None:
         """Put sealed contents in the place of plain ones."""
         async with self._store.transaction() as ask:
             await ask("lock_threads", list({change.was.thread_id for change in changes}))  # as recorders do, and first
-            rows = [(change.was.id, change.was.content, change.content, _array(change.terms)) for change in changes]
-            await ask("seal_messages", *_columns(rows))
+            rows = [(one.was.id, one.was.content, one.content, array(unpacked(one.terms))) for one in changes]
+            await ask("seal_messages", *columns(rows))
 
-    async def add_terms(self, found_by: Sequence[tuple[Kept, tuple[int, ...]]]) -> None:
+    async def add_terms(self, found_by: Sequence[tuple[Kept, bytes]]) -> None:
         """Have messages found by these that are not found by any."""
-        rows = [(kept.thread_id, kept.seq, _array(terms)) for kept, terms in found_by]
-        await self._store.ask("add_terms", *_columns(rows))
+        rows = [(kept.thread_id, kept.seq, array(unpacked(terms))) for kept, terms in found_by]
+        await self._store.ask("add_terms", *columns(rows))
 
     async def summaries(self, limit: int, *, after: str = "") -> list[KeptSummary]:
         """The summaries of the threads that follow, in order."""
@@ -91,12 +92,3 @@ class Vault:
 
 def _key(row: Any) -> WrappedKey:
     return WrappedKey(row["master"], row["wrapped"])
-
-
-def _array(numbers: Sequence[int]) -> str:
-    """As PostgreSQL writes it, since SQL has no ragged arrays."""
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from m3 import upkeep
 from m3.errors import StartError
 from m3.events import MessageAccepted, ThreadSummarised
-from m3.sealing import upkeep
-from m3.sealing.upkeep import Say
 from m3.store import Store
+from m3.upkeep import Say
 from tests.support.processes import Process
 from tests.support.sealed import NEW, OLD, dumped, execute, store_with
 

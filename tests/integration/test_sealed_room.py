@@ -20,8 +20,8 @@ from m3.door import Door
 from m3.errors import KeyReused, StartError, StoreUnavailable
 from m3.events import MessageAccepted, decode, encode
 from m3.sealing import UNREADABLE
-from m3.sealing.upkeep import check, rotate
 from m3.store import Store, speaking_for
+from m3.upkeep import check, rotate
 from services.recorder import recorder
 from tests.support.answering import Agents, repeats
 from tests.support.client import history, post, socket, streaming

