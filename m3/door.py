@@ -448,15 +448,21 @@ class Door:
         while True:
             with suppress(Interrupted):  # whoever waits looks into the table soon anyway
                 for body in await self._subscription.take(NOTICES_AT_ONCE):
-                    await self._hear(body)
+                    self._hear(body)
 
-    async def _hear(self, body: bytes) -> None:
+    def _hear(self, body: bytes) -> None:
         try:
             told = [event for event in decode(body) if isinstance(event, MessageRecorded | MessageSettled)]
-            watched = [event for event in told if event.message.message_id in self._watches]
-            events = await self._store.content.opened(watched)
-        except (UndecodableEvents, StoreUnavailable) as error:
+        except UndecodableEvents as error:
             log.warning("notice not understood", reason=str(error))
+            return
+        watched = [event for event in told if event.message.message_id in self._watches]
+        events = self._store.content.opened_now(watched)
+        if events is None:  # who sealed a message has its key at hand; a reply may be sealed where that is not yet
+            for event in watched:
+                for watch in self._watches[event.message.message_id]:
+                    if isinstance(watch, Watch):
+                        watch.doubt()
             return
         for event in events:
             reply = event.reply if isinstance(event, MessageSettled) else None

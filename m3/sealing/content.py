@@ -125,6 +125,7 @@ class Content:
         self._searchable = searchable
         self._wrapped_keys = wrapped_keys
         self._at_hand: OrderedDict[str, ThreadKey] = OrderedDict()
+        self._lacking: set[str] = set()  # master keys, as was said in the log
 
     @property
     def masters(self) -> Masters:
@@ -150,8 +151,7 @@ class Content:
         threads = _sealed_threads(events)
         if not threads:
             return list(events)
-        keys = await self.keys(threads)
-        return [one for event in events if (one := _open(event, keys)) is not None]
+        return self._opened(events, await self.keys(threads))
 
     async def opened_messages(self, messages: list[Message]) -> list[Message]:
         """As ``opened``."""
@@ -161,18 +161,26 @@ class Content:
         keys = await self.keys(threads)
         return [_open_message(message, keys) for message in messages]
 
+    def _opened(self, events: Iterable[E], keys: Mapping[str, ThreadKey]) -> list[E]:
+        return [one for event in events if (one := _open(event, keys)) is not None]
+
     async def opened_summary(self, thread_id: str, until: int, sealed: str) -> str | None:
         """None where it cannot be read."""
-        keys = await self.keys({thread_id})
+        key = (await self.keys({thread_id})).get(thread_id)
+        if key is None:
+            return None
         try:
-            return _key_of(thread_id, keys).open(sealed, about_summary(thread_id, until))
+            return key.open(sealed, about_summary(thread_id, until))
         except Unreadable as error:
             log.error("summary cannot be read", thread_id=thread_id, reason=str(error))
             return None
 
-    def at_hand(self, events: Iterable[AnyEvent]) -> bool:
-        """Whether ``opened`` has what it needs, and so waits for nothing."""
-        return _sealed_threads(events) <= self._at_hand.keys()
+    def opened_now(self, events: Sequence[E]) -> list[E] | None:
+        """As ``opened``, for who must not wait: None where a thread's key is not at hand."""
+        keys = {thread_id: key for thread_id in _sealed_threads(events) if (key := self._known(thread_id))}
+        if self._masters.names and _sealed_threads(events) - keys.keys():
+            return None
+        return self._opened(events, keys)
 
     async def asked(self, thread_id: str, text: str) -> Asked:
         """What messages of the thread are found by that have every word of the text: as a plain room has it, which old
@@ -182,11 +190,18 @@ class Content:
         key = keys.get(thread_id)
         return list(map(plain_number(thread_id), wanted)), list(map(key.number, wanted)) if key else None
 
+    async def prepare(self, thread_id: str) -> None:
+        """Have the thread's key at hand, as far as there is one by now. Raises StoreUnavailable."""
+        if self._masters.names:
+            await self.keys({thread_id})
+
     async def keys(self, thread_ids: Collection[str], *, make: bool = False) -> dict[str, ThreadKey]:
         """Those of the threads' keys that can be had. Whoever makes one for the same thread in the same moment gets the
         same: the table keeps the first."""
         keys = {thread_id: key for thread_id in thread_ids if (key := self._known(thread_id))}
         missing = set(thread_ids) - keys.keys()
+        if missing and not self._masters.names:
+            self._tell_of_lack("any")
         if not missing or not self._masters.names:
             return keys
         wrapped = await self._wrapped_keys.thread_keys(missing)
@@ -194,11 +209,23 @@ class Content:
             await self._wrapped_keys.add_thread_keys({thread_id: self._masters.new_key(thread_id) for thread_id in new})
             wrapped |= await self._wrapped_keys.thread_keys(new)
         for thread_id, one in wrapped.items():
+            if one.master not in self._masters.names:
+                self._tell_of_lack(one.master)
+                continue
             try:
                 keys[thread_id] = self._keep(thread_id, ThreadKey.of(self._masters.unwrap(thread_id, one)))
             except Unreadable as error:
                 log.error("key of a thread does not open", thread_id=thread_id, master=one.master, reason=str(error))
         return keys
+
+    def _tell_of_lack(self, master: str) -> None:
+        """Once, or there would be a line for each message."""
+        if master not in self._lacking:
+            self._lacking.add(master)
+            log.warning(
+                "sealed messages cannot be read here; give CONTENT_KEYS what the other services have, and start anew",
+                lacking=master,
+            )
 
     def _known(self, thread_id: str) -> ThreadKey | None:
         key = self._at_hand.get(thread_id)
@@ -256,8 +283,11 @@ def _open(event: E, keys: Mapping[str, ThreadKey]) -> E | None:
             reply = event.reply and _open_message(event.reply, keys)
             return event.model_copy(update={"message": _open_message(event.message, keys), "reply": reply})
         case ReplyGrew(sealed=True):
+            key = keys.get(event.thread_id)
+            if key is None:
+                return None
             try:
-                text = _key_of(event.thread_id, keys).open_piece(event)
+                text = key.open_piece(event)
             except Unreadable as error:
                 log.warning("piece of a reply cannot be read", thread_id=event.thread_id, reason=str(error))
                 return None
@@ -269,17 +299,12 @@ def _open(event: E, keys: Mapping[str, ThreadKey]) -> E | None:
 def _open_message(message: Message, keys: Mapping[str, ThreadKey]) -> Message:
     if not message.sealed:
         return message
+    key = keys.get(message.thread_id)
+    if key is None:
+        return message.model_copy(update={"content": UNREADABLE})
     try:
-        key = _key_of(message.thread_id, keys)
         content = key.open(message.content, about_message(message.thread_id, message.message_id))
     except Unreadable as error:
         log.error("message cannot be read", message_id=str(message.message_id), reason=str(error))
         return message.model_copy(update={"content": UNREADABLE})
     return message.model_copy(update={"content": content, "sealed": False})
-
-
-def _key_of(thread_id: str, keys: Mapping[str, ThreadKey]) -> ThreadKey:
-    key = keys.get(thread_id)
-    if key is None:
-        raise Unreadable("The key of its thread cannot be had.")
-    return key

@@ -58,8 +58,10 @@ RECENT = 1_000
 #: How often a batch is tried again when another recorder inserted one of its messages in the same moment.
 RACE_ATTEMPTS = 5
 
-#: So that a process that vanished with its machine does not keep its locks, and with them its threads.
+#: So that a process that vanished with its machine does not keep its locks, and with them its threads, and what nobody
+#: waits for any more ends soon.
 SESSION_SETTINGS = {
+    "client_connection_check_interval": "500ms",
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",

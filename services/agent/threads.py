@@ -65,6 +65,7 @@ class Threads:
     places: Places = field(init=False)
     _at: set[str] = field(default_factory=set)
     _paused: set[str] = field(default_factory=set)  # when they were visited last
+    _told_of_lack: bool = False
 
     def __post_init__(self) -> None:
         self.places = Places(self.settings.agent_concurrency, self.settings.user_turns_in_a_row)
@@ -170,6 +171,8 @@ class Threads:
         return not programs_turn and asyncio.get_running_loop().time() < enough
 
     async def _plan(self, thread_id: str, mailbox: Mailbox, rules: Rules) -> Plan:
+        if not rules.pause and await self._lacks_key(mailbox):
+            return Plan()
         ages = [one.age for one in mailbox.waiting if one.message.source == "api"]
         if not ages or rules.pause:
             return plan(mailbox.waiting, rules, count=self.count)
@@ -182,6 +185,16 @@ class Threads:
         if len(ages) < len(mailbox.waiting):  # people wait too
             people_had_theirs = await self.store.last_lanes(thread_id, in_a_row) == ["user"] * in_a_row
         return plan(mailbox.waiting, rules, count=self.count, answered=answered, programs_are_due=people_had_theirs)
+
+    async def _lacks_key(self, mailbox: Mailbox) -> bool:
+        """Whether something waits that another agent may be able to read, and this one is not. What does not open with
+        the thread's key never will."""
+        threads = {one.message.thread_id for one in mailbox.waiting if one.message.sealed}
+        lacking = threads - (await self.store.content.keys(threads)).keys()
+        if lacking and not self._told_of_lack:
+            self._told_of_lack = True
+            log.warning("what waits is left to agents that have its key in CONTENT_KEYS", thread_id=min(lacking))
+        return bool(lacking)
 
     async def _pass_over(self, thread_id: str, passed_over: PassedOver) -> None:
         if await self.settler.settle(

@@ -113,6 +113,8 @@ class ReadingAlong:
             if not thread.bound:
                 thread.bound = True
                 await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+                with suppress(StoreUnavailable):
+                    await self._content.prepare(thread_id)
 
     async def _unbind_unread(self) -> None:
         now = asyncio.get_running_loop().time
@@ -134,16 +136,16 @@ class ReadingAlong:
         while True:
             with suppress(Interrupted):  # the reply will tell what was missed
                 for body in await self._subscription.take(NEWS_AT_ONCE):
-                    await self._hear(body)
+                    self._hear(body)
 
-    async def _hear(self, body: bytes) -> None:
+    def _hear(self, body: bytes) -> None:
         try:
             told = [event for event in decode(body) if isinstance(event, TurnNews)]
-            events = await self._content.opened([event for event in told if event.thread_id in self._threads])
-        except (UndecodableEvents, StoreUnavailable) as error:
+        except UndecodableEvents as error:
             log.warning("news of a turn not understood", reason=str(error))
             return
-        for event in events:
+        events = self._content.opened_now([event for event in told if event.thread_id in self._threads])
+        for event in events or ():  # without the key, the reply will tell
             if thread := self._threads.get(event.thread_id):
                 for reader in thread.readers:
                     reader.hear(event)

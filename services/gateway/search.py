@@ -1,9 +1,11 @@
 """``GET /api/threads/{thread_id}/search``: the messages of a thread that have certain words."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from m3.events import Message
 from m3.sealing import words
 from m3.store import END, Store
 from m3.tenants import thread_id_of
@@ -14,18 +16,47 @@ from services.gateway.schemas import HISTORY_LIMIT, Before, Found, Limit
 
 #: Characters of what is searched for.
 MAX_QUERY = 256
+#: Searches side by side, and most that wait for one of those to end.
+PLACES, WAITING = 4, 32
+#: Seconds that one may take, its wait too.
+PATIENCE = 2.0
 
 _NO_WORD = (422, "invalid_request", "query.q: must have a letter or a digit.")
+_TOO_LONG = (503, "took_too_long", "The search took too long; try again later, or with words that are said less often.")
+_TOO_MANY = (503, "overloaded", "Too many search at once; try again later.")
+
+
+class _Searches:
+    """A few at a time, each with a deadline: how much one has to read depends on what it is for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._places = asyncio.Semaphore(PLACES)
+        self._asked = 0
+
+    async def found(self, key: str, q: str, limit: int, *, before: int) -> list[Message]:
+        """Raises Refusal or StoreUnavailable."""
+        if self._asked >= PLACES + WAITING:
+            raise Refusal(*_TOO_MANY, retry=True)
+        self._asked += 1
+        try:
+            async with asyncio.timeout(PATIENCE), self._places:
+                return await self._store.found(key, q, limit, before=before)
+        except TimeoutError:
+            raise Refusal(*_TOO_LONG, retry=True) from None
+        finally:
+            self._asked -= 1
 
 
 def search(store: Store) -> APIRouter:
     router = APIRouter(tags=["threads"])
+    searches = _Searches(store)
 
     @router.get(
         "/api/threads/{thread_id}/search",
         summary="The messages of a thread that have certain words",
         response_model_exclude={"messages": {"__all__": {"traceparent"}}},
-        responses=documented(INVALID, NO_DATABASE),
+        responses=documented(INVALID, NO_DATABASE, _TOO_LONG, _TOO_MANY),
     )
     async def find(
         key: Key,
@@ -39,7 +70,7 @@ def search(store: Store) -> APIRouter:
         1000 different words count."""
         if not words(q):
             raise Refusal(*_NO_WORD)
-        messages = await store.found(key, q, min(limit, HISTORY_LIMIT), before=before)
+        messages = await searches.found(key, q, min(limit, HISTORY_LIMIT), before=before)
         return Found(thread_id=thread_id_of(key), messages=messages)
 
     return router

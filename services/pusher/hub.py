@@ -224,8 +224,10 @@ class Hub:
             seat.leave()
 
     async def _start(self, thread: _Thread) -> None:
-        """Bind first and read the head then, so that nothing falls between the two."""
+        """Bind first and read the head then, so that nothing falls between the two. What is announced is opened with
+        the thread's key, which is fetched now: nobody waits for the table where announcements are heard."""
         await self._subscription.bind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
+        await self.store.content.prepare(thread.thread_id)
         thread.feed.start(await self.store.head(thread.thread_id))
         self._check(thread)
 
@@ -245,11 +247,7 @@ class Hub:
         heard: dict[_Thread, None] = {}
         gathered = 0
         for body in bodies:
-            events = self._understood(body)
-            if not self.store.content.at_hand(events):
-                _flush(heard)  # somebody may come while a key is fetched, to whom it does not belong
-                gathered = 0
-            for thread, event in await self._opened(events):
+            for thread, event in self._opened(self._understood(body)):
                 heard[thread] = None
                 gathered += _gather(thread, event)
             if gathered > FLUSH:
@@ -270,18 +268,17 @@ class Hub:
         told = [event for event in events if isinstance(event, ThreadEvent | TurnNews)]
         return [event for event in told if _thread_id(event) in self._threads]
 
-    async def _opened(self, events: Sequence[ThreadEvent | TurnNews]) -> list[tuple[_Thread, ThreadEvent | TurnNews]]:
-        """The events with their threads, as far as these are heard still."""
-        try:
-            opened = await self.store.content.opened(events)
-        except StoreUnavailable as error:
-            log.warning("announcement not opened yet", reason=str(error))
+    def _opened(self, events: Sequence[ThreadEvent | TurnNews]) -> list[tuple[_Thread, ThreadEvent | TurnNews]]:
+        """The events with their threads. Where the key of one is not at hand, as of a thread that had none when it was
+        opened, the table is asked, which brings the key too."""
+        opened = self.store.content.opened_now(events)
+        if opened is None:
             for event in events:
-                if thread := self._threads.get(_thread_id(event)):
-                    thread.feed.doubt()
-                    self._check(thread)
+                thread = self._threads[_thread_id(event)]
+                thread.feed.doubt()
+                self._check(thread)
             return []
-        return [(thread, event) for event in opened if (thread := self._threads.get(_thread_id(event)))]
+        return [(self._threads[_thread_id(event)], event) for event in opened]
 
     def _check(self, thread: _Thread) -> None:
         if thread.feed.behind:

@@ -184,7 +184,7 @@ async def test_what_is_not_for_the_table_goes_to_the_dead_letters_with_all_that_
         b"not json",
         b"{}",
         b'[{"type": "message_invented"}]',
-        encode([said("x").model_copy(update={"thread_id": "no.dots"})]),
+        encode([said("x").model_copy(update={"thread_id": "too.many.dots"})]),
         b"[" * 100_000,
     ],
     ids=["not json", "no list", "unknown type", "bad thread", "nested"],

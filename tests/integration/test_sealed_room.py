@@ -5,23 +5,26 @@ The recorder has no keys in any of these tests.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from m3 import topology
 from m3.bus import Bus
 from m3.door import Door
 from m3.errors import KeyReused, StartError, StoreUnavailable
-from m3.events import MessageAccepted, decode, encode
-from m3.sealing import UNREADABLE
+from m3.events import MessageAccepted, MessageRecorded, ReplyGrew, decode, encode, reply_id
+from m3.sealing import UNREADABLE, WrappedKey
 from m3.store import Store, speaking_for
 from m3.upkeep import check, rotate
+from services.gateway.reading_along import ReadingAlong
 from services.recorder import recorder
 from tests.support.answering import Agents, repeats
 from tests.support.client import history, post, socket, streaming
@@ -216,6 +219,142 @@ async def test_a_message_that_was_changed_says_so_everywhere_and_the_agent_skips
         first, second, *_ = await late.messages(3)
         assert (first["content"], first["sealed"]) == (UNREADABLE, True)
         assert "sealed" not in second
+
+
+async def test_an_agent_without_the_key_leaves_what_is_sealed_to_one_that_has_it(
+    bus: Bus, store: Store, database_url: str, agents: Agents
+) -> None:
+    tap = Tap(bus)
+    async with (
+        recorder(tap, store, grace=DEADLINE),
+        store_with(database_url, OLD) as sealing,
+        scripted_model(repeats) as model,
+    ):
+        with capture_logs() as lines:
+            async with agents(tap, model, sweep_interval=0.2):
+                said = MessageAccepted(
+                    thread_id="t", source="user", content=SECRET, interface="http_api", origin="nobody"
+                )
+                await tap.publish(topology.accepted(), encode(await sealing.content.sealed([said])))
+
+                def was_knocked_for() -> bool:
+                    return tap.bodies.count(encode([])) >= 5  # by sweeps
+
+                await until(was_knocked_for)
+                waiting = await sealing.message(said.message_id)
+                assert waiting is not None
+                assert waiting.fate == "pending"
+        for sentence in ("give CONTENT_KEYS what the other services have", "is left to agents that have its key"):
+            assert sum(sentence in line["event"] for line in lines) == 1
+        assert not model.asked
+        async with agents(tap, model, sweep_interval=0.2, content_keys=settings(OLD).content_keys):
+
+            async def is_answered() -> bool:
+                return [one.content for one in await sealing.latest("t", 2)] == [SECRET, f"heard [user] {SECRET}"]
+
+            await until(is_answered)
+
+
+@dataclass
+class Held:
+    """What holds up whoever asks a store for threads' keys."""
+
+    store: Store
+    free: asyncio.Event
+
+    @classmethod
+    def of(cls, store: Store, monkeypatch: pytest.MonkeyPatch) -> "Held":
+        held = cls(store, asyncio.Event())
+        held.free.set()
+        ask = store.thread_keys
+
+        async def wait(thread_ids: Collection[str]) -> dict[str, WrappedKey]:
+            await held.free.wait()
+            return await ask(thread_ids)
+
+        monkeypatch.setattr(store, "thread_keys", wait)
+        return held
+
+
+def said_in(thread_id: str, origin: str = "nobody") -> MessageAccepted:
+    return MessageAccepted(thread_id=thread_id, source="user", content=SECRET, interface="http_api", origin=origin)
+
+
+async def test_a_threads_key_that_does_not_come_holds_up_no_other_threads_sockets(
+    memory_bus: Bus, store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        store_with(database_url, OLD) as sealing,
+        store_with(database_url, OLD) as pushers,
+        running_pusher(memory_bus, pushers) as (sockets, _),
+    ):
+        held = Held.of(pushers, monkeypatch)
+        await sealing.content.keys({"known"}, make=True)
+        threads = ("new", "known", "plain")
+        async with AsyncExitStack() as stack:
+            listeners = {one: await stack.enter_async_context(socket(sockets, one)) for one in threads}
+            for listener in listeners.values():
+                await listener.next("connected")
+            held.free.clear()
+            said = [*await sealing.content.sealed([said_in("new"), said_in("known")]), said_in("plain")]
+            recorded = await store.record(said)
+            for message in recorded.messages.values():
+                news = encode([MessageRecorded(message=message)])
+                await memory_bus.publish(topology.announced("user", message.thread_id), news)
+            for one in ("plain", "known"):
+                assert [frame["content"] for frame in await listeners[one].messages(1)] == [SECRET]
+            assert not [frame for frame in listeners["new"].frames if frame["type"] == "new_message"]
+            held.free.set()
+            assert [frame["content"] for frame in await listeners["new"].messages(1)] == [SECRET]
+
+
+async def test_a_threads_key_that_does_not_come_holds_up_nobody_else_at_a_door(
+    memory_bus: Bus, store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose room begins to seal: the door has the keys, and does not seal itself yet."""
+    async with (
+        store_with(database_url, OLD) as sealing,
+        store_with(database_url, "off", OLD) as opening,
+        Door.open("gateway", memory_bus, opening) as door,
+        ReadingAlong.open(memory_bus, opening, linger=0) as reading,
+        recorder(memory_bus, store, grace=DEADLINE),
+    ):
+        held = Held.of(opening, monkeypatch)
+        held.free.clear()
+        slow, quick = said_in("slow", door.origin), said_in("quick", door.origin)
+        pieces = [
+            ReplyGrew(thread_id=said.thread_id, turn_id=uuid4(), reply_id=reply_id(said.message_id), index=0, text="x")
+            for said in (slow, quick)
+        ]
+        replies = [
+            MessageAccepted(
+                message_id=reply_id(said.message_id),
+                thread_id=said.thread_id,
+                source="assistant",
+                content=f"{SECRET}, indeed",
+                interface="http_api",
+                origin="nobody",
+                in_reply_to=(said.message_id,),
+            )
+            for said in (slow, quick)
+        ]
+        async with (
+            reading.reader("slow", slow.message_id),
+            reading.reader("quick", quick.message_id) as reader,
+            door.taken(slow, settings()) as slowly,
+            door.taken(quick, settings()) as quickly,
+        ):
+            for events in (await sealing.content.sealed(pieces[:1]), pieces[1:]):
+                await memory_bus.publish(topology.thinking(events[0].thread_id), encode(events))
+            assert await reader.next() == pieces[1]
+            for answers in (await sealing.content.sealed(replies[:1]), replies[1:]):
+                await memory_bus.publish(topology.accepted(), encode(answers))
+            assert (await quickly.watch.settled(DEADLINE)).fate == "answered"
+            held.free.set()
+            assert (await slowly.watch.settled(DEADLINE)).fate == "answered"
+            reply = await slowly.watch.reply()
+            assert reply is not None
+            assert reply.content == f"{SECRET}, indeed"
 
 
 async def test_a_thread_is_searched_as_in_a_plain_room_and_its_words_are_in_no_table(

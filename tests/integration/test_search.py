@@ -1,16 +1,20 @@
 """``GET /api/threads/{thread_id}/search``."""
 
+import asyncio
+from collections import Counter
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
 from m3.bus import Bus
 from m3.events import MessageAccepted
 from m3.store import Store
+from services.gateway import search as search_route
 from services.recorder import recorder
 from tests.support.gateway import running_gateway
-from tests.support.until import DEADLINE
+from tests.support.until import DEADLINE, until
 
 
 async def say(store: Store, *texts: str, thread_id: str = "t") -> None:
@@ -64,6 +68,43 @@ async def test_what_is_found_is_shown_as_in_the_history(memory_bus: Bus, store: 
     async with running_gateway(memory_bus, store) as http:
         found = (await http.get("/api/threads/t/search", params={"q": "hello"})).json()["messages"]
         assert found == (await http.get("/api/threads/t/history")).json()["messages"]
+
+
+async def test_words_that_are_in_many_messages_and_in_few_are_found_far_back_too(memory_bus: Bus, store: Store) -> None:
+    """The last 1000 messages are looked at one by one, and all before them only where those are not enough."""
+    await say(store, "rare", *(f"often {'now' if number > 900 else 'once'} {number}" for number in range(1, 1102)))
+    async with running_gateway(memory_bus, store) as http:
+        assert await search(http, "often", limit=2) == ["often now 1101", "often now 1100"]
+        assert await search(http, "rare") == ["rare"]
+        assert await search(http, "once", limit=1) == ["often once 900"]
+        assert (await search(http, "once", limit=500, before=103))[-1] == "often once 1"
+        assert len(await search(http, "once", limit=500, before=1000)) == 500
+        assert len(await search(http, "now", limit=500)) == 201
+
+
+async def test_a_search_that_takes_too_long_is_broken_off_in_the_database_too(
+    memory_bus: Bus, store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_route, "PATIENCE", 0.3)
+    await say(store, "hello")
+    admin = await asyncpg.connect(database_url)
+    try:
+        async with running_gateway(memory_bus, store) as http:
+            async with admin.transaction():
+                await admin.execute("LOCK TABLE search_terms")
+                answers = await asyncio.gather(*(http.get("/api/threads/t/search?q=hello") for _ in range(40)))
+                assert {answer.status_code for answer in answers} == {503}
+                codes = Counter(answer.json()["code"] for answer in answers)
+                assert codes == {"took_too_long": 36, "overloaded": 4}
+                assert all("Retry-After" in answer.headers for answer in answers)
+
+                async def nothing_waits() -> bool:
+                    return not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+                await until(nothing_waits)
+            assert await search(http, "hello") == ["hello"]
+    finally:
+        await admin.close()
 
 
 async def test_what_is_said_at_any_door_can_be_found(bus: Bus, store: Store) -> None:

@@ -327,9 +327,10 @@ async def test_a_key_is_asked_for_once_and_only_so_many_are_kept(
     await opened(room, message)  # which is kept, as the last that was used
     await sealed(room, thread_id="v")
     assert table.asked == asked + 4
-    assert room.at_hand([MessageRecorded(message=message)])
-    await sealed(room, thread_id="u")
-    assert not room.at_hand([MessageRecorded(message=message)])
+    assert room.opened_now([MessageRecorded(message=message)])
+    for thread_id in "uv":
+        await sealed(room, thread_id=thread_id)
+    assert room.opened_now([MessageRecorded(message=message)]) is None
     assert (await opened(room, message)).content == TEXT
 
 
