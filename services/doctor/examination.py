@@ -12,6 +12,7 @@ import typer
 from m3.settings import Settings
 from services.doctor.access import access
 from services.doctor.broker import broker
+from services.doctor.content import content
 from services.doctor.database import database
 from services.doctor.edge import address_of, edge
 from services.doctor.findings import Finding, Mark
@@ -56,6 +57,7 @@ async def examine(
     checks = {
         "broker": broker(settings.broker_url.get_secret_value()),
         "database": database(database_url, tenants),
+        "content": content(settings),
         "model": model(settings.llm_base_url, settings.llm_model, questions),
         "access": access(settings),
         "edge": edge(edge_url or address_of(settings), hold, required=settings.auth_required),

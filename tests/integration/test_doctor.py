@@ -8,14 +8,16 @@ from typing import Any
 import aio_pika
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from yarl import URL
 
 from m3 import topology
 from m3.bus import Bus, open_bus
 from m3.errors import StartError
 from m3.room import examine, migrate_database
+from m3.sealing import Masters
 from m3.settings import Settings
-from m3.store import Store, migrate
+from m3.store import Store, migrate, open_store
 from m3.topology import AGENT_USER, DEAD, RECORDER
 from services.doctor import Report
 from services.doctor.findings import Finding
@@ -499,3 +501,18 @@ async def without_upgrade(address: str) -> AsyncIterator[str]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+# ---- What is sealed
+
+
+async def test_a_room_that_lacks_a_key_by_which_messages_were_sealed_is_wrong(store: Store, database_url: str) -> None:
+    assert "content" not in marks(await look(database_url=database_url))
+    keys = f"first:{'1' * 64}"
+    async with open_store(database_url, pool_size=1, masters=Masters.of(Settings(content_keys=SecretStr(keys)))) as one:
+        await one.content.keys({"t"}, make=True)
+    assert of(await look(database_url=database_url, content_keys=keys), "content").mark == "ok"
+    for wrong in (None, f"second:{'1' * 64}", f"first:{'2' * 64}", "first:123"):
+        found = of(await look(database_url=database_url, content_keys=wrong), "content")
+        assert (found.mark, "CONTENT_KEYS" in found.found, bool(found.advice)) == ("wrong", True, True)
+        assert "222" not in found.found + found.advice
