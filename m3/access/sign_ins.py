@@ -125,8 +125,7 @@ class SignIns:
         if account is None or account.password_hash is None:
             raise Forbidden("You have no password here.")
         if not await self._passwords.fits(password, account.password_hash):
-            async with self._directory.change(account.tenant, account.name, address) as change:
-                await change.note("password_changed", outcome="refused")
+            self._access.audit.note(Entry(account.tenant, account.name, "wrong_password", "", "refused", address))
             raise WrongPassword
         new_hash = await self._hash_of(new_password, password)
         async with self._directory.change(account.tenant, account.name, address) as change:

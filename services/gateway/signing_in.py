@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from m3.access.access import TICKET_TTL, Access
 from m3.access.limits import Limits
-from m3.access.names import known_as
+from m3.access.names import is_proper, known_as
 from m3.access.office import Office
 from m3.access.passwords import LENGTH
 from m3.access.sign_ins import SignedIn
@@ -95,7 +95,9 @@ async def _guess(  # noqa: PLR0913, PLR0917
             yield
     except TooOften as error:
         if tenant in access.tenants:
-            access.audit.note(Entry(tenant, "", "login", "", "refused", address, error.code))
+            account = await access.directory.account_of_name(tenant, name) if is_proper(name) else None
+            named = account.name if account else ""
+            access.audit.note(Entry(tenant, named, "login", "", "refused", address, error.code))
         raise
 
 

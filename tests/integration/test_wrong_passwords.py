@@ -338,3 +338,27 @@ async def test_what_is_limited_says_what_is_left(http: httpx2.AsyncClient) -> No
     assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"3"}
     assert "retry-after" in answers[-1].headers
     assert "x-ratelimit-limit" not in (await http.get("/healthz")).headers
+
+
+@pytest.mark.usefixtures("mei")
+async def test_the_audit_names_whoever_is_locked_out_and_tells_other_wrong_passwords_apart(
+    http: httpx2.AsyncClient, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "GATHER", 0.01)
+    token = (await login(http, PASSWORD)).json()["access_token"]
+    change = {"password": "wrong horse", "new_password": "battery staple"}
+    for _ in range(2):
+        answer = await http.post("/api/password", json=change, headers={"Authorization": f"Bearer {token}"})
+        assert answer.json()["code"] == "wrong_password"
+    for _ in range(11):
+        await login(http, "wrong horse", name="Mei")
+        await login(http, "wrong horse", name="hunter2")
+
+    async def are_noted() -> bool:
+        rows = await database.fetch("SELECT actor, action, left(detail, 12) FROM audit WHERE outcome = 'refused'")
+        noted = {tuple(row) for row in rows}
+        return noted >= {("mei", "login", "rate_limited"), ("", "login", "rate_limited")} and any(
+            (actor, action) == ("mei", "wrong_password") for actor, action, _ in noted
+        )
+
+    await until(are_noted)
