@@ -38,6 +38,7 @@ M3Error
 """
 
 import ssl
+from math import ceil
 from socket import gaierror
 from typing import Literal
 from uuid import UUID
@@ -183,13 +184,14 @@ class UnknownThread(Denied):
 
 
 class TooOften(Denied):
-    """It was asked for too often. ``limit``: so often it may be in ``window`` seconds, or at once where that is 0; in
-    ``retry_after`` seconds it is taken again."""
+    """It was asked for too often. ``what``: many of these; ``limit``: so many there may be in ``window`` seconds, or at
+    once where that is 0; in ``retry_after`` seconds they are taken again."""
 
     code = "rate_limited"
 
-    def __init__(self, limit: int, window: float, retry_after: float) -> None:
-        super().__init__(f"Too often: at most {limit} {f'in {window:g} seconds' if window else 'at once'}.")
+    def __init__(self, what: str, limit: int, window: float, retry_after: float) -> None:
+        most = f"at most {limit} {f'in {window:g} seconds' if window else 'at once'}"
+        super().__init__(f"Too many {what}, {most}; try again in {max(1, ceil(retry_after))} s.")
         self.limit = limit
         self.window = window
         self.retry_after = retry_after

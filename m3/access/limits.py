@@ -38,6 +38,15 @@ SETTINGS: dict[What, str] = {
     "socket": "limit_sockets",
     "ticket": "limit_tickets",
 }
+#: What each is to whoever is told that it was too many.
+NAMES: dict[What, str] = {
+    "post": "messages",
+    "batch": "batches",
+    "change": "changes",
+    "socket_message": "messages over sockets",
+    "socket": "new sockets",
+    "ticket": "tickets",
+}
 #: So many times as much may come from one address, behind which there may be many people.
 PER_ADDRESS = 10
 #: So many times as many wrong passwords of one account are looked at when they come from many addresses.
@@ -76,7 +85,7 @@ class Limits:
         self._required = settings.auth_required
         self._rates = {what: _rate(settings, name) for what, name in SETTINGS.items()}
         self._rates_of_addresses = {what: _times(rate, PER_ADDRESS, "address") for what, rate in self._rates.items()}
-        self._limits = {what: _Limit(_InMemory(clock), clock) for what in SETTINGS}
+        self._limits = {what: _Limit(_InMemory(clock), clock, NAMES[what]) for what in SETTINGS}
         self._logins = _Logins(_rate(settings, "limit_logins"), store, clock)
 
     async def hit(self, what: What, principal: Principal, address: str, cost: int = 1) -> Allowance | None:
@@ -125,7 +134,7 @@ class Failures:
     those that this is to keep from asking the database are many. Every method raises TooOften."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
-        self._limit = _Limit(_InMemory(clock), clock)
+        self._limit = _Limit(_InMemory(clock), clock, "credentials that are not good")
 
     async def check(self) -> None:
         """Before the database is asked whether one is good."""
@@ -183,8 +192,8 @@ class _Logins:
     def __init__(self, rate: RateLimitItem, store: Store, clock: Clock) -> None:
         self._rate = rate
         self._counters = _InDatabase(store, clock)
-        self._wrong = _Limit(self._counters, clock)
-        self._right = _Limit(_InMemory(clock), clock)
+        self._wrong = _Limit(self._counters, clock, "wrong passwords")
+        self._right = _Limit(_InMemory(clock), clock, "passwords")
         self._looked_at: Counter[str] = Counter()
 
     def guess(self, tenant: str, name: str, address: str, sign_in: UUID | None) -> _Guess:
@@ -210,7 +219,7 @@ class _Logins:
         if self._looked_at[who] >= AT_ONCE:
             metrics.REFUSALS.labels(TooOften.code).inc()
             metrics.LOGINS.labels(TooOften.code).inc()
-            raise TooOften(AT_ONCE, 0, 1)
+            raise TooOften("passwords", AT_ONCE, 0, 1)
         self._looked_at[who] += 1
         try:
             yield
@@ -235,7 +244,8 @@ class _Logins:
 class _Limit:
     """Counted in one place, where somebody is held to several bounds at once."""
 
-    def __init__(self, counters: "_Counters", clock: Clock) -> None:
+    def __init__(self, counters: "_Counters", clock: Clock, what: str) -> None:
+        self._what = what
         self._counters = counters
         self._limiter = FixedWindowRateLimiter(counters)
         self._clock = clock
@@ -280,7 +290,7 @@ class _Limit:
 
     async def _too_often(self, rate: RateLimitItem, who: str) -> TooOften:
         metrics.REFUSALS.labels(TooOften.code).inc()
-        return TooOften(rate.amount, rate.get_expiry(), (await self._stand(rate, who)).reset)
+        return TooOften(self._what, rate.amount, rate.get_expiry(), (await self._stand(rate, who)).reset)
 
     async def _stand(self, rate: RateLimitItem, who: str) -> Allowance:
         reset, remaining = await self._limiter.get_window_stats(rate, who)

@@ -30,7 +30,12 @@ NO_SUCH_NAME = (404, "not_found", "There is nobody of that name.")
 TAKEN = (409, "taken", "There is somebody of that name.")
 LAST_OWNER = (409, "last_owner", "A thread must keep an owner.")
 LAST_OPERATOR = (409, "last_operator", "A tenant must keep an operator.")
-TOO_OFTEN = (429, "rate_limited", "Too often: at most 10 in 300 seconds.")
+TOO_MANY_WRONG = (
+    429,
+    "rate_limited",
+    "Too many wrong passwords, at most 10 in 300 seconds; try again in 287 s.",
+)
+TOO_OFTEN = (429, "rate_limited", "Too many changes, at most 300 in 60 seconds; try again in 41 s.")
 TOO_MANY_SIGN_INS = (503, "overloaded", "Too many sign in at once; try again later.")
 OVERLOADED = (503, "overloaded", "Too much waits to be recorded; try again later.")
 

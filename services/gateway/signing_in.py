@@ -19,7 +19,15 @@ from m3.store.audit import Entry
 from m3.web import documented
 from m3.web.browsers import tell_allowance
 from services.gateway.asking import Address, Who, address_of
-from services.gateway.guards import NO_DATABASE, TOO_MANY_SIGN_INS, TOO_OFTEN, WRONG_PASSWORD, form, of_a_body
+from services.gateway.guards import (
+    NO_DATABASE,
+    TOO_MANY_SIGN_INS,
+    TOO_MANY_WRONG,
+    TOO_OFTEN,
+    WRONG_PASSWORD,
+    form,
+    of_a_body,
+)
 from services.gateway.schemas import Login, NewPassword, Refresh, Ticket, Tokens
 
 _WRONG_LOGIN = (401, "not_signed_in", "The name or the password is wrong.")
@@ -36,7 +44,9 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         "/api/login",
         summary="Sign in",
         dependencies=[Depends(form)],
-        responses=documented(*of_a_form, _INVALID_PASSWORD, _WRONG_LOGIN, _CHANGE_IT, TOO_OFTEN, TOO_MANY_SIGN_INS),
+        responses=documented(
+            *of_a_form, _INVALID_PASSWORD, _WRONG_LOGIN, _CHANGE_IT, TOO_MANY_WRONG, TOO_MANY_SIGN_INS
+        ),
     )
     async def login(asked: Login, request: Request, address: Address) -> Tokens:
         """With `new_password` the password is changed too, which a password for one sign-in asks for."""
@@ -66,7 +76,7 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         summary="Change your password",
         status_code=204,
         dependencies=[Depends(form)],
-        responses=documented(*of_a_form, _INVALID_PASSWORD, WRONG_PASSWORD, TOO_OFTEN, TOO_MANY_SIGN_INS),
+        responses=documented(*of_a_form, _INVALID_PASSWORD, WRONG_PASSWORD, TOO_MANY_WRONG, TOO_MANY_SIGN_INS),
     )
     async def change_password(asked: NewPassword, principal: Who, request: Request, address: Address) -> None:
         """Ends all your other sign-ins."""
