@@ -98,7 +98,8 @@ class Memberships:
         """Make somebody a member, or change what they are. Raises Unsuitable, UnknownName, UnknownThread, LastOwner."""
         name, kind, role, key = proper_name(member.name), member.kind, member.role, key_of(by.tenant, thread_id)
         if role not in ROLES[kind]:
-            raise Unsuitable(f"A {kind} can be {', '.join(sorted(ROLES[kind]))} in a thread.")
+            hint = ' What is a feeder is a program: say "kind": "program" too.' if role == "feeder" else ""
+            raise Unsuitable(f"A {kind} can be {', '.join(sorted(ROLES[kind]))} in a thread.{hint}")
         async with self._directory.change(by.tenant, by.name or "", address) as change:
             principal = await self._of_a_thread(change, key, name, kind)
             if role != "owner":

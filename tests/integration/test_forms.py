@@ -170,3 +170,10 @@ async def test_of_two_operators_who_go_at_once_one_is_left(town: Town, access: A
     told = await asyncio.gather(*going, return_exceptions=True)
     assert [isinstance(one, LastOperator) for one in told].count(True) == 1
     assert [user.operator for user in await office.accounts.users(at_the_machine("default"))].count(True) == 1
+
+
+async def test_a_feeder_without_its_kind_is_told_what_is_missing(http: httpx2.AsyncClient, town: Town) -> None:
+    await town.thread("show")
+    await town.program("feed")
+    said = await refused(http, "/api/threads/show/members/feed", {"role": "feeder"}, method="PUT")
+    assert said.endswith('say "kind": "program" too.')
