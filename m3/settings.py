@@ -69,13 +69,14 @@ class Settings(BaseSettings):
     origins: str = Field(
         "", description="pages of other hosts that may speak to the room, such as https://app.example.com, with commas"
     )
-    limit_posts: str = Field("1200/minute", description="most messages of one principal over HTTP, also in batches")
+    limit_posts: str = Field("1200/minute", description="most messages of one person over HTTP, also in batches")
+    limit_feeds: str = Field("60000/minute", description="most messages of one producer key, by whatever door")
     limit_batches: str = Field("600/minute", description="most batches of messages of one principal")
     limit_changes: str = Field(
         "120/minute", description="most requests of one principal that change something else: members, settings, keys"
     )
     limit_socket_messages: str = Field(
-        "1200/minute", description="most messages over sockets of one principal, on a pusher"
+        "1200/minute", description="most messages of one person over sockets, on a pusher"
     )
     limit_sockets: str = Field("120/minute", description="most new sockets of one principal, on a pusher")
     limit_tickets: str = Field("120/minute", description="most tickets for sockets of one principal")

@@ -7,7 +7,7 @@ case twice as much comes in a moment, at the end of one window and the beginning
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic
@@ -21,17 +21,18 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from m3 import metrics
 from m3.access.principals import Principal
 from m3.addresses import ASKED_FROM, counted_as
-from m3.errors import PasswordChangeNeeded, StartError, TooManySignIns, TooOften, Unsuitable
+from m3.errors import PasswordChangeNeeded, StartError, StoreUnavailable, TooManySignIns, TooOften, Unsuitable
 from m3.settings import Settings
 from m3.store import Store
 from m3.store.rates import Rates
 from m3.threads import DAY
 
 #: What is counted in the memory of each process.
-What = Literal["post", "batch", "change", "socket_message", "socket", "ticket"]
+What = Literal["post", "feed", "batch", "change", "socket_message", "socket", "ticket"]
 #: The setting of each.
 SETTINGS: dict[What, str] = {
     "post": "limit_posts",
+    "feed": "limit_feeds",
     "batch": "limit_batches",
     "change": "limit_changes",
     "socket_message": "limit_socket_messages",
@@ -41,12 +42,15 @@ SETTINGS: dict[What, str] = {
 #: What each is to whoever is told that it was too many.
 NAMES: dict[What, str] = {
     "post": "messages",
+    "feed": "messages of a program",
     "batch": "batches",
     "change": "changes",
     "socket_message": "messages over sockets",
     "socket": "new sockets",
     "ticket": "tickets",
 }
+#: What programs say counts as fed, by whatever door: one says what a whole audience does.
+SAID = frozenset(("post", "socket_message"))
 #: So many times as much may come from one address, behind which there may be many people.
 PER_ADDRESS = 10
 #: So many times as many wrong passwords of one account are looked at when they come from many addresses.
@@ -93,6 +97,8 @@ class Limits:
         is more than the limit takes all of it."""
         if not self._required:
             return None
+        if principal.kind == "program" and what in SAID:
+            what = "feed"
         rate = self._rates[what]
         of_one = rate, f"{principal.tenant}/{principal.id}"
         of_address = self._rates_of_addresses[what], counted_as(address)
@@ -120,8 +126,9 @@ class Limits:
                 raise
             try:
                 yield allowance
-            except TooManySignIns:
-                await logins.take_back(guess)
+            except (TooManySignIns, StoreUnavailable):  # it was not looked at
+                with suppress(StoreUnavailable):
+                    await logins.take_back(guess)
                 raise
             except (PasswordChangeNeeded, Unsuitable):  # the password itself was right
                 await logins.was_right(guess)

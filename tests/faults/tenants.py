@@ -21,7 +21,7 @@ SETTINGS = {
     "ACCESS_TOKEN_TTL": "3600",  # longer than a trial
     **{
         f"LIMIT_{what}": "1000000/minute"
-        for what in ("POSTS", "BATCHES", "CHANGES", "SOCKET_MESSAGES", "SOCKETS", "TICKETS")
+        for what in ("POSTS", "FEEDS", "BATCHES", "CHANGES", "SOCKET_MESSAGES", "SOCKETS", "TICKETS")
     },
 }
 #: Seconds between two looks.

@@ -308,7 +308,7 @@ async def test_a_wrong_name_is_told_as_a_wrong_password(http: httpx2.AsyncClient
 async def test_who_asks_too_often_is_told_when_to_come_again(
     memory_bus: Bus, store: Store, ann: dict[str, str], feed: dict[str, str]
 ) -> None:
-    rates = dict.fromkeys(("limit_posts", "limit_batches", "limit_changes", "limit_tickets"), "2/minute")
+    rates = dict.fromkeys(("limit_posts", "limit_feeds", "limit_batches", "limit_changes", "limit_tickets"), "2/minute")
     changes = asking(**rates).model_dump(exclude_unset=True)
     requests: list[tuple[str, str, object]] = [
         ("POST", CHAT, {"message": "a", "thread_id": "show"}),
@@ -335,7 +335,7 @@ async def test_who_asks_too_often_is_told_when_to_come_again(
 async def test_each_message_of_a_batch_counts_as_one(
     memory_bus: Bus, store: Store, ann: dict[str, str], feed: dict[str, str]
 ) -> None:
-    changes = asking(limit_posts="5/minute").model_dump(exclude_unset=True)
+    changes = asking(limit_posts="5/minute", limit_feeds="5/minute").model_dump(exclude_unset=True)
     async with recorder(memory_bus, store, grace=1), running_gateway(memory_bus, store, **changes) as http:
         for headers in (ann, feed):
             batches = [await http.post(BATCH, json=[{"message": "a"}] * 3, headers=headers) for _ in range(2)]

@@ -25,7 +25,7 @@ from tests.support.town import Town, asking, bearer_header
 PASSWORD = "correct horse"
 #: So that nobody is refused for asking often.
 PATIENT = dict.fromkeys(
-    ("limit_posts", "limit_batches", "limit_changes", "limit_tickets", "limit_logins"), "100000/minute"
+    ("limit_posts", "limit_feeds", "limit_batches", "limit_changes", "limit_tickets", "limit_logins"), "100000/minute"
 )
 
 Credential = Callable[[], Awaitable[str]]

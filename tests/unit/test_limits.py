@@ -58,18 +58,29 @@ async def test_each_thing_that_is_limited_is_counted_by_itself(clock: Clock) -> 
     limits = limited(
         clock,
         limit_posts="1/minute",
+        limit_feeds="1/minute",
         limit_batches="1/minute",
         limit_changes="1/minute",
         limit_socket_messages="1/minute",
         limit_sockets="1/minute",
         limit_tickets="1/minute",
     )
-    every: tuple[What, ...] = ("post", "batch", "change", "socket_message", "socket", "ticket")
+    every: tuple[What, ...] = ("post", "feed", "batch", "change", "socket_message", "socket", "ticket")
     for what in every:
         await limits.hit(what, ANNA, HERE)
     for what in every:
         with pytest.raises(TooOften):
             await limits.hit(what, ANNA, HERE)
+
+
+async def test_what_a_program_says_counts_as_fed_by_whatever_door(clock: Clock) -> None:
+    limits = limited(clock, limit_posts="1/minute", limit_socket_messages="1/minute", limit_feeds="3/minute")
+    feed = Principal("program", id=UUID(int=7), name="feed")
+    await limits.hit("post", feed, HERE, cost=2)
+    await limits.hit("socket_message", feed, HERE)
+    with pytest.raises(TooOften):
+        await limits.hit("post", feed, HERE)
+    await limits.hit("post", ANNA, HERE)
 
 
 async def test_one_who_asks_too_often_takes_nothing_from_others(clock: Clock) -> None:
@@ -140,7 +151,9 @@ async def test_in_a_room_that_asks_nobody_who_they_are_nothing_is_limited() -> N
             assert left is None
 
 
-@pytest.mark.parametrize("name", ["posts", "batches", "changes", "socket_messages", "sockets", "tickets", "logins"])
+@pytest.mark.parametrize(
+    "name", ["posts", "feeds", "batches", "changes", "socket_messages", "sockets", "tickets", "logins"]
+)
 @pytest.mark.parametrize(
     "rate", ["rubbish", "0/minute", "-1/minute", "5", "5/fortnight", "1/minute;2/hour", "1/2 days"]
 )

@@ -36,7 +36,7 @@ def test_a_turn_has_time_before_its_post_gives_up() -> None:
 
 
 #: What somebody may do so often.
-LIMITED = ("posts", "batches", "socket_messages", "sockets", "tickets", "logins")
+LIMITED = ("posts", "feeds", "batches", "socket_messages", "sockets", "tickets", "logins")
 
 
 def test_every_setting_is_described_and_is_the_variable_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:
