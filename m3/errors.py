@@ -16,6 +16,7 @@ M3Error
 ├── IssuerUnavailable   who vouches for people is away, and whether a token is good cannot be told
 ├── Denied
 │   ├── NotSignedIn     nobody knows who asks, or what they show is not good any more
+│   │   └── Expired     what they show was good for a time, which is over
 │   ├── Forbidden       who asks is known, and may not do this
 │   ├── WrongPassword   who asks is known, and does not know the password that must be told besides
 │   ├── PasswordChangeNeeded  who asks has a password for one sign-in, and must choose another
@@ -133,6 +134,8 @@ class StoreUnavailable(StoreError):
 class Unstorable(StoreError):
     """The database refuses these values for good."""
 
+    code = "invalid_request"
+
 
 class IssuerUnavailable(M3Error):
     """The outside issuer of a token is away, and its keys are needed. Retry later."""
@@ -148,6 +151,13 @@ class NotSignedIn(Denied):
     """What came with the request does not tell who asks, or is not good any more."""
 
     code = "not_signed_in"
+
+
+class Expired(NotSignedIn):
+    """The time is over for which what came with the request was good."""
+
+    def __init__(self) -> None:
+        super().__init__("Sign in again.")
 
 
 class Forbidden(Denied):

@@ -37,6 +37,7 @@ from m3.errors import (
     UnknownMessage,
     UnknownName,
     UnknownThread,
+    Unstorable,
     Unsuitable,
     WrongPassword,
 )
@@ -179,20 +180,21 @@ _REFUSALS: tuple[tuple[type[M3Error], int, str], ...] = (
     (NotRecorded, 503, ""),
     (BusFull, 503, "Too much waits to be recorded; try again later."),
     (BusError, 503, "The message could not be handed on; try again."),
+    (Unstorable, 422, "There is a character in it that cannot be kept."),
     (StoreError, 503, "The database is away; try again."),
     (IssuerUnavailable, 503, "Whoever issued this token is away; try again."),
 )
 
 
-def refusal_of(error: M3Error) -> Refusal:
-    """What a client is told of an error of ours."""
+def refusal_of(error: M3Error, message_id: UUID | None = None) -> Refusal:
+    """What a client is told of an error of ours. ``message_id``: of the message that it is about, if any."""
     if isinstance(error, Refusal):
         return error
     for kind, status, sentence in _REFUSALS:
         if isinstance(error, kind):
             if sentence:
                 log.warning("refused", code=error.code, reason=str(error))
-            message_id = error.message_id if isinstance(error, NotRecorded) else None
+            message_id = error.message_id if isinstance(error, NotRecorded) else message_id
             refusal = Refusal(
                 status, error.code, sentence or str(error), message_id=message_id, retry=status in _FOR_NOW
             )

@@ -75,7 +75,8 @@ class ChatReply(BaseModel):
 
 class ChatAccepted(BaseModel):
     """The message is recorded and its reply is still to come, or there will be none: then ``fate`` and ``reason`` tell
-    why. ``place``: so many messages of programs wait before it."""
+    why. ``place``: so many messages of programs wait before it. A program that may not read in the thread is told what
+    was so when its message was recorded, and no Location."""
 
     thread_id: ThreadId
     message_id: UUID
@@ -188,7 +189,7 @@ def _of_length(shortest: int) -> tuple[AfterValidator, FieldInfo]:
 Name = Annotated[str, Field(min_length=1, max_length=256, description="Case makes no difference.")]
 Password = Annotated[SecretStr, *_of_length(1)]
 NewPasswordText = Annotated[SecretStr, *_of_length(SHORTEST)]
-AfterName = Annotated[str, Query(max_length=256, description="Those that follow this one.")]
+AfterName = Annotated[str, Query(max_length=256, pattern=r"^[^\x00]*$", description="Those that follow this one.")]
 AfterThread = Annotated[ThreadId, Query(description="Those that follow this one.")]
 
 
