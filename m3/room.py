@@ -326,11 +326,8 @@ async def _let_the_first_in(office: Office, settings: Settings) -> None:
 @asynccontextmanager
 async def _pusher(bus: Bus, store: Store, access: Access, settings: Settings) -> AsyncIterator[ASGIApp]:
     opening = Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread)
-    async with (
-        opening as hub,
-        Door.open("pusher", bus, store) as door,
-        Entrance.open(access, Limits(settings, store), settings) as entrance,
-    ):
+    async with opening as hub, Door.open("pusher", bus, store) as door:
+        entrance = Entrance(access, Limits(settings, store), settings)
         yield pusher(hub, door, entrance, health(bus, store), settings)
 
 

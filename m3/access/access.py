@@ -11,6 +11,7 @@ from math import inf
 from uuid import UUID
 
 from m3 import metrics
+from m3.access.admissions import RECHECK, Admissions
 from m3.access.audit import Audit
 from m3.access.credentials import digest, is_ticket, new_ticket, prefix_of
 from m3.access.issuer import Issuer
@@ -21,11 +22,12 @@ from m3.access.principals import ANYONE, Principal
 from m3.access.rules import BECAUSE, Action, Standing, about_a_thread, finds, may
 from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
-from m3.errors import Denied, Forbidden, NotSignedIn, StartError, TooOften, UnknownThread
+from m3.errors import Denied, Expired, Forbidden, NotSignedIn, StartError, TooOften, UnknownThread
 from m3.events import OutsideSource
 from m3.settings import Settings
 from m3.store import Store, speaking_for
 from m3.store.directory import Directory, Stance
+from m3.tasks import background
 from m3.tenants import tenant_of, thread_id_of
 
 #: Seconds for which it is remembered who somebody is, and how they stand to a thread: within them a revocation is seen.
@@ -60,6 +62,7 @@ class Access:
     ) -> None:
         self.directory = directory
         self.tenants = tenants
+        self.admissions = Admissions(self.refusals)
         self._tokens = tokens
         self._outsiders = outsiders
         self._audit = audit
@@ -71,9 +74,18 @@ class Access:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, store: Store, *, clock: Callable[[], float] = time.monotonic
+        cls,
+        settings: Settings,
+        store: Store,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        recheck: float = RECHECK,
     ) -> AsyncIterator["Access"]:
-        """Raises StartError where AUTH=required, and the settings of that cannot be used. ``clock`` tells seconds."""
+        """While inside the block, the ``admissions`` of who may not read any more are ended. ``clock`` tells seconds;
+        ``recheck``: seconds between looks at that.
+
+        Raises StartError where AUTH=required, and the settings of that cannot be used.
+        """
         directory = Directory(store)
         tenants = frozenset(settings.tenant_names)
         tokens = tokens_of(settings)
@@ -84,7 +96,11 @@ class Access:
                 issuer = await stack.enter_async_context(Issuer.open(settings.oidc_issuer, settings.oidc_audience))
                 outsiders = Outsiders(issuer, directory, tenant)
             audit = await stack.enter_async_context(Audit.open(store))
-            yield cls(directory, tenants, tokens, outsiders, audit, clock)
+            access = cls(directory, tenants, tokens, outsiders, audit, clock)
+            if access.required:
+                looking = access.admissions.look_again(recheck)
+                await stack.enter_async_context(background("looks at who may still read", looking))
+            yield access
 
     @property
     def tokens(self) -> Tokens:
@@ -178,15 +194,29 @@ class Access:
             await self._check(principal, action, key)
 
     async def _check(self, principal: Principal, action: Action, key: str) -> None:
-        if principal.id is None or tenant_of(key) != principal.tenant:
-            raise UnknownThread
-        place = principal.id, key
-        stance = self._stances.recall(place)
+        stance = self._remembered(principal, key)
         if stance is None or not _allows(stance, action):  # refusals are not remembered
-            with self.speaking_for(principal):
-                stance = await self._stances.look(place, partial(self._stance, principal.id, key))
+            stance = await self._looked_up(principal, key)
             if not _allows(stance, action):
                 raise Forbidden("You may not do this in this thread.")
+
+    async def may_besides(self, principal: Principal, action: Action, key: str) -> bool:
+        """Whether who was let do something in the thread may do this there as well, which they did not ask for: where
+        they may not it is no refusal, and by what is remembered. Raises UnknownThread and StoreUnavailable."""
+        if not self.required:
+            return True
+        stance = self._remembered(principal, key) or await self._looked_up(principal, key)
+        return _allows(stance, action)
+
+    def _remembered(self, principal: Principal, key: str) -> Stance | None:
+        return None if principal.id is None else self._stances.recall((principal.id, key))
+
+    async def _looked_up(self, principal: Principal, key: str) -> Stance:
+        """How they stand to the thread just now. Raises UnknownThread where they do not find it."""
+        if principal.id is None or tenant_of(key) != principal.tenant:
+            raise UnknownThread
+        with self.speaking_for(principal):
+            return await self._stances.look((principal.id, key), partial(self._stance, principal.id, key))
 
     def check_without_thread(self, principal: Principal, action: Action) -> None:
         """Whether they may do what is about no thread. Raises Forbidden."""
@@ -215,20 +245,22 @@ class Access:
                 self.audit.refused(principal, action.name.lower(), error, thread_id)
             raise
 
-    async def still_may(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[bool]:
-        """Whether each of them still may do that in the thread of that key, past what is remembered: one look at the
-        database for all. Raises StoreUnavailable."""
+    async def refusals(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[Denied | None]:
+        """Why each of them may not do that any more in the thread of that key, or None where they still may; past what
+        is remembered, by one look at the database for all. Raises StoreUnavailable."""
         if not self.required:
-            return [True] * len(asked)
+            return [None] * len(asked)
         stances = await self.directory.stances([(who.id, who.sign_in, key) for who, _, key in asked])
-        now = time.time()
-        return [
-            who.tenant in self.tenants
-            and (who.expires is None or who.expires > now)
-            and who.tenant == tenant_of(key)
-            and _allows(stance, action)
-            for (who, action, key), stance in zip(asked, stances, strict=True)
-        ]
+        return [self._refusal(*one, stance) for one, stance in zip(asked, stances, strict=True)]
+
+    def _refusal(self, who: Principal, action: Action, key: str, stance: Stance) -> Denied | None:
+        if who.expires is not None and who.expires <= time.time():
+            return Expired()
+        if stance.kind is None or who.tenant not in self.tenants:
+            return NotSignedIn("Your sign-in or your key is not good any more.")
+        if who.tenant != tenant_of(key) or not _found(stance):
+            return UnknownThread()
+        return None if _allows(stance, action) else Forbidden("You may not do this in this thread.")
 
     def forget(self, principal: UUID | None = None, key: str | None = None) -> None:
         """What this process remembers of a principal, by its id, or of a thread, when it changed it itself."""
@@ -275,7 +307,7 @@ class Access:
     async def _stance(self, principal_id: UUID, key: str) -> Stance:
         """Raises UnknownThread where they do not find the thread."""
         (stance,) = await self.directory.stances([(principal_id, None, key)])
-        if stance.kind is None or stance.visibility is None or not finds(stance.kind, _standing(stance)):
+        if not _found(stance):
             raise UnknownThread
         return stance
 
@@ -284,6 +316,11 @@ def _standing(stance: Stance) -> Standing | None:
     if stance.role is None and stance.visibility == "open" and stance.kind != "program":
         return "guest"
     return stance.role
+
+
+def _found(stance: Stance) -> bool:
+    """Whether the thread is there for them."""
+    return stance.kind is not None and stance.visibility is not None and finds(stance.kind, _standing(stance))
 
 
 def _allows(stance: Stance, action: Action) -> bool:

@@ -14,8 +14,9 @@ from uuid_utils.compat import uuid7
 from m3 import tracing
 from m3.access.access import Access
 from m3.access.principals import Principal
+from m3.access.rules import Action
 from m3.access.speaking import action_of, sender_of
-from m3.door import Door
+from m3.door import Door, Taken
 from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
 from m3.store import Store
@@ -35,16 +36,17 @@ from services.gateway.guards import (
     TRACEPARENT,
     of_a_body,
 )
-from services.gateway.outcomes import is_far_behind, outcome, reply_known
+from services.gateway.outcomes import is_far_behind, only_recorded, outcome, reply_known
 from services.gateway.reading_along import ReadingAlong
 from services.gateway.schemas import ACCEPTED, ChatReply, ChatRequest
 from services.gateway.streaming import ChatStream
+from services.gateway.waiting import while_allowed
 
 ROUTE = {"http.request.method": "POST", "http.route": "/api/chat"}
 
 _STREAM = """With `Accept: text/event-stream` a stream of events: `recorded` (whose id is the message's), `turn` and
 `delta` as the agent speaks, and last the recorded reply as `new_message`; or `fate` where there is none, `error` where
-the model failed, `pending` where the reply comes later."""
+the model failed or the caller may not read any more, `pending` where the reply comes later."""
 
 
 class _Headers(BaseModel):
@@ -101,12 +103,15 @@ def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, 
         },
     )
     async def say(said: ChatRequest, headers: Annotated[_Headers, Header()], request: Request) -> Response:
-        """Waits for the reply, and past the waiting time answers 202; the reply still comes."""
+        """Waits for the reply, and past the waiting time answers 202; the reply still comes. A program that may not
+        read in the thread gets 202 as soon as its message is recorded, and is not told what becomes of it."""
         principal = principal_of(request)
         source = access.source_of(principal, said.source, told="source" in said.model_fields_set)
+        key = await thread_for(access, principal, action_of(source), said.thread_id)
+        reads = await access.may_besides(principal, Action.READ, key)
         accepted = MessageAccepted(
             message_id=headers.message_id(principal),
-            thread_id=await thread_for(access, principal, action_of(source), said.thread_id),
+            thread_id=key,
             source=source,
             content=said.message,
             interface="http_api",
@@ -118,22 +123,29 @@ def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, 
         span = tracing.span("POST /api/chat", "SERVER", accepted, ROUTE)
         accepted = span.carried_by(accepted)
         taking = door.found(accepted) if headers.last_event_id else door.taken(accepted, settings)
-        if _names_event_stream(request):
-            reading = reading_along.reader(accepted.thread_id, accepted.message_id)
+        staying = while_allowed(access, principal, key, accepted.message_id)
+        if reads and _names_event_stream(request):
+            reading = reading_along.reader(key, accepted.message_id)
             resumed = headers.last_event_id is not None
-            return ChatStream(reading, taking, store, settings, answering(span, accepted), resumed=resumed)
+            return ChatStream(reading, taking, staying, store, settings, answering(span, accepted), resumed=resumed)
         with answering(span, accepted):
             async with taking as taken:
-                message, place = taken.message, taken.before
-                if "respond-async" not in _preferences(headers.prefer) and not await is_far_behind(
-                    taken, store, settings
-                ):
-                    place = None  # as it was then
-                    with suppress(TimeoutError):
-                        message = await taken.watch.settled(settings.reply_timeout)
-                response = outcome(message, await reply_known(taken.watch), place)
+                if reads:
+                    async with staying:
+                        response = await told(taken, waits="respond-async" not in _preferences(headers.prefer))
+                else:
+                    response = only_recorded(taken)
             answered(span, response.status_code)
             return response
+
+    async def told(taken: Taken, *, waits: bool) -> Response:
+        """What became of the message, once that is known to whoever waits."""
+        message, place = taken.message, taken.before
+        if waits and not await is_far_behind(taken, store, settings):
+            place = None  # as it was then
+            with suppress(TimeoutError):
+                message = await taken.watch.settled(settings.reply_timeout)
+        return outcome(message, await reply_known(taken.watch), place)
 
     return router
 

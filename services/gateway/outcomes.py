@@ -55,6 +55,13 @@ def failure(message: Message) -> Refusal:
     return Refusal(502, "model_failed", message.reason or "", message_id=message.message_id)
 
 
+def only_recorded(taken: Taken) -> Response:
+    """For who may not read in the thread: as the message was when it was recorded, whatever became of it, since that
+    tells of what others say."""
+    message = taken.message.model_copy(update={"fate": "pending", "reason": None})
+    return Response(accepted(message, taken.before).model_dump_json(), 202, media_type=JSON)
+
+
 def come_back(message: Message, place: int | None = None) -> Response:
     location = f"/api/messages/{message.message_id}"
     return Response(accepted(message, place).model_dump_json(), 202, {"Location": location}, JSON)

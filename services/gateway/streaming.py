@@ -14,6 +14,7 @@ from m3.frames import Frame
 from m3.settings import Settings
 from m3.store import Store
 from m3.tracing import Span
+from m3.web import Refusal
 from services.gateway.answering import answered
 from services.gateway.event_stream import Tell, event_stream
 from services.gateway.outcomes import accepted, failure, is_far_behind, reply_known
@@ -27,13 +28,15 @@ class ChatStream(Response):
     """Takes the message itself, so that what it needs for that lives as long as the answer. What is refused before the
     message is recorded is an ordinary answer still.
 
-    ``resumed``: the caller comes back, and was told that it is recorded.
+    ``staying``: the caller may read, or it raises Refusal. ``resumed``: the caller comes back, and was told that it is
+    recorded.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(  # noqa: PLR0913, PLR0917  # what its answer lives on
         self,
         reading: AbstractAsyncContextManager[Reader],
         taking: AbstractAsyncContextManager[Taken],
+        staying: AbstractAsyncContextManager[None],
         store: Store,
         settings: Settings,
         answering: AbstractContextManager[Span],
@@ -43,6 +46,7 @@ class ChatStream(Response):
         super().__init__()
         self._reading = reading
         self._taking = taking
+        self._staying = staying
         self._store = store
         self._settings = settings
         self._answering = answering
@@ -60,16 +64,23 @@ class ChatStream(Response):
         ):
             answered(span, self.status_code)
             story = _Story(tell)
-            if not self._resumed:
-                await story.begin(taken.message)
-            if await is_far_behind(taken, self._store, self._settings):
-                await story.put_off(taken.message, taken.before)
-                return
-            message = await _follow(story, reader, taken.watch, self._settings.reply_timeout)
-            if message is None:
-                await story.put_off(taken.message)
-            else:
-                await story.end(message, await reply_known(taken.watch))
+            try:
+                async with self._staying:
+                    await self._tell(story, reader, taken)
+            except Refusal as refusal:
+                await story.break_off(refusal)
+
+    async def _tell(self, story: "_Story", reader: Reader, taken: Taken) -> None:
+        if not self._resumed:
+            await story.begin(taken.message)
+        if await is_far_behind(taken, self._store, self._settings):
+            await story.put_off(taken.message, taken.before)
+            return
+        message = await _follow(story, reader, taken.watch, self._settings.reply_timeout)
+        if message is None:
+            await story.put_off(taken.message)
+        else:
+            await story.end(message, await reply_known(taken.watch))
 
 
 async def _follow(story: "_Story", reader: Reader, watch: Watch, within: float) -> Message | None:
@@ -121,11 +132,14 @@ class _Story:
         if ended := _ENDED.get(message.fate):
             await self._end_turn(ended, message.reason)
         if message.fate == "failed":
-            await self._tell_body("error", failure(message).body)
+            await self.break_off(failure(message))
         elif reply is not None:
             await self._tell_frame(frames.new_message(reply))
         else:
             await self._tell_frame(frames.fate(message))
+
+    async def break_off(self, refusal: Refusal) -> None:
+        await self._tell_body("error", refusal.body)
 
     async def put_off(self, message: Message, place: int | None = None) -> None:
         await self._tell_body("pending", accepted(message, place))

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,9 @@ from m3.access.rules import SOCKET, Action
 from m3.addresses import counted_as
 from m3.events import ANYONE, Number, OutsideSource, SenderName, ThreadId
 from m3.settings import Settings
-from m3.tasks import background
 from m3.tenants import key_of
 from m3.web import Refusal, problem_sentence
 from m3.web.origins import NOT_OF_ORIGINS, is_foreign
-from services.pusher.admissions import RECHECK, Admissions
 from services.pusher.close_codes import Close, Closed
 from services.pusher.outbox import Outbox
 
@@ -71,25 +69,11 @@ class Opening:
 
 
 class Entrance:
-    def __init__(self, access: Access, limits: Limits, admissions: Admissions, settings: Settings) -> None:
+    def __init__(self, access: Access, limits: Limits, settings: Settings) -> None:
         self._access = access
         self._limits = limits
-        self._admissions = admissions
         self._settings = settings
         self._addresses: Counter[str] = Counter()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, access: Access, limits: Limits, settings: Settings, *, recheck: float = RECHECK
-    ) -> AsyncIterator["Entrance"]:
-        """While inside the block, sockets are closed whose principals may not read any more; ``recheck``: seconds
-        between looks."""
-        admissions = Admissions(access.still_may)
-        async with (
-            background("pusher admissions", admissions.look_again(recheck)) if access.required else nullcontext()
-        ):
-            yield cls(access, limits, admissions, settings)
 
     async def opening(self, websocket: WebSocket) -> Opening:
         """What the socket may be opened as. Raises Refusal, Denied and StoreUnavailable."""
@@ -102,7 +86,7 @@ class Entrance:
             raise Refusal(422, "invalid_request", problem_sentence(error.errors(include_input=False))) from None
         if is_foreign(websocket):
             raise Refusal(403, "foreign_origin", f"A page of another host may not open a socket here. {NOT_OF_ORIGINS}")
-        principal = self._admissions.shared(await self._principal(websocket))
+        principal = self._access.admissions.shared(await self._principal(websocket))
         address = websocket.client.host if websocket.client else ""
         await self._limits.hit("socket", principal, address)
         key = key_of(principal.tenant, asked.thread_id)
@@ -129,18 +113,18 @@ class Entrance:
 
     @contextmanager
     def inside(self, opening: Opening, outbox: Outbox) -> Iterator[None]:
-        """The socket is open inside the block, in which the database shows its tenant's alone. Raises Closed where its
-        address has no socket left."""
+        """The socket is open inside the block, in which the database shows its tenant's alone, and closed where its
+        principal may not read any more. Raises Closed where its address has no socket left."""
         address = counted_as(opening.address)
         if self._addresses[address] == self._settings.sockets_per_address:
             raise Closed(Close.ADDRESS_FULL)
         self._addresses[address] += 1
-        self._admissions.add(opening.principal, opening.key, outbox)
+        self._access.admissions.add(opening.principal, opening.key, outbox)
         try:
             with self._access.speaking_for(opening.principal):
                 yield
         finally:
-            self._admissions.remove(opening.principal, outbox)
+            self._access.admissions.remove(opening.principal, outbox)
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]

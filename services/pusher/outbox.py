@@ -2,6 +2,7 @@
 
 from sys import maxsize
 
+from m3.errors import Denied, Expired
 from m3.web.raw_frames import FrameWriter, text_frame
 from services.pusher.close_codes import Close
 
@@ -43,3 +44,7 @@ class Outbox:
         """Have the socket closed, behind what waits for it."""
         self.closed = self.closed or why
         self._writer.close(why.code, why.reason)
+
+    def end(self, why: Denied) -> None:
+        """Have it closed on who may not read any more."""
+        self.close(Close.SIGN_IN_AGAIN if isinstance(why, Expired) else Close.NO_LONGER_ALLOWED)

@@ -19,9 +19,10 @@ from m3.errors import StoreUnavailable
 from m3.events import MessageAccepted
 from m3.store import Store
 from services.recorder import recorder
-from tests.support.gateway import running_gateway
+from tests.support.gateway import failure_of, hand_in, next_message, passed_over, reply_to, running_gateway
 from tests.support.issuing import outside_issuer
 from tests.support.town import KEYS, Town, asking, bearer_header
+from tests.support.until import until
 
 SECRET = bytes.fromhex(KEYS.partition(":")[2])
 PASSWORD = "correct horse"
@@ -211,6 +212,57 @@ async def test_a_program_reads_nothing_of_a_thread_that_it_only_feeds(
         refused(await http.get(path, headers=feed), 403, "forbidden")
     for path in (f"/api/messages/{answer.json()['message_id']}/retry", "/api/threads/show/cancel"):
         refused(await http.post(path, headers=feed), 403, "forbidden")
+
+
+async def test_a_program_that_only_feeds_is_told_nothing_of_what_is_said_there(
+    http: httpx2.AsyncClient, memory_bus: Bus, feed: dict[str, str], store: Store
+) -> None:
+    """It is answered as soon as its message is recorded, and always the same: whatever became of it by then."""
+    said = {"message": "yes", "thread_id": "show"}
+    key = {"Idempotency-Key": "1"}
+    stream = {"Accept": "text/event-stream"}
+    first = await http.post(CHAT, json=said, headers=feed | key)
+    message = await next_message(store, "show")
+    recorded = {"thread_id": "show", "message_id": str(message.message_id), "seq": 1, "fate": "pending"}
+    assert first.json() == recorded | {"reason": None, "place": 0}
+
+    async def ask_again() -> list[httpx2.Response]:
+        answers = []
+        for headers in (key, key | stream, key | ASYNC, back := {"Last-Event-ID": str(message.message_id)}):
+            answers.append(await http.post(CHAT, json=said, headers=feed | headers))
+        answers.append(await http.post(CHAT, json=said, headers=feed | back | stream))
+        for answer in answers:
+            assert answer.status_code == 202
+            assert "location" not in answer.headers
+            assert {name: answer.json()[name] for name in recorded} == recorded
+        refused(await http.post(CHAT, json=said | {"message": "no"}, headers=feed | key | stream), 422, "key_reused")
+        return answers
+
+    await ask_again()
+    await hand_in(memory_bus, reply_to(message, content="what ann said"))
+    await next_message(store, "show", 2)
+    for answer in await ask_again():
+        assert "ann" not in answer.text
+
+
+@pytest.mark.parametrize("fate", ["merged", "failed"])
+async def test_a_program_that_only_feeds_is_not_told_what_became_of_its_message(
+    http: httpx2.AsyncClient, memory_bus: Bus, feed: dict[str, str], store: Store, fate: str
+) -> None:
+    """Or it could find out what others say by saying the same."""
+    said, key = {"message": "yes", "thread_id": "show"}, {"Idempotency-Key": "1"}
+    await http.post(CHAT, json=said, headers=feed | key)
+    message = await next_message(store, "show")
+    await hand_in(memory_bus, failure_of(message) if fate == "failed" else passed_over(message, "merged", message))
+
+    async def is_settled() -> bool:
+        known = await store.message(message.message_id)
+        return known is not None and known.fate == fate
+
+    await until(is_settled)
+    for accept in ({}, {"Accept": "text/event-stream"}):
+        answer = await http.post(CHAT, json=said, headers=feed | key | accept)
+        assert (answer.status_code, answer.json()["fate"], answer.json()["reason"]) == (202, "pending", None)
 
 
 async def test_nobody_comes_upon_a_message_by_another_ones_key(

@@ -1,7 +1,9 @@
 """Every route of the HTTP door, for everybody, is what the table of rules says it is."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 import argon2
@@ -14,13 +16,14 @@ from m3.access.principals import ANYONE, Kind
 from m3.access.rules import ROUTES, Action, Standing, about_a_thread, finds, may
 from m3.bus import Bus
 from m3.errors import StartError
-from m3.events import MessageAccepted
+from m3.events import Message, MessageAccepted
 from m3.store import Store
 from m3.tenants import key_of
 from services.gateway.asking import OPEN_TO_ALL, ask_who
 from services.recorder import recorder
-from tests.support.gateway import running_gateway
+from tests.support.gateway import hand_in, reply_to, running_gateway
 from tests.support.town import Town, asking, bearer_header
+from tests.support.until import until
 
 PASSWORD = "correct horse"
 #: So that nobody is refused for asking often.
@@ -286,6 +289,94 @@ async def test_nobody_can_tell_a_thread_that_is_not_theirs_from_one_that_is_not_
             ]
             assert foreign.status_code == 404
             assert seen(foreign) == seen(missing), (route, name)
+
+
+async def test_a_program_that_only_feeds_is_told_nothing_of_what_is_said_there_by_any_door(
+    http: httpx2.AsyncClient, everybody: dict[str, Who], messages: dict[str, UUID], memory_bus: Bus, store: Store
+) -> None:
+    feeder = await everybody["program, feeder"].headers()
+    said, key = {"message": "hello", "thread_id": "closed"}, {"Idempotency-Key": "1"}
+    stream = {"Accept": "text/event-stream"}
+    ways: tuple[dict[str, str], ...] = ({}, key, key | stream, stream | {"Prefer": "respond-async"})
+    for headers in ways:
+        await http.post("/api/chat", json=said, headers=feeder | headers)
+    heard = [message for message in await store.latest("closed", 10) if message.author == "feed"]
+    await hand_in(memory_bus, *(reply_to(message, content="a secret") for message in heard))
+    await until(lambda: all_settled(store, heard))
+    answers = [await http.post("/api/chat", json=said, headers=feeder | headers) for headers in ways]
+    back = {"Last-Event-ID": str(heard[0].message_id)}
+    answers += [await http.post("/api/chat", json=said, headers=feeder | back | headers) for headers in ({}, stream)]
+    for message in (*heard, *[message for message in await store.latest("closed", 10) if message.source != "api"]):
+        told = messages | {"closed": message.message_id}
+        answers += [await ask(http, route, everybody["program, feeder"], "closed", told) for route in CALLS]
+    assert {answer.status_code for answer in answers[: len(ways) + 2]} == {202}
+    for answer in answers:
+        assert "a secret" not in answer.text, answer.request.url
+        assert "location" not in answer.headers, answer.request.url
+
+
+async def all_settled(store: Store, messages: list[Message]) -> bool:
+    known = await store.messages([message.message_id for message in messages])
+    return all(message.fate == "answered" for message in known.values())
+
+
+async def test_no_text_is_taken_for_an_outage(
+    http: httpx2.AsyncClient, everybody: dict[str, Who], messages: dict[str, UUID]
+) -> None:
+    """PostgreSQL keeps neither a NUL nor half a character."""
+    headers = await everybody["operator"].headers() | {"Prefer": "respond-async"}
+    document = (await http.get("/openapi.json")).json()
+    wrong = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for place, body in bad_texts(path, operation, document["components"]["schemas"], messages):
+                answer = await http.request(
+                    method, place, headers=headers | {"Content-Type": "application/json"}, content=body
+                )
+                if answer.status_code >= 500:
+                    wrong.append((method, place, body, answer.text))
+    assert wrong == []
+
+
+BAD_TEXTS = ("\\u0000", "a\\u0000b", "\\ud800")  # as JSON has them
+
+
+def bad_texts(
+    path: str, operation: dict[str, Any], schemas: dict[str, Any], messages: dict[str, UUID]
+) -> Iterator[tuple[str, str]]:
+    """Paths and bodies, each with such a text in one place."""
+    good = {"thread_id": "square", "message_id": str(messages["square"]), "name": "nobody", "prefix": "00000000"}
+    places = [path.format(**good | {name: bad}) for name in good if f"{{{name}}}" in path for bad in ("%00", "a%00b")]
+    queries = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    at = path.format(**good)
+    places += [f"{at}?{name}={bad}" for name in queries for bad in ("%00", "a%00b", "%ed%a0%80")]
+    yield from ((place, "{}") for place in places)
+    for kind in operation.get("requestBody", {}).get("content", {}).values():
+        schema = kind["schema"]
+        schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        known = {"name": "nobody", "password": "not this one", "new_password": "nor this", "role": "reader"}
+        for name_of_text in schema.get("properties", ()):
+            others = {name: known.get(name, "a") for name in schema.get("required", ()) if name != name_of_text}
+            for bad in BAD_TEXTS:
+                yield at, json.dumps(others)[:-1] + ("," if others else "") + f'"{name_of_text}":"{bad}"}}'
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "GET /api/users?after=%00",
+        "GET /api/keys?after=a%00",
+        "DELETE /api/users/%00",
+        "DELETE /api/keys/%00",
+        "DELETE /api/threads/square/members/a%00",
+    ],
+)
+async def test_what_no_name_has_is_refused_as_such(
+    http: httpx2.AsyncClient, everybody: dict[str, Who], place: str
+) -> None:
+    method, path = place.split()
+    answer = await http.request(method, path, headers=await everybody["operator"].headers())
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
 async def test_tenants_with_the_same_thread_ids_see_and_reach_only_their_own(

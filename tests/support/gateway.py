@@ -7,6 +7,7 @@ import httpx2
 
 from m3 import topology
 from m3.access.access import Access
+from m3.access.admissions import RECHECK
 from m3.access.limits import Limits
 from m3.access.office import Office
 from m3.bus import Bus
@@ -30,12 +31,13 @@ from tests.support.until import until
 
 
 @asynccontextmanager
-async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[str]:
+async def serving_gateway(bus: Bus, store: Store, recheck: float = RECHECK, /, **changes: object) -> AsyncIterator[str]:
+    """``recheck``: seconds between looks at who may still read."""
     settings = Settings().model_copy(update={"linger": 0} | changes)
     async with (
         Door.open("gateway", bus, store) as door,
         ReadingAlong.open(bus, store, linger=settings.linger) as reading_along,
-        Access.open(settings, store) as access,
+        Access.open(settings, store, recheck=recheck) as access,
     ):
         with ExitStack() as stack:
             office = stack.enter_context(Office.open(settings, access)) if access.required else None
@@ -46,9 +48,11 @@ async def serving_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIte
 
 
 @asynccontextmanager
-async def running_gateway(bus: Bus, store: Store, **changes: object) -> AsyncIterator[httpx2.AsyncClient]:
+async def running_gateway(
+    bus: Bus, store: Store, recheck: float = RECHECK, /, **changes: object
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of one."""
-    async with serving_gateway(bus, store, **changes) as address, client(address) as http:
+    async with serving_gateway(bus, store, recheck, **changes) as address, client(address) as http:
         yield http
 
 

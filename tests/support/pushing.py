@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from m3 import topology
 from m3.access.access import Access
+from m3.access.admissions import RECHECK
 from m3.access.limits import Limits
 from m3.bus import Bus
 from m3.door import Door
@@ -14,7 +15,6 @@ from m3.settings import Settings
 from m3.store import Store
 from m3.web import bind, health, serve
 from services.pusher import Entrance, Hub, pusher
-from services.pusher.admissions import RECHECK
 
 
 @asynccontextmanager
@@ -31,9 +31,9 @@ async def running_pusher(
     async with (
         Hub.open(bus, store, linger=settings.linger, sockets_per_thread=settings.sockets_per_thread) as hub,
         Door.open("pusher", bus, store) as door,
-        Access.open(settings, store, clock=clock) as access,
-        Entrance.open(access, Limits(settings, store), settings, recheck=recheck) as entrance,
+        Access.open(settings, store, clock=clock, recheck=recheck) as access,
     ):
+        entrance = Entrance(access, Limits(settings, store), settings)
         with bind("127.0.0.1", 0) as sock:
             app = pusher(hub, door, entrance, health(bus, store), settings)
             async with serve(app, sock, settings, grace=1) as address:

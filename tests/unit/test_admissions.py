@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
+from m3.access.admissions import Admissions
 from m3.access.principals import ANYONE, Principal
 from m3.access.rules import Action
-from m3.errors import StoreUnavailable
+from m3.errors import Denied, StoreUnavailable, UnknownThread
 from m3.tasks import background
-from services.pusher.admissions import Admissions
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
 from tests.support.until import until
@@ -33,17 +33,17 @@ class Database:
         self.asked: list[list[tuple[Principal, str]]] = []
         self.away = False
 
-    async def still_may(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[bool]:
+    async def refusals(self, asked: Sequence[tuple[Principal, Action, str]]) -> list[Denied | None]:
         assert {action for _, action, _ in asked} == {Action.READ}
         self.asked.append([(principal, key) for principal, _, key in asked])
         if self.away:
             raise StoreUnavailable("The database is away.")
-        return [asked not in self.refused for asked in self.asked[-1]]
+        return [UnknownThread() if asked in self.refused else None for asked in self.asked[-1]]
 
 
 @asynccontextmanager
 async def looking(database: Database) -> AsyncIterator[Admissions]:
-    admissions = Admissions(database.still_may)
+    admissions = Admissions(database.refusals)
     async with background("admissions", admissions.look_again(SOON)):
         yield admissions
 
@@ -77,7 +77,7 @@ async def test_those_that_may_not_read_any_more_are_closed_and_no_others() -> No
 
 
 async def test_as_many_as_there_are_are_asked_for_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.pusher.admissions.PAGE", 2)
+    monkeypatch.setattr("m3.access.admissions.PAGE", 2)
     database = Database((person(4), "t"))
     async with looking(database) as admissions:
         writers = [opened(admissions, person(number), "t")[0] for number in range(5)]
@@ -107,11 +107,11 @@ async def test_who_has_no_socket_left_is_not_asked_for_and_nothing_of_them_is_ke
         await until(lambda: len(database.asked) > 1)
         assert database.asked[0] == [(person(1), "other")]
         admissions.remove(person(1), stays)
-        assert not admissions._admitted
+        assert not admissions._authorities
 
 
 async def test_all_sockets_of_a_principal_share_it() -> None:
-    admissions = Admissions(Database().still_may)
+    admissions = Admissions(Database().refusals)
     one = person(1)
     assert admissions.shared(one) is one
     opened(admissions, one, "t")
@@ -130,14 +130,14 @@ async def test_whoever_is_not_asked_who_they_are_is_not_asked_for_later_either()
 
 
 async def test_sockets_are_closed_when_the_credential_ends_that_cannot_be_renewed() -> None:
-    admissions = Admissions(Database().still_may)
+    admissions = Admissions(Database().refusals)
     over, later = person(1, expires=time.time() - 1), person(1, expires=time.time() + 60)
     ended = [opened(admissions, over, key)[0] for key in ("t", "t", "other")]
     renewed, outbox = opened(admissions, later, "t")
     await until(lambda: all(writer.closed is not None for writer in ended))
     assert [writer.closed for writer in ended] == [Close.SIGN_IN_AGAIN.value] * 3
     assert renewed.closed is None
-    end = admissions._admitted[later].end
+    end = admissions._authorities[later].end
     admissions.remove(later, outbox)
     assert end is not None
     assert end.cancelled()
