@@ -75,14 +75,14 @@ async def revoke_key(desk: Desk, named: str) -> str:
 
 async def list_keys(desk: Desk) -> str:
     return _table(
-        ("PREFIX", "NAME", "SINCE", "MAY", "THREADS"),
+        ("PREFIX", "NAME", "SINCE", "FEEDS", "READS"),
         [
             (
                 key.prefix,
                 key.name,
                 f"{key.created_at:%Y-%m-%d}",
-                "feed and read" if key.reads else "feed",
-                ", ".join(key.threads),
+                ", ".join(thread.thread_id for thread in key.threads if thread.feeds),
+                ", ".join(thread.thread_id for thread in key.threads if thread.reads),
             )
             for key in await _keys(desk)
         ],

@@ -19,14 +19,16 @@ from m3.access.limits import Failures
 from m3.access.memory import Memory
 from m3.access.outsiders import Outsiders
 from m3.access.principals import ANYONE, Principal
-from m3.access.rules import BECAUSE, Action, Standing, about_a_thread, finds, may
+from m3.access.rules import BECAUSE, Action, about_a_thread, may
 from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
 from m3.errors import Denied, Expired, Forbidden, NotSignedIn, StartError, TooOften, UnknownThread
 from m3.events import OutsideSource
 from m3.settings import Settings
 from m3.store import Store, speaking_for
-from m3.store.directory import Directory, Stance
+from m3.store.changes import Change
+from m3.store.directory import Directory
+from m3.store.stances import Stance
 from m3.tasks import background
 from m3.tenants import tenant_of, thread_id_of
 
@@ -195,9 +197,9 @@ class Access:
 
     async def _check(self, principal: Principal, action: Action, key: str) -> None:
         stance = self._remembered(principal, key)
-        if stance is None or not _allows(stance, action):  # refusals are not remembered
+        if stance is None or not stance.allows(action):  # refusals are not remembered
             stance = await self._looked_up(principal, key)
-            if not _allows(stance, action):
+            if not stance.allows(action):
                 raise Forbidden("You may not do this in this thread.")
 
     async def may_besides(self, principal: Principal, action: Action, key: str) -> bool:
@@ -206,7 +208,7 @@ class Access:
         if not self.required:
             return True
         stance = self._remembered(principal, key) or await self._looked_up(principal, key)
-        return _allows(stance, action)
+        return stance.allows(action)
 
     def _remembered(self, principal: Principal, key: str) -> Stance | None:
         return None if principal.id is None else self._stances.recall((principal.id, key))
@@ -217,6 +219,33 @@ class Access:
             raise UnknownThread
         with self.speaking_for(principal):
             return await self._stances.look((principal.id, key), partial(self._stance, principal.id, key))
+
+    async def check_anew(self, principal: Principal, action: Action, key: str) -> None:
+        """As ``check``, past what is remembered. Raises NotSignedIn too, where they are somebody no more."""
+        if not self.required:
+            return
+        with self._not_remembering(principal), self._refusing(principal, action, thread_id_of(key)):
+            (refusal,) = await self.refusals([(principal, action, key)])
+            if refusal is not None:
+                raise refusal
+
+    @asynccontextmanager
+    async def change(
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+    ) -> AsyncIterator[Change]:
+        """As ``Directory.change_by``."""
+        with self._not_remembering(by), self._refusing(by, action, thread_id_of(key or "")):
+            async with self.directory.change_by(by, action, key, of=of, address=address) as change:
+                yield change
+
+    @contextmanager
+    def _not_remembering(self, principal: Principal) -> Iterator[None]:
+        """Whoever turns out to be signed out is not let in again."""
+        try:
+            yield
+        except NotSignedIn:
+            self.forget(principal.id)
+            raise
 
     def check_without_thread(self, principal: Principal, action: Action) -> None:
         """Whether they may do what is about no thread. Raises Forbidden."""
@@ -256,11 +285,9 @@ class Access:
     def _refusal(self, who: Principal, action: Action, key: str, stance: Stance) -> Denied | None:
         if who.expires is not None and who.expires <= time.time():
             return Expired()
-        if stance.kind is None or who.tenant not in self.tenants:
-            return NotSignedIn("Your sign-in or your key is not good any more.")
-        if who.tenant != tenant_of(key) or not _found(stance):
-            return UnknownThread()
-        return None if _allows(stance, action) else Forbidden("You may not do this in this thread.")
+        if who.tenant not in self.tenants:
+            return NotSignedIn("There is no such tenant any more.")
+        return UnknownThread() if who.tenant != tenant_of(key) else stance.refusal(action)
 
     def forget(self, principal: UUID | None = None, key: str | None = None) -> None:
         """What this process remembers of a principal, by its id, or of a thread, when it changed it itself."""
@@ -307,27 +334,9 @@ class Access:
     async def _stance(self, principal_id: UUID, key: str) -> Stance:
         """Raises UnknownThread where they do not find the thread."""
         (stance,) = await self.directory.stances([(principal_id, None, key)])
-        if not _found(stance):
+        if not stance.finds:
             raise UnknownThread
         return stance
-
-
-def _standing(stance: Stance) -> Standing | None:
-    if stance.role is None and stance.visibility == "open" and stance.kind != "program":
-        return "guest"
-    return stance.role
-
-
-def _found(stance: Stance) -> bool:
-    """Whether the thread is there for them."""
-    return stance.kind is not None and stance.visibility is not None and finds(stance.kind, _standing(stance))
-
-
-def _allows(stance: Stance, action: Action) -> bool:
-    """Whether this may be done where the thread is there, and they still are somebody."""
-    if stance.kind is None or stance.visibility is None:
-        return False
-    return may(stance.kind, action, _standing(stance))
 
 
 def tenant_of_outsiders(settings: Settings) -> str:

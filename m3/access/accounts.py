@@ -7,9 +7,10 @@ from m3.access.credentials import digest, new_key
 from m3.access.names import proper_name
 from m3.access.passwords import Passwords, one_time_password
 from m3.access.principals import Principal
+from m3.access.rules import Action
 from m3.errors import Forbidden, LastOperator, Taken, UnknownName, UnknownThread
 from m3.store.changes import User
-from m3.store.directory import Directory, KeyOfProgram
+from m3.store.directory import ChangeBy, Directory, KeyOfProgram
 from m3.tenants import key_of
 
 #: Whom the first start makes.
@@ -26,13 +27,20 @@ def at_the_machine(tenant: str) -> Principal:
 
 
 class Accounts:
-    """``by`` is who does it, and whose tenant it is done in; that they may is for the door to check. ``forget`` is told
+    """``by`` is who does it, and whose tenant it is done in. That they may look is for the door to check; that they may
+    change something ``change`` sees with the change itself, and raises NotSignedIn and Forbidden. ``forget`` is told
     whose account or key was changed."""
 
     def __init__(
-        self, directory: Directory, passwords: Passwords, *, forget: Callable[[UUID], None] = lambda _: None
+        self,
+        directory: Directory,
+        passwords: Passwords,
+        *,
+        change: ChangeBy | None = None,
+        forget: Callable[[UUID], None] = lambda _: None,
     ) -> None:
         self._directory = directory
+        self._change = change or directory.change_by
         self._passwords = passwords
         self._forget = forget
 
@@ -62,9 +70,9 @@ class Accounts:
         """Returns a password that is good for one sign-in. Raises Unsuitable and Taken."""
         name, password = proper_name(name), one_time_password()
         hashed = await self._passwords.hash(password)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, address=address) as change:
             if not await change.add_account(name, hashed, operator=operator):
-                raise Taken("There is somebody of that name.")
+                raise Taken("There is somebody of that name, a person or a program.")
             await change.note("user_added", name, "operator" if operator else "person")
         return password
 
@@ -76,7 +84,7 @@ class Accounts:
         if account is None or account.password_hash is None:
             raise UnknownName("There is nobody of that name who signs in with a password.")
         hashed = await self._passwords.hash(password)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, of=name, address=address) as change:
             if not await change.change_password(account.account_id, account.password_hash, hashed, one_time=True):
                 raise Taken("Their password was changed in the same moment; try again.")
             await change.end_sign_ins(account.account_id)
@@ -88,7 +96,7 @@ class Accounts:
         """They are signed out everywhere, and their name is free. Raises UnknownName; Forbidden for oneself, so that an
         operator is left."""
         name = proper_name(name)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, of=name, address=address) as change:
             account = await change.revoke_account(name)
             if account is None:
                 raise UnknownName("There is nobody of that name.")
@@ -100,7 +108,7 @@ class Accounts:
     async def change_user(self, by: Principal, name: str, *, operator: bool, address: str = "") -> User:
         """Make somebody an operator, or a person again. Raises UnknownName and LastOperator."""
         name = proper_name(name)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, of=name, address=address) as change:
             await change.hold_operators()
             changed = await change.change_operator(name, operator=operator)
             if changed is None:
@@ -124,10 +132,10 @@ class Accounts:
         name = proper_name(name)
         prefix, key = new_key()
         keys = {key_of(by.tenant, thread_id) for thread_id in threads}
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, address=address) as change:
             key_id = await change.add_key(name, prefix, digest(key))
             if key_id is None:
-                raise Taken("There is a key of that name.")
+                raise Taken("There is somebody of that name, a person or a program.")
             if await change.add_member(key_id, list(keys), "member" if reads else "feeder") < len(keys):
                 raise UnknownThread
             await change.note("key_added", prefix, f"{name}, for {', '.join(threads)}")
@@ -136,7 +144,7 @@ class Accounts:
     async def revoke_key(self, by: Principal, named: str, *, address: str = "") -> tuple[str, str]:
         """By its prefix or its name; returns both. Raises Unsuitable and UnknownName."""
         named = proper_name(named)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, Action.OPERATE, address=address) as change:
             revoked = await change.revoke_key(named)
             if revoked is None:
                 raise UnknownName("There is no key of that prefix or name.")

@@ -8,11 +8,11 @@ from uuid_utils.compat import uuid7
 
 from m3.access.names import proper_name
 from m3.access.principals import Principal
-from m3.access.rules import Role, Visibility
-from m3.errors import Forbidden, LastOwner, Taken, UnknownName, UnknownThread, Unsuitable
+from m3.access.rules import Action, Role, Visibility
+from m3.errors import Forbidden, LastOwner, Taken, UnknownName, Unsuitable
 from m3.events import THREAD_ID_PATTERN
 from m3.store.changes import Change
-from m3.store.directory import Directory, Member, OwnThread, Thread
+from m3.store.directory import ChangeBy, Directory, Member, OwnThread, Thread
 from m3.tenants import key_of
 
 MemberKind = Literal["person", "program"]
@@ -35,11 +35,13 @@ def _nothing(principal: UUID | None = None, key: str | None = None) -> None:
 
 
 class Memberships:
-    """``by`` is who does it, and whose tenant it is done in; that they may is for the door to check. ``forget`` is told
-    whose standing was changed, or in which thread."""
+    """``by`` is who does it, and whose tenant it is done in. That they may look is for the door to check; that they may
+    change something ``change`` sees with the change itself, and raises NotSignedIn, Forbidden and UnknownThread.
+    ``forget`` is told whose standing was changed, or in which thread."""
 
-    def __init__(self, directory: Directory, *, forget: Forget = _nothing) -> None:
+    def __init__(self, directory: Directory, *, change: ChangeBy | None = None, forget: Forget = _nothing) -> None:
         self._directory = directory
+        self._change = change or directory.change_by
         self._forget = forget
 
     async def make_thread(
@@ -56,14 +58,15 @@ class Memberships:
 
         Raises Forbidden, Unsuitable, Taken, UnknownName.
         """
+        action = Action.OPERATE
         if thread_id is None:
-            thread_id = f"t-{uuid7().hex}"
+            action, thread_id = Action.MAKE_THREAD, f"t-{uuid7().hex}"
         elif by.kind != "operator":
             raise Forbidden("Threads are given their ids.")
         elif re.fullmatch(THREAD_ID_PATTERN, thread_id) is None:
             raise Unsuitable("A thread's id is up to 128 letters, digits and any of _:@-")
         key = key_of(by.tenant, thread_id)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
+        async with self._change(by, action, address=address) as change:
             if not await change.add_thread(key, visibility):
                 raise Taken("There is a thread of that id.")
             if by.id is not None:
@@ -95,13 +98,17 @@ class Memberships:
         return await self._directory.members(key)
 
     async def admit(self, by: Principal, thread_id: str, member: Member, *, address: str = "") -> Member:
-        """Make somebody a member, or change what they are. Raises Unsuitable, UnknownName, UnknownThread, LastOwner."""
+        """Make somebody a member, or change what they are. Keys are operators', who alone let programs in.
+
+        Raises Unsuitable, UnknownName, LastOwner.
+        """
         name, kind, role, key = proper_name(member.name), member.kind, member.role, key_of(by.tenant, thread_id)
         if role not in ROLES[kind]:
             hint = ' What is a feeder is a program: say "kind": "program" too.' if role == "feeder" else ""
             raise Unsuitable(f"A {kind} can be {', '.join(sorted(ROLES[kind]))} in a thread.{hint}")
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
-            principal = await self._of_a_thread(change, key, name, kind)
+        action = Action.ADMIT_PROGRAM if kind == "program" else Action.ADMIT
+        async with self._change(by, action, key, address=address) as change:
+            principal = await self._named(change, name, kind)
             if role != "owner":
                 await self._keep_an_owner(change, key, principal)
             if await change.add_member(principal, [key], role):
@@ -112,10 +119,11 @@ class Memberships:
     async def dismiss(
         self, by: Principal, thread_id: str, name: str, kind: MemberKind = "person", *, address: str = ""
     ) -> None:
-        """Raises UnknownName where there is no such member; UnknownThread; LastOwner."""
+        """Of oneself it is leaving. Raises UnknownName where there is no such member; LastOwner."""
         name, key = proper_name(name), key_of(by.tenant, thread_id)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
-            principal = await self._of_a_thread(change, key, name, kind)
+        action = Action.LEAVE if (name, kind) == (by.name, "person") else Action.ADMIT
+        async with self._change(by, action, key, address=address) as change:
+            principal = await self._named(change, name, kind)
             await self._keep_an_owner(change, key, principal)
             if not await change.remove_member(principal, key):
                 raise UnknownName("There is no member of that name.")
@@ -125,19 +133,13 @@ class Memberships:
     async def change_visibility(
         self, by: Principal, thread_id: str, visibility: Visibility, *, address: str = ""
     ) -> None:
-        """Raises UnknownThread."""
         key = key_of(by.tenant, thread_id)
-        async with self._directory.change(by.tenant, by.name or "", address) as change:
-            if await change.lock_thread(key) is None:
-                raise UnknownThread
+        async with self._change(by, Action.ADMIT, key, address=address) as change:
             if await change.change_visibility(key, visibility):
                 await change.note("visibility_changed", thread_id, visibility)
         self._forget(key=key)
 
-    async def _of_a_thread(self, change: Change, key: str, name: str, kind: MemberKind) -> UUID:
-        """Somebody of that name, once nobody else changes the members of the thread."""
-        if await change.lock_thread(key) is None:
-            raise UnknownThread
+    async def _named(self, change: Change, name: str, kind: MemberKind) -> UUID:
         principal = await change.principal(name, kind)
         if principal is None:
             raise UnknownName("There is nobody of that name.")

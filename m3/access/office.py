@@ -26,6 +26,6 @@ class Office:
         with Passwords.open() as passwords:
             yield cls(
                 SignIns(access, passwords, ttl=settings.sign_in_ttl),
-                Accounts(access.directory, passwords, forget=access.forget),
-                Memberships(access.directory, forget=access.forget),
+                Accounts(access.directory, passwords, change=access.change, forget=access.forget),
+                Memberships(access.directory, change=access.change, forget=access.forget),
             )

@@ -1,6 +1,7 @@
 """People who sign in elsewhere, by the tokens of an outside issuer."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from uuid import uuid4
 
 from m3.access.issuer import Issuer, Outsider
@@ -28,8 +29,9 @@ class Outsiders:
         return Principal(account.kind, account.tenant, account.account_id, account.name, expires=outsider.expires)
 
     async def _welcome(self, outsider: Outsider) -> OutsidersAccount:
+        made = f"user-{sha256(outsider.subject.encode()).hexdigest()[:8]}"
         async with self._directory.change(self._tenant, outsider.subject) as change:
-            for name in _names_like(name_like(outsider.names)):
+            for name in _names_like(name_like(outsider.names, otherwise=made)):
                 if await change.add_outsider(name, outsider.subject):
                     await change.note("user_added", name, "person, of the issuer")
                     break

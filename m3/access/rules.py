@@ -29,6 +29,8 @@ class Action(Enum):
     CONFIGURE = auto()  # how the agent deals with it
     SEE_MEMBERS = auto()
     ADMIT = auto()  # change its members and its visibility
+    ADMIT_PROGRAM = auto()  # let a producer key in, or change what it may
+    LEAVE = auto()  # be no member any more, oneself
 
     PROBE = auto()  # health, counters, the API's description
     SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
@@ -61,10 +63,21 @@ _BY_STANDING: dict[Standing, frozenset[Action]] = {
             Action.CONFIGURE,
             Action.SEE_MEMBERS,
             Action.ADMIT,
+            Action.LEAVE,
         )
     ),
-    "member": frozenset((Action.READ, Action.SPEAK, Action.FEED, Action.CANCEL, Action.RETRY, Action.SEE_MEMBERS)),
-    "reader": frozenset((Action.READ, Action.SEE_MEMBERS)),
+    "member": frozenset(
+        (
+            Action.READ,
+            Action.SPEAK,
+            Action.FEED,
+            Action.CANCEL,
+            Action.RETRY,
+            Action.SEE_MEMBERS,
+            Action.LEAVE,
+        )
+    ),
+    "reader": frozenset((Action.READ, Action.SEE_MEMBERS, Action.LEAVE)),
     "feeder": frozenset((Action.FEED,)),
     "guest": frozenset((Action.READ, Action.SPEAK, Action.CANCEL, Action.RETRY)),
 }
@@ -74,7 +87,15 @@ _NEVER: dict[Kind, frozenset[Action]] = {
     "person": frozenset((Action.FEED,)),
     "operator": frozenset((Action.FEED,)),
     "program": frozenset(
-        (Action.SPEAK, Action.CANCEL, Action.RETRY, Action.CONFIGURE, Action.SEE_MEMBERS, Action.ADMIT)
+        (
+            Action.SPEAK,
+            Action.CANCEL,
+            Action.RETRY,
+            Action.CONFIGURE,
+            Action.SEE_MEMBERS,
+            Action.ADMIT,
+            Action.LEAVE,
+        )
     ),
     "anyone": frozenset(),
 }
@@ -89,6 +110,8 @@ _OPERATORS = frozenset(
         Action.CONFIGURE,
         Action.SEE_MEMBERS,
         Action.ADMIT,
+        Action.ADMIT_PROGRAM,
+        Action.LEAVE,
     )
 )
 
@@ -118,7 +141,8 @@ def may(kind: Kind, action: Action, standing: Standing | None = None) -> bool:
     return action in granted or (standing is not None and action in _BY_STANDING[standing])
 
 
-#: What each route asks for, one of these. What speaks in a thread is SPEAK or FEED, by the source of each message.
+#: What each route asks for, one of these. What speaks in a thread is SPEAK or FEED, by the source of each message;
+#: having somebody be no member any more LEAVE of oneself, and ADMIT of others; and letting a program in ADMIT_PROGRAM.
 ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("POST", "/api/chat"): frozenset((Action.SPEAK, Action.FEED)),
     ("POST", "/api/threads/{thread_id}/messages"): frozenset((Action.SPEAK, Action.FEED)),
@@ -133,7 +157,7 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("POST", "/api/threads"): frozenset((Action.MAKE_THREAD,)),
     ("GET", "/api/threads/{thread_id}/members"): frozenset((Action.SEE_MEMBERS,)),
     ("PUT", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT,)),
-    ("DELETE", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT,)),
+    ("DELETE", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT, Action.LEAVE)),
     ("PUT", "/api/threads/{thread_id}/visibility"): frozenset((Action.ADMIT,)),
     ("POST", "/api/login"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/refresh"): frozenset((Action.SIGN_IN,)),

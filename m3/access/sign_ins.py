@@ -12,6 +12,7 @@ from m3.access.credentials import digest, refresh_token, sign_in_of
 from m3.access.names import is_proper, known_as
 from m3.access.passwords import Passwords, suitable
 from m3.access.principals import Principal
+from m3.access.rules import Action
 from m3.errors import Forbidden, NotSignedIn, PasswordChangeNeeded, Unsuitable, WrongPassword
 from m3.store.audit import Entry
 from m3.store.changes import Change, SignInRow
@@ -119,7 +120,8 @@ class SignIns:
     ) -> None:
         """Change it, and end all other sign-ins of the account.
 
-        Raises WrongPassword; Unsuitable, of the new one; Forbidden for who has none; TooManySignIns; StoreUnavailable.
+        Raises WrongPassword; Unsuitable, of the new one; Forbidden for who has none; NotSignedIn; TooManySignIns;
+        StoreUnavailable.
         """
         account = await self._directory.account(principal.id) if principal.id else None
         if account is None or account.password_hash is None:
@@ -128,7 +130,7 @@ class SignIns:
             self._access.audit.note(Entry(account.tenant, account.name, "wrong_password", "", "refused", address))
             raise WrongPassword
         new_hash = await self._hash_of(new_password, password)
-        async with self._directory.change(account.tenant, account.name, address) as change:
+        async with self._access.change(principal, Action.CHANGE_PASSWORD, address=address) as change:
             if not await self._change_password(change, account, new_hash, but=principal.sign_in):
                 raise WrongPassword  # from just now on
         self._access.forget(account.account_id)

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from m3.access.rules import Role, Visibility
 from m3.store.audit import Entry, Outcome, write
 from m3.store.postgres import Ask
+from m3.store.stances import Stance, stances
 
 #: Most sign-ins that an account has at a time.
 SIGN_INS = 100
@@ -48,8 +49,17 @@ class Change:
     async def note(self, action: str, target: str = "", detail: str = "", *, outcome: Outcome = "done") -> None:
         await write(self._ask, [Entry(self._tenant, self._actor, action, target, outcome, self._address, detail)])
 
+    async def lock_accounts(self, account: UUID | None, name: str | None) -> None:
+        """That one, and that of the name: nobody else changes them before the end."""
+        await self._ask("lock_accounts", account, self._tenant, name)
+
+    async def stance(self, principal: UUID, sign_in: UUID | None, key: str) -> Stance:
+        (stance,) = await stances(self._ask, [(principal, sign_in, key)])
+        return stance
+
     async def add_account(self, name: str, password_hash: str, *, operator: bool) -> bool:
         """Whether the name was free."""
+        await self._hold_name(name)
         return bool(await self._ask("add_account", uuid4(), self._tenant, name, operator, password_hash))
 
     async def add_first_operator(self, name: str, password_hash: str) -> bool:
@@ -58,6 +68,7 @@ class Change:
 
     async def add_outsider(self, name: str, subject: str) -> bool:
         """Whether the name was free, and nobody of that subject there."""
+        await self._hold_name(name)
         return bool(await self._ask("add_outsider", uuid4(), self._tenant, name, subject))
 
     async def revoke_account(self, name: str) -> UUID | None:
@@ -110,7 +121,8 @@ class Change:
         await self._ask("end_sign_ins", account, but)
 
     async def add_key(self, name: str, prefix: str, secret_hash: bytes) -> UUID | None:
-        """The new key's id; None where there is one of that name."""
+        """The new key's id; None where the name is not free."""
+        await self._hold_name(name)
         rows = await self._ask("add_key", uuid4(), self._tenant, name, prefix, secret_hash)
         return rows[0]["key_id"] if rows else None
 
@@ -146,3 +158,7 @@ class Change:
     async def remove_member(self, principal: UUID, key: str) -> bool:
         """Whether it was one."""
         return bool(await self._ask("remove_member", key, principal))
+
+    async def _hold_name(self, name: str) -> None:
+        """Nobody else gives it to a person or a program before the end."""
+        await self._ask("hold_name", self._tenant, name)

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
-from m3.access.principals import Kind, Principal
-from m3.access.rules import Role, Visibility
+from m3.access.principals import Principal
+from m3.access.rules import Action, Role, Visibility, may
+from m3.errors import UnknownThread
 from m3.store.changes import Change, User
 from m3.store.postgres import Store, speaking_for
+from m3.store.stances import Stance, stances
 from m3.tenants import thread_id_of
 
 
@@ -58,14 +60,26 @@ class OutsidersAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadOfKey:
+    """A thread that a producer key is for, by its id, and what it may there."""
+
+    thread_id: str
+    feeds: bool
+    reads: bool
+
+    @classmethod
+    def of(cls, key: str, role: Role) -> "ThreadOfKey":
+        return cls(thread_id_of(key), feeds=may("program", Action.FEED, role), reads=may("program", Action.READ, role))
+
+
+@dataclass(frozen=True, slots=True)
 class KeyOfProgram:
-    """A producer key as others see it, with the ids of the threads that it is for; ``reads``: whether it may."""
+    """A producer key as others see it."""
 
     prefix: str
     name: str
     created_at: datetime
-    threads: list[str]
-    reads: bool
+    threads: list[ThreadOfKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +109,12 @@ class Member:
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
-class Stance:
-    """How a principal stands to a thread: what ``kind`` it is, None if it is nobody any more; the thread's
-    ``visibility``, None where there is no such thread; and its ``role`` there."""
+class ChangeBy(Protocol):
+    """Begins a change, as ``Directory.change_by`` does."""
 
-    kind: Kind | None
-    visibility: Visibility | None
-    role: Role | None
+    def __call__(
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+    ) -> AbstractAsyncContextManager[Change]: ...
 
 
 class Directory:
@@ -122,8 +134,7 @@ class Directory:
 
     async def stances(self, asked: Sequence[tuple[UUID | None, UUID | None, str]]) -> list[Stance]:
         """How each principal, with its sign-in where it has one, stands to the thread of that key."""
-        principals, sign_ins, keys = zip(*asked, strict=True) if asked else ((), (), ())
-        return [Stance(**row) for row in await self._store.ask("stances", principals, sign_ins, keys)]
+        return await stances(self._store.ask, asked)
 
     async def add_ticket(
         self, hashed: bytes, principal_id: UUID, sign_in: UUID | None, expires: float | None, *, ttl: float
@@ -171,8 +182,7 @@ class Directory:
                 row["prefix"],
                 row["name"],
                 row["created_at"],
-                [thread_id_of(key) for key in row["threads"] or ()],
-                bool(row["reads"]),
+                [ThreadOfKey.of(key, role) for key, role in zip(row["threads"], row["roles"], strict=True)],
             )
             for row in rows
         ]
@@ -197,3 +207,26 @@ class Directory:
         """A block whose steps are carried out together, and not at all where it raises."""
         async with self._store.transaction() as ask:
             yield Change(ask, tenant, actor, address)
+
+    @asynccontextmanager
+    async def change_by(
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+    ) -> AsyncIterator[Change]:
+        """A change by somebody who may do this, in the thread of that key where it is about one. That is seen in the
+        same transaction, past whatever is remembered, and nobody else can change it until the end. Who has no account
+        is at the machine, and may. ``of``: the name of the person whose account is changed.
+
+        All take their locks in one order, so that two who change each other wait: accounts by their ids, then the
+        thread. Only then is looked, for who waited may be nobody by now.
+        Raises NotSignedIn, UnknownThread, Forbidden.
+        """
+        async with self.change(by.tenant, by.name or "", address) as change:
+            await change.lock_accounts(by.id, of)
+            there = key is None or await change.lock_thread(key)
+            if by.id is not None:
+                stance = await change.stance(by.id, by.sign_in, key or "")
+                if (refusal := stance.refusal(action)) is not None:
+                    raise refusal
+            if not there:
+                raise UnknownThread
+            yield change

@@ -22,6 +22,9 @@ from m3.web.browsers import tell_allowance
 #: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
 OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
 
+#: What is asked past what is remembered. Who may do what is changed likewise, which Directory.change_by sees to.
+PAST_THE_MEMORY = frozenset((Action.CONFIGURE,))
+
 #: What is bounded for each principal and for each address.
 COUNTED: dict[tuple[str, str], What] = {
     ("POST", "/api/chat"): "post",
@@ -97,13 +100,17 @@ class _Asked:
                 thread_id = _thread_id.validate_python(named)
             except ValidationError:  # which the handler says by the same rule
                 return
-            await self._access.check(principal, action, key_of(principal.tenant, thread_id))
+            check = self._access.check_anew if action in PAST_THE_MEMORY else self._access.check
+            await check(principal, action, key_of(principal.tenant, thread_id))
 
     def _action_of(self, principal: Principal) -> Action:
-        """Of speaking and feeding the one that this principal could."""
+        """Of speaking and feeding the one that this principal could; of leaving and having others leave the first, for
+        the change itself asks for the other."""
         if len(self._actions) == 1:
             (action,) = self._actions
             return action
+        if Action.LEAVE in self._actions:
+            return Action.LEAVE
         return Action.FEED if principal.kind == "program" else Action.SPEAK
 
 

@@ -77,6 +77,7 @@ def members(office: Office, settings: Settings) -> APIRouter:
         responses=documented(*of_a_form, (422, "invalid_request", NewMember.told()), NO_SUCH_NAME, LAST_OWNER),
     )
     async def admit(key: Key, name: str, asked: NewMember, principal: Who, address: Address) -> schemas.Member:
+        """None but operators let a program in."""
         member = Member(name, asked.kind, asked.role)
         admitted = await office.memberships.admit(principal, thread_id_of(key), member, address=address)
         return schemas.Member.model_validate(admitted)
@@ -88,7 +89,7 @@ def members(office: Office, settings: Settings) -> APIRouter:
         responses=documented(NO_SUCH_NAME, LAST_OWNER, INVALID_NAME, NO_DATABASE),
     )
     async def dismiss(key: Key, name: str, principal: Who, address: Address, kind: MemberKind = "person") -> None:
-        """Open sockets of theirs are closed within a minute. The last owner stays."""
+        """Yourself, or as an owner others. Open sockets of theirs are closed within a minute. The last owner stays."""
         await office.memberships.dismiss(principal, thread_id_of(key), name, kind, address=address)
 
     @router.put(

@@ -311,14 +311,21 @@ class NewKey(Form):
     reads: Annotated[bool, Field(strict=True)] = False
 
 
+class ThreadOfKey(_Shown):
+    """A thread that a producer key is for, and what it may there."""
+
+    thread_id: ThreadId
+    feeds: bool
+    reads: bool
+
+
 class Key(_Shown):
     """What is known of a producer key by its ``prefix``."""
 
     prefix: str
     name: str
     created_at: datetime
-    threads: list[ThreadId]
-    reads: bool
+    threads: list[ThreadOfKey]
 
 
 class Keys(BaseModel):

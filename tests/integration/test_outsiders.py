@@ -1,6 +1,7 @@
 """People with the tokens of an outside issuer, and what they are in the room."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -67,6 +68,17 @@ async def test_a_name_that_is_taken_gives_nobody_anothers_account(
     assert (stranger.kind, stranger.name) == ("person", "admin-2")
     assert (other.kind, other.name) == ("person", "admin-3")
     assert len({admin, stranger.id, other.id}) == 3
+
+
+async def test_who_is_called_what_nobody_may_be_is_given_a_name(
+    outside: OutsideIssuer, access: Access, town: Town
+) -> None:
+    await town.program("bot", "acme")
+    disguised = await whose(access, outside.token("first", sub="\u0430dmin", preferred_username="admin\u3164"))
+    assert disguised.name is not None
+    assert re.fullmatch(r"user-[0-9a-f]{8}", disguised.name)
+    as_a_program = await whose(access, outside.token("first", sub="2", preferred_username="bot"))
+    assert as_a_program.name == "bot-2"
 
 
 async def test_of_first_tokens_that_come_at_once_one_makes_the_account(

@@ -62,6 +62,7 @@ class Call:
     body: object = None
     place: str = ""  # what stands for {name} or {prefix}, or is behind the path
     first: Callable[[httpx2.AsyncClient], Awaitable[object]] | None = None  # makes the body
+    asks: Action | None = None  # where the route could ask for others as well
 
 
 async def refresh_token(http: httpx2.AsyncClient) -> object:
@@ -91,7 +92,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", "/api/threads"): Call(201, {}),
     ("GET", "/api/threads/{thread_id}/members"): Call(200),
     ("PUT", "/api/threads/{thread_id}/members/{name}"): Call(200, {"role": "reader"}, "guido"),
-    ("DELETE", "/api/threads/{thread_id}/members/{name}"): Call(404, place="nobody"),
+    ("DELETE", "/api/threads/{thread_id}/members/{name}"): Call(404, place="nobody", asks=Action.ADMIT),
     ("PUT", "/api/threads/{thread_id}/visibility"): Call(200, {"visibility": "private"}),
     ("POST", "/api/login"): Call(200, {"name": "opal", "password": PASSWORD}),
     ("POST", "/api/refresh"): Call(200, first=refresh_token),
@@ -203,7 +204,8 @@ async def ask(
 
 def expected(route: tuple[str, str], who: Who, thread_id: str) -> int:
     """The status, by the rules."""
-    rule = ROUTES[route]
+    asks = CALLS[route].asks
+    rule = ROUTES[route] if asks is None else {asks}
     if rule <= OPEN_TO_ALL:
         return CALLS[route].status
     if who.kind is None:
@@ -402,6 +404,40 @@ async def test_tenants_with_the_same_thread_ids_see_and_reach_only_their_own(
         other = shown["there" if name == "here" else "here"]
         hidden = await http.get(f"/api/messages/{message.message_id}", headers=other)
         assert hidden.status_code == 404
+
+
+async def test_whom_another_process_demoted_changes_nothing_however_lately_they_were_let_in(
+    http: httpx2.AsyncClient, everybody: dict[str, Who], town: Town
+) -> None:
+    owner, operator = [await everybody[name].headers() for name in ("person, owner", "operator")]
+    settings, myself = "/api/threads/closed/settings", "/api/threads/closed/members/owen"
+    assert (await http.put(settings, json={"system_prompt": "Before."}, headers=owner)).status_code == 200
+    assert (await http.get("/api/users", headers=operator)).status_code == 200
+    await town.sql.execute("UPDATE members SET role = 'reader' WHERE role = 'owner'")
+    await town.sql.execute("UPDATE accounts SET revoked_at = now() WHERE name = 'opal'")
+    assert (await http.put(settings, json={"system_prompt": "After."}, headers=owner)).status_code == 403
+    assert (await http.put(myself, json={"role": "owner"}, headers=owner)).status_code == 403
+    assert (await http.get(settings, headers=owner)).json()["settings"]["system_prompt"] == "Before."
+    added = {"name": "another", "operator": True}
+    assert (await http.post("/api/users", json=added, headers=operator)).status_code == 401
+    assert (await http.get("/api/users", headers=operator)).status_code == 401, "and is not remembered any more"
+
+
+async def test_members_and_readers_leave_and_owners_let_no_program_in(
+    http: httpx2.AsyncClient, everybody: dict[str, Who]
+) -> None:
+    place = "/api/threads/closed/members"
+    for name, role in (("mia", "member"), ("rita", "reader")):
+        left = await http.delete(f"{place}/{name}", headers=await everybody[f"person, {role}"].headers())
+        assert left.status_code == 204
+    owner, operator = [await everybody[name].headers() for name in ("person, owner", "operator")]
+    assert (await http.delete(f"{place}/owen", headers=owner)).json()["code"] == "last_owner"
+    program = {"role": "reader", "kind": "program"}
+    assert (await http.put(f"{place}/feed", json=program, headers=owner)).json()["code"] == "forbidden"
+    assert (await http.put(f"{place}/feed", json=program, headers=operator)).status_code == 200
+    keys = (await http.get("/api/keys", headers=operator)).json()["keys"]
+    (threads,) = [key["threads"] for key in keys if key["name"] == "feed"]
+    assert threads == [{"thread_id": "closed", "feeds": False, "reads": True}]
 
 
 async def test_where_nobody_is_asked_who_they_are_everybody_may_do_what_there_is(

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from m3.access.credentials import digest, is_ticket, new_key, new_ticket, prefix_of, refresh_token, sign_in_of
-from m3.access.names import known_as, name_like, proper_name
+from m3.access.names import is_proper, known_as, name_like, proper_name
 from m3.errors import Unsuitable
 
 
@@ -52,6 +52,10 @@ def test_nothing_passes_for_a_credential_of_another_kind() -> None:
         ("\uff2d\uff45\uff49", "mei"),
         ("e\u0301va", "\u00e9va"),
         ("弹幕", "弹幕"),
+        ("Лидия7", "лидия7"),
+        ("ひらがなカタカナー漢字", "ひらがなカタカナー漢字"),
+        ("한국漢字", "한국漢字"),
+        ("nguyễn-đức", "nguyễn-đức"),
         ("mei@example.com", "mei@example.com"),
         ("danmaku-2_b+c", "danmaku-2_b+c"),
     ],
@@ -70,6 +74,39 @@ def test_nobody_is_called_what_would_mislead_or_mean_something_in_a_path(name: s
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "admin\u3164",  # a letter that is not seen
+        "ad\u115fmin",
+        "\u1160",
+        "ad\u200bmin",
+        "ad\u00admin",
+        "admin\ufe0f",
+        "\u0430dmin",  # Cyrillic
+        "\u03b1dmin",  # Greek
+        "\u0251dmin",  # of phonetic writing
+        "adm\u01c0n",
+        "adm\u3163n",  # Hangul
+        "admin\u09ea",  # a digit that looks like another
+        "\u0645\u062d\u0640\u0645\u062f",  # lengthened
+        "admin\u02bc",
+    ],
+)
+def test_no_name_has_what_is_not_seen_or_mixes_scripts(name: str) -> None:
+    with pytest.raises(Unsuitable):
+        proper_name(name)
+
+
+def test_no_character_that_unicode_would_have_ignored_is_in_a_name() -> None:
+    blocks = "ad 34f 61c 115f-1160 17b4-17b5 180b-180f 200b-200f 202a-202e 2060-206f 3164 fe00-fe0f feff ffa0 fff0-fff8"
+    beyond = "1bca0-1bca3 1d173-1d17a e0000-e0fff"
+    for block in f"{blocks} {beyond}".split():
+        first, _, last = block.partition("-")
+        for number in range(int(first, 16), int(last or first, 16) + 1):
+            assert not is_proper(known_as(f"\uac00{chr(number)}")), hex(number)
+
+
+@pytest.mark.parametrize(
     ("candidates", "name"),
     [
         (("Mei",), "mei"),
@@ -77,9 +114,11 @@ def test_nobody_is_called_what_would_mislead_or_mean_something_in_a_path(name: s
         (("", "mei@example.com"), "mei@example.com"),
         (("///", "auth0|123"), "auth0-123"),
         (("x" * 255,), "x" * 48),
-        (("\x00", "\ud800"), "somebody"),
-        ((), "somebody"),
+        (("\u0430dmin", "mei@example.com"), "mei@example.com"),
+        (("\u0430dmin", "admin\u3164"), "user-1a2b3c4d"),
+        (("\x00", "\ud800"), "user-1a2b3c4d"),
+        ((), "user-1a2b3c4d"),
     ],
 )
 def test_a_name_from_elsewhere_becomes_one_that_can_be_given(candidates: tuple[str, ...], name: str) -> None:
-    assert name_like(candidates) == name == proper_name(name)
+    assert name_like(candidates, otherwise="user-1a2b3c4d") == name == proper_name(name)
