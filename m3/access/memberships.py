@@ -1,27 +1,20 @@
 """Threads, who finds them, and who is what in them."""
 
 import re
-from typing import Literal, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from m3.access.names import proper_name
 from m3.access.principals import Principal
-from m3.access.rules import Action, Role, Visibility
+from m3.access.rules import ROLES, Action, MemberKind, Visibility
 from m3.errors import Forbidden, LastOwner, Taken, UnknownName, Unsuitable
 from m3.events import THREAD_ID_PATTERN
 from m3.store.changes import Change
 from m3.store.directory import ChangeBy, Directory, Member, OwnThread, Thread
 from m3.tenants import key_of
 
-MemberKind = Literal["person", "program"]
-
-#: What each may be in a thread: nobody but a person sees to it, and nobody but a program only feeds it.
-ROLES: dict[MemberKind, frozenset[Role]] = {
-    "person": frozenset(("owner", "member", "reader")),
-    "program": frozenset(("feeder", "member", "reader")),
-}
 #: Most threads that one list has.
 MOST = 500
 

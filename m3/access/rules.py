@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Literal
 
 from m3.access.principals import Kind
+from m3.events import OutsideSource
 
 #: How a principal stands to a thread: its ``owner`` also sees to its members; a ``member`` reads and speaks; a
 #: ``reader`` reads; a ``feeder``, which is a program, speaks and does not read; everybody with an account is a
@@ -16,6 +17,15 @@ Role = Literal["owner", "member", "reader", "feeder"]
 Standing = Role | Literal["guest"]
 #: Who finds a thread: its members, or every account of its tenant.
 Visibility = Literal["private", "open"]
+#: Who can be a member.
+MemberKind = Literal["person", "program"]
+#: What each may be in a thread: nobody but a person sees to it, and nobody but a program only feeds it.
+ROLES: dict[MemberKind, frozenset[Role]] = {
+    "person": frozenset(("owner", "member", "reader")),
+    "program": frozenset(("feeder", "member", "reader")),
+}
+#: What each kind speaks as. ``anyone`` is believed.
+SPEAKS_AS: dict[Kind, OutsideSource] = {"person": "user", "operator": "user", "program": "api"}
 
 
 class Action(Enum):
@@ -119,8 +129,17 @@ _OPERATORS = frozenset(
 BECAUSE = {Action.SIGN_OUT: "A key is revoked by an operator."}
 
 
+#: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
+OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
+
+
 def about_a_thread(action: Action) -> bool:
     return action not in _WITHOUT_A_THREAD
+
+
+def standing_of(kind: Kind, role: Role | None, visibility: Visibility) -> Standing | None:
+    """How somebody of the kind stands to a thread in which they have that role, or none."""
+    return "guest" if role is None and visibility == "open" and kind != "program" else role
 
 
 def finds(kind: Kind, standing: Standing | None) -> bool:

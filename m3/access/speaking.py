@@ -1,12 +1,10 @@
 """What a credential says of each message, so that the message need not, and cannot say otherwise."""
 
-from m3.access.principals import Kind, Principal
-from m3.access.rules import Action
+from m3.access.principals import Principal
+from m3.access.rules import SPEAKS_AS, Action
 from m3.errors import Forbidden
 from m3.events import OutsideSource
 
-#: What each kind speaks as. ``anyone`` is believed.
-_SPEAKS_AS: dict[Kind, OutsideSource] = {"person": "user", "operator": "user", "program": "api"}
 _REFUSALS: dict[OutsideSource, str] = {
     "user": "Speaking as api takes a producer key.",
     "api": "A producer key speaks as api.",
@@ -16,7 +14,7 @@ _REFUSALS: dict[OutsideSource, str] = {
 def source_of(principal: Principal, source: OutsideSource, *, told: bool) -> OutsideSource:
     """The source of the principal's message. ``told``: the message names its ``source`` itself, and not the door where
     none was named. Raises Forbidden where it names one that is not its sender's."""
-    own = _SPEAKS_AS.get(principal.kind, source)
+    own = SPEAKS_AS.get(principal.kind, source)
     if told and source != own:
         raise Forbidden(_REFUSALS[own])
     return own

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from m3.access.principals import Kind
-from m3.access.rules import Action, Role, Standing, Visibility, about_a_thread, finds, may
+from m3.access.rules import Action, Role, Standing, Visibility, about_a_thread, finds, may, standing_of
 from m3.errors import Denied, Forbidden, NotSignedIn, UnknownThread
 from m3.store.postgres import Ask
 
@@ -42,9 +42,9 @@ class Stance:
 
     @property
     def _standing(self) -> Standing | None:
-        if self.role is None and self.visibility == "open" and self.kind != "program":
-            return "guest"
-        return self.role
+        if self.kind is None or self.visibility is None:
+            return None
+        return standing_of(self.kind, self.role, self.visibility)
 
 
 async def stances(ask: Ask, asked: Sequence[tuple[UUID | None, UUID | None, str]]) -> list[Stance]:

@@ -12,15 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from m3.access.access import Access
 from m3.access.limits import Limits, What
 from m3.access.principals import Principal
-from m3.access.rules import ROUTES, Action, about_a_thread
+from m3.access.rules import OPEN_TO_ALL, ROUTES, Action, about_a_thread
 from m3.errors import StartError, UnknownMessage, UnknownThread
 from m3.events import Message, ThreadId
 from m3.store import Store
 from m3.tenants import key_of, tenant_of
 from m3.web.browsers import tell_allowance
-
-#: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
-OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
 
 #: What is asked past what is remembered. Who may do what is changed likewise, which Directory.change_by sees to.
 PAST_THE_MEMORY = frozenset((Action.CONFIGURE,))

@@ -5,8 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from m3.access.rules import ROUTES, about_a_thread
-from services.gateway.asking import OPEN_TO_ALL
+from m3.access.rules import OPEN_TO_ALL, ROUTES, about_a_thread
 from services.gateway.guards import FORBIDDEN, NO_THREAD, NOT_SIGNED_IN, TOO_OFTEN
 
 _BEARER = {"type": "http", "scheme": "bearer", "description": "An access token, or a producer key."}

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Depends
 
-from m3.access.memberships import MemberKind
 from m3.access.office import Office
+from m3.access.rules import MemberKind
 from m3.settings import Settings
 from m3.store.directory import Member
 from m3.tenants import thread_id_of

@@ -18,10 +18,9 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from m3.access.memberships import MemberKind
 from m3.access.passwords import LENGTH, LONGEST, SHORTEST
 from m3.access.principals import Kind
-from m3.access.rules import Role, Visibility
+from m3.access.rules import MemberKind, Role, Visibility
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
 from m3.tenants import DEFAULT, Tenant, thread_id_of
 from m3.threads import MAX_PROMPT, ThreadSettings

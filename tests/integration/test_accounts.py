@@ -11,10 +11,10 @@ import pytest
 
 from m3.access.access import Access
 from m3.access.accounts import Accounts, at_the_machine
-from m3.access.memberships import MemberKind, Memberships
+from m3.access.memberships import Memberships
 from m3.access.office import Office
 from m3.access.principals import Principal
-from m3.access.rules import Action, Role
+from m3.access.rules import Action, MemberKind, Role
 from m3.errors import Denied, Forbidden, LastOwner, NotSignedIn, Taken, UnknownName, UnknownThread, Unsuitable
 from m3.store.directory import Member, OwnThread, ThreadOfKey
 from tests.support.town import Town, bearer

@@ -13,13 +13,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import Mount
 
 from m3.access.principals import ANYONE, Kind
-from m3.access.rules import ROUTES, Action, Standing, about_a_thread, finds, may
+from m3.access.rules import OPEN_TO_ALL, ROUTES, Action, Standing, about_a_thread, finds, may
 from m3.bus import Bus
 from m3.errors import StartError
 from m3.events import Message, MessageAccepted
 from m3.store import Store
 from m3.tenants import key_of
-from services.gateway.asking import OPEN_TO_ALL, ask_who
+from services.gateway.asking import ask_who
 from services.recorder import recorder
 from tests.support.gateway import hand_in, reply_to, running_gateway
 from tests.support.town import Town, asking, bearer_header

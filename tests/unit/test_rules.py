@@ -5,7 +5,19 @@ from typing import get_args
 import pytest
 
 from m3.access.principals import Kind
-from m3.access.rules import ROUTES, SOCKET, Action, Standing, about_a_thread, finds, may
+from m3.access.rules import (
+    OPEN_TO_ALL,
+    ROLES,
+    ROUTES,
+    SOCKET,
+    SPEAKS_AS,
+    Action,
+    Standing,
+    about_a_thread,
+    finds,
+    may,
+    standing_of,
+)
 
 STANDINGS: list[Standing | None] = ["owner", "member", "reader", "feeder", "guest", None]
 
@@ -86,3 +98,16 @@ def test_what_a_route_or_a_frame_asks_for_is_about_a_thread_or_not_whichever_it_
 def _told(case: tuple[Kind, Standing | None, Action]) -> tuple[Kind, Action, Standing | None]:
     kind, standing, action = case
     return kind, action, standing
+
+
+def test_an_open_thread_has_every_account_as_a_guest_and_no_program() -> None:
+    for kind in get_args(Kind):
+        assert standing_of(kind, None, "private") is None
+        assert standing_of(kind, "reader", "open") == "reader"
+        assert standing_of(kind, None, "open") == (None if kind == "program" else "guest")
+
+
+def test_people_see_to_threads_and_programs_feed_them() -> None:
+    assert {"person": {"owner", "member", "reader"}, "program": {"feeder", "member", "reader"}} == ROLES
+    assert SPEAKS_AS == {"person": "user", "operator": "user", "program": "api"}
+    assert {action.name for action in OPEN_TO_ALL} == {"PROBE", "SIGN_IN"}
