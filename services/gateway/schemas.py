@@ -29,8 +29,8 @@ from m3.web import ErrorBody
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
 HISTORY_LIMIT = 500
 
-#: What OpenAPI can say of OutsideText: not blank, and no NUL.
-SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
+#: What OpenAPI can say of OutsideText: not blank, which Python sees in more than JavaScript does, and no NUL.
+SAYABLE_PATTERN = r"^[^\x00]*[^\s\x00\x1c-\x1f\x85][^\x00]*$"
 
 
 Limit = Annotated[

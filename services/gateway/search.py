@@ -21,7 +21,6 @@ PLACES, WAITING = 4, 32
 #: Seconds that one may take, its wait too.
 PATIENCE = 2.0
 
-_NO_WORD = (422, "invalid_request", "query.q: must have a letter or a digit.")
 _TOO_LONG = (503, "took_too_long", "The search took too long; try again later, or with words that are said less often.")
 _TOO_MANY = (503, "overloaded", "Too many search at once; try again later.")
 
@@ -66,11 +65,9 @@ def search(store: Store) -> APIRouter:
         limit: Limit = 100,
         before: Before = END,
     ) -> Found:
-        """Newest first. Whole words, whatever their case; of writing without spaces any part. Of a message its first
-        1000 different words count."""
-        if not words(q):
-            raise Refusal(*_NO_WORD)
-        messages = await searches.found(key, q, min(limit, HISTORY_LIMIT), before=before)
+        """Newest first; none where there is no word in `q`. Whole words, whatever their case; of writing without spaces
+        any part. Of a message its first 1000 different words count."""
+        messages = await searches.found(key, q, min(limit, HISTORY_LIMIT), before=before) if words(q) else []
         return Found(thread_id=thread_id_of(key), messages=messages)
 
     return router

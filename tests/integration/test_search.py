@@ -43,6 +43,7 @@ async def test_messages_are_found_newest_first_that_have_every_word(memory_bus: 
         assert await search(http, "你好") == ["好的, 你好吗"]
         assert await search(http, "的") == ["好的, 你好吗"]
         assert await search(http, "red", "nobody-was-here") == []
+        assert await search(http, "!?") == [], "there is no word in it"
 
 
 async def test_pages_follow_each_other_by_the_number_of_the_last(memory_bus: Bus, store: Store) -> None:
@@ -55,7 +56,7 @@ async def test_pages_follow_each_other_by_the_number_of_the_last(memory_bus: Bus
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"q": ""}, {"q": "!?"}, {"q": "x" * 257}, {"q": "x", "limit": "0"}, {"q": "x", "before": "-1"}],
+    [{}, {"q": ""}, {"q": "x" * 257}, {"q": "x", "limit": "0"}, {"q": "x", "before": "-1"}],
 )
 async def test_what_cannot_be_searched_for_is_refused(memory_bus: Bus, store: Store, params: dict[str, str]) -> None:
     async with running_gateway(memory_bus, store) as http:
