@@ -9,14 +9,19 @@ from m3.errors import Unsuitable
 _NAME = re.compile(r"\w[\w.@+-]{0,63}")
 #: What is in a name beside letters, and belongs to every script.
 _NEUTRAL = frozenset("0123456789_.@+-")
-#: Scripts that are written together, by what the Unicode names of their characters begin with.
+#: Scripts that are written together, by what the Unicode names of their characters begin with: those of the "highly
+#: restrictive" level of Unicode's UTS 39, section 5.2.
 _TOGETHER = (
-    frozenset(("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA")),
-    frozenset(("CJK", "IDEOGRAPHIC", "BOPOMOFO")),
-    frozenset(("CJK", "IDEOGRAPHIC", "HANGUL")),
+    frozenset(("LATIN", "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA")),
+    frozenset(("LATIN", "CJK", "IDEOGRAPHIC", "BOPOMOFO")),
+    frozenset(("LATIN", "CJK", "IDEOGRAPHIC", "HANGUL")),
 )
-#: Letters that are not seen, that lengthen others, and those of phonetics that look like common Latin ones.
-_MISLEADING = re.compile("[\u115f\u1160\u0640\u01c0-\u01c3\u0250-\u02ff\u1d00-\u1dbf]")
+#: Letters that are not seen, that lengthen others, and those that look like common Latin ones: of phonetics, parts of
+#: Hangul syllables, single strokes of Chinese characters.
+_MISLEADING = re.compile(
+    "[\u0640\u01c0-\u01c3\u0250-\u02ff\u1d00-\u1dbf\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff"
+    "\u3007\u4e28\u4e36\u4e3f-\u4e41\u4e85]"
+)
 
 
 def known_as(name: str) -> str:
@@ -25,12 +30,12 @@ def known_as(name: str) -> str:
 
 
 def is_proper(kept: str) -> bool:
-    """Whether somebody can be called so: by letters that are seen, of one script. So nobody passes for another by one
-    letter; a whole name may yet look like one of another script."""
-    return _NAME.fullmatch(kept) is not None and _MISLEADING.search(kept) is None and _is_of_one_script(kept)
+    """Whether somebody can be called so: by letters that are seen, of scripts that are written together. So nobody
+    passes for another by one letter; a whole name may yet look like one of another script."""
+    return _NAME.fullmatch(kept) is not None and _MISLEADING.search(kept) is None and _is_written_so(kept)
 
 
-def _is_of_one_script(kept: str) -> bool:
+def _is_written_so(kept: str) -> bool:
     scripts = {re.split("[ -]", unicodedata.name(letter, "?"))[0] for letter in set(kept) - _NEUTRAL}
     return len(scripts) <= 1 or any(scripts <= together for together in _TOGETHER)
 
@@ -40,7 +45,8 @@ def proper_name(name: str) -> str:
     kept = known_as(name)
     if not is_proper(kept):
         raise Unsuitable(
-            "A name is up to 64 letters of one script, digits and any of _.@+- and begins with a letter or digit."
+            "A name is up to 64 letters of one script, or Latin and East Asian ones, digits and any of _.@+- "
+            "and begins with a letter or digit."
         )
     return kept
 

@@ -87,6 +87,7 @@ def test_nobody_is_called_what_would_mislead_or_mean_something_in_a_path(name: s
         "\u0251dmin",  # of phonetic writing
         "adm\u01c0n",
         "adm\u3163n",  # Hangul
+        "adm\u4e28n",  # a stroke
         "admin\u09ea",  # a digit that looks like another
         "\u0645\u062d\u0640\u0645\u062f",  # lengthened
         "admin\u02bc",
@@ -95,6 +96,11 @@ def test_nobody_is_called_what_would_mislead_or_mean_something_in_a_path(name: s
 def test_no_name_has_what_is_not_seen_or_mixes_scripts(name: str) -> None:
     with pytest.raises(Unsuitable):
         proper_name(name)
+
+
+@pytest.mark.parametrize("name", ["\u963fmay", "tom\u54e5", "\u30df\u30ab-chan", "kim\uae40"])
+def test_latin_letters_go_with_east_asian_ones(name: str) -> None:
+    assert proper_name(name) == name
 
 
 def test_no_character_that_unicode_would_have_ignored_is_in_a_name() -> None:
