@@ -62,68 +62,29 @@ _WITHOUT_A_THREAD: dict[Action, frozenset[Kind]] = {
     Action.OPERATE: frozenset(("operator",)),
 }
 
+_TALKS = frozenset((Action.READ, Action.SPEAK, Action.CANCEL, Action.RETRY))
+_BELONGS = frozenset((Action.READ, Action.SEE_MEMBERS, Action.LEAVE))
+_OWNS = _TALKS | _BELONGS | {Action.CONFIGURE, Action.ADMIT}
+
 #: What each standing allows.
 _BY_STANDING: dict[Standing, frozenset[Action]] = {
-    "owner": frozenset(
-        (
-            Action.READ,
-            Action.SPEAK,
-            Action.CANCEL,
-            Action.RETRY,
-            Action.CONFIGURE,
-            Action.SEE_MEMBERS,
-            Action.ADMIT,
-            Action.LEAVE,
-        )
-    ),
-    "member": frozenset(
-        (
-            Action.READ,
-            Action.SPEAK,
-            Action.FEED,
-            Action.CANCEL,
-            Action.RETRY,
-            Action.SEE_MEMBERS,
-            Action.LEAVE,
-        )
-    ),
-    "reader": frozenset((Action.READ, Action.SEE_MEMBERS, Action.LEAVE)),
+    "owner": _OWNS,
+    "member": _TALKS | _BELONGS | {Action.FEED},
+    "reader": _BELONGS,
     "feeder": frozenset((Action.FEED,)),
-    "guest": frozenset((Action.READ, Action.SPEAK, Action.CANCEL, Action.RETRY)),
+    "guest": _TALKS,
 }
 
 #: What nobody of a kind ever may, whatever their standing: a person is no program, and a program no person.
 _NEVER: dict[Kind, frozenset[Action]] = {
     "person": frozenset((Action.FEED,)),
     "operator": frozenset((Action.FEED,)),
-    "program": frozenset(
-        (
-            Action.SPEAK,
-            Action.CANCEL,
-            Action.RETRY,
-            Action.CONFIGURE,
-            Action.SEE_MEMBERS,
-            Action.ADMIT,
-            Action.LEAVE,
-        )
-    ),
+    "program": _OWNS - {Action.READ},
     "anyone": frozenset(),
 }
 
 #: What an operator may in every thread of the tenant.
-_OPERATORS = frozenset(
-    (
-        Action.READ,
-        Action.SPEAK,
-        Action.CANCEL,
-        Action.RETRY,
-        Action.CONFIGURE,
-        Action.SEE_MEMBERS,
-        Action.ADMIT,
-        Action.ADMIT_PROGRAM,
-        Action.LEAVE,
-    )
-)
+_OPERATORS = _OWNS | {Action.ADMIT_PROGRAM}
 
 #: Why somebody may not, where that takes a sentence of its own.
 BECAUSE = {Action.SIGN_OUT: "A key is revoked by an operator."}
