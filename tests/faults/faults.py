@@ -216,7 +216,7 @@ POISON = [
     b"{}",
     b"[{}]",
     b'[{"type":"unheard of"}]',
-    b'[{"type":"message_accepted","thread_id":"a.b","source":"user","content":"x","interface":"http_api","origin":""}]',
+    b'[{"type":"message_accepted","thread_id":"a.b.c","source":"user","content":"x","interface":"http_api","origin":""}]',
     b'[{"type":"message_recorded"}]',
     b"[" * 10_000,
     b'["' + b"x" * 2_000_000 + b'"]',
