@@ -18,6 +18,7 @@ from m3.errors import Forbidden, NotSignedIn, StartError, StoreUnavailable, TooO
 from m3.settings import Settings
 from m3.store import Store
 from m3.store.postgres import Row
+from tests.support.clock import Clock
 from tests.support.town import KEYS, Town, asking, bearer
 from tests.support.until import until
 
@@ -108,16 +109,6 @@ async def test_a_standing_allows_what_the_rules_say_and_no_standing_is_as_no_thr
 
 async def still_may(access: Access, asked: Sequence[tuple[Principal, Action, str]]) -> list[bool]:
     return [why is None for why in await access.refusals(asked)]
-
-
-class Clock:
-    """Seconds that pass when they are told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 REVOKED = {

@@ -19,20 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from m3.access import issuer as issuers
 from m3.access.issuer import AGAIN, AGAIN_IN_VAIN, FRESH, LEEWAY, Issuer
 from m3.errors import IssuerUnavailable, NotSignedIn, StartError
+from tests.support.clock import Clock
 from tests.support.issuing import AUDIENCE, OutsideIssuer, ec_key, outside_issuer, rsa_key
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

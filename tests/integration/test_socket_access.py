@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 from uuid import UUID
@@ -29,6 +29,7 @@ from m3.store.postgres import _tenant as whom_it_speaks_for
 from services.pusher.frames import SocketFrame
 from services.recorder import recorder
 from tests.support.client import Socket, socket
+from tests.support.clock import Clock
 from tests.support.counting import Since
 from tests.support.database import private_database
 from tests.support.pushing import announce, record, running_pusher, think
@@ -45,16 +46,6 @@ FRAMES: dict[str, str] = {
     "typing": '{"type": "typing"}',
     "cancel": '{"type": "cancel"}',
 }
-
-
-@dataclass
-class Clock:
-    """Of what is remembered of people; only the test moves it."""
-
-    now: float = field(default_factory=time.monotonic)
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @asynccontextmanager
@@ -480,7 +471,7 @@ async def test_who_says_too_much_is_told_when_to_go_on_and_nothing_behind_it_is_
 async def test_a_member_who_was_made_a_reader_listens_on_and_says_nothing_more(
     memory_bus: Bus, store: Store, town: Town
 ) -> None:
-    mei, clock = await town.person("mei"), Clock()
+    mei, clock = await town.person("mei"), Clock(time.monotonic())
     await town.thread("show", mei="member")
     async with (
         asking_pusher(memory_bus, store, recheck=SOON, clock=clock) as address,
@@ -498,7 +489,7 @@ async def test_a_member_who_was_made_a_reader_listens_on_and_says_nothing_more(
 async def test_who_may_not_read_any_more_does_nothing_more_though_the_socket_is_not_closed_yet(
     memory_bus: Bus, store: Store, town: Town
 ) -> None:
-    mei, clock = await town.person("mei"), Clock()
+    mei, clock = await town.person("mei"), Clock(time.monotonic())
     await town.thread("show", mei="member")
     async with asking_pusher(memory_bus, store, clock=clock) as address, opened(address, "show", mei) as talker:
         await town.sql.execute("DELETE FROM members")

@@ -14,22 +14,16 @@ from m3.errors import StartError, TooOften
 from m3.settings import Settings
 from m3.web.rates import rate_headers
 from services.gateway import asking
+from tests.support.clock import Clock
 
 ANNA = Principal("person", id=UUID(int=1), name="anna")
 BEN = Principal("person", id=UUID(int=2), name="ben")
 HERE, THERE = "203.0.113.7", "2001:db8::7"
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000.0)
 
 
 def limited(clock: Clock, **settings: Any) -> Limits:

@@ -6,15 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from m3.access.memory import Memory
+from tests.support.clock import Clock
 from tests.support.until import until
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
