@@ -42,7 +42,7 @@ class Action(Enum):
     ADMIT_PROGRAM = auto()  # let a producer key in, or change what it may
     LEAVE = auto()  # be no member any more, oneself
 
-    PROBE = auto()  # health, counters, the API's description
+    PROBE = auto()  # the page, health, counters, the API's description
     SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
     BE = auto()  # oneself: who am I, get a ticket, list my threads
     SIGN_OUT = auto()
@@ -154,6 +154,8 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("POST", "/api/keys"): frozenset((Action.OPERATE,)),
     ("DELETE", "/api/keys/{prefix}"): frozenset((Action.OPERATE,)),
     ("GET", "/api/audit"): frozenset((Action.OPERATE,)),
+    ("GET", "/"): frozenset((Action.PROBE,)),
+    ("GET", "/assets/{path:path}"): frozenset((Action.PROBE,)),
     ("GET", "/healthz"): frozenset((Action.PROBE,)),
     ("GET", "/readyz"): frozenset((Action.PROBE,)),
     ("GET", "/metrics"): frozenset((Action.PROBE,)),

@@ -18,6 +18,7 @@ from services.gateway.batches import batches
 from services.gateway.chat import chat
 from services.gateway.described import describe_credentials
 from services.gateway.docs import serve_docs
+from services.gateway.front import PAGE, front
 from services.gateway.me import me
 from services.gateway.members import members
 from services.gateway.messages import messages
@@ -48,6 +49,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
     routers = [
         chat(door, reading_along, access, store, settings),  # first, since routes are tried one after the other
         health(bus, store),
+        front(PAGE),
         batches(door, access, limits, settings),
         threads(door, bus, store, settings),
         search(store),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,6 +22,7 @@ from m3.store import Store
 from m3.tenants import key_of
 from services.gateway.asking import ask_who
 from services.recorder import recorder
+from tests.support.building import built_page
 from tests.support.gateway import hand_in, reply_to, running_gateway
 from tests.support.town import Town, asking, bearer_header
 from tests.support.until import until
@@ -109,6 +111,8 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", "/api/keys"): Call(201, first=new_key),
     ("DELETE", "/api/keys/{prefix}"): Call(404, place="00000000"),
     ("GET", "/api/audit"): Call(200),
+    ("GET", "/"): Call(200),
+    ("GET", "/assets/{path:path}"): Call(200, place="index-1a2b.js"),
     ("GET", "/healthz"): Call(200),
     ("GET", "/readyz"): Call(200),
     ("GET", "/metrics"): Call(200),
@@ -178,6 +182,11 @@ async def messages(everybody: dict[str, Who], store: Store) -> dict[str, UUID]:
     return {message.thread_id: message.message_id for message in said} | {"missing": uuid4()}
 
 
+@pytest.fixture(autouse=True)
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.gateway.app.PAGE", built_page(tmp_path))
+
+
 @pytest.fixture
 async def http(memory_bus: Bus, store: Store, everybody: dict[str, Who]) -> AsyncIterator[httpx2.AsyncClient]:
     """A gateway that asks who somebody is."""
@@ -193,8 +202,9 @@ async def ask(
     body = await call.first(http) if call.first else call.body
     if path == "/api/chat":
         body = {**CALLS[route].body, "thread_id": thread_id}  # type: ignore[dict-item]  # it is one
-    place = path.format(thread_id=thread_id, message_id=messages[thread_id], name=call.place, prefix=call.place)
-    place += "" if "{name}" in path or "{prefix}" in path else call.place
+    names = dict.fromkeys(("name", "prefix", "path"), call.place)
+    place = path.replace(":path}", "}").format(thread_id=thread_id, message_id=messages[thread_id], **names)
+    place += "" if any(f"{{{name}" in path for name in names) else call.place
     headers = await who.headers() | {"Prefer": "respond-async"}
     answer = await http.request(method, place, headers=headers, json=body)
     if path == "/api/logout":
@@ -240,7 +250,8 @@ async def test_the_walk_leaves_no_route_out(http: httpx2.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert described <= set(CALLS)
-    assert set(CALLS) - described == {("GET", path) for path in ("/metrics", "/docs", "/docs/files", "/openapi.json")}
+    hidden = ("/", "/assets/{path:path}", "/metrics", "/docs", "/docs/files", "/openapi.json")
+    assert set(CALLS) - described == {("GET", path) for path in hidden}
 
 
 async def test_the_description_says_which_routes_take_a_credential(http: httpx2.AsyncClient) -> None:
