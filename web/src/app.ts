@@ -1,0 +1,124 @@
+/** What the page is about just now: the room, who sits here, and the thread that is open. */
+import { batch, computed, effect, signal } from "@preact/signals";
+import { accept, asProblem, me, type Problem, roomInfo } from "./api";
+import { someName } from "./names";
+import { ownName } from "./preferences";
+import { isSignedIn } from "./session";
+import { Conversation, type Speaker } from "./thread/conversation";
+import type { Me, Role, RoomInfo } from "./wire";
+
+export const DEFAULT_THREAD = "default";
+/** Milliseconds between attempts to reach a room that is away. */
+const AGAIN = 2_000;
+
+export const room = signal<RoomInfo | undefined>(undefined);
+export const who = signal<Me | undefined>(undefined);
+/** Why the room cannot be shown at all, while that is so. */
+export const trouble = signal<Problem | undefined>(undefined);
+export const conversation = signal<Conversation | undefined>(undefined);
+/** A sentence for whoever sits here, shown for a while. */
+export const toast = signal<string | undefined>(undefined);
+
+/** The windows over the page, of which one is open at a time. */
+export type DialogName = "settings" | "members" | "search" | "preferences" | "new-thread" | "demo";
+export const dialog = signal<DialogName | undefined>(undefined);
+export const closeDialog = (): void => {
+  dialog.value = undefined;
+};
+
+/** How whoever sits here stands to the open thread, as far as the list of threads tells; set by it. */
+export const role = signal<Role | null | undefined>(undefined);
+
+export const needsSignIn = computed(() => room.value?.auth === "required" && !isSignedIn.value);
+/** May change how the agent deals with the thread, and who else is in it. */
+export const mayConfigure = computed(() => who.value?.kind !== "person" || role.value === "owner");
+export const maySpeak = computed(() => who.value?.kind !== "person" || role.value !== "reader");
+
+/** What others know whoever sits here by. */
+export const name = computed(() => (room.value?.auth === "required" ? who.value?.name : ownName.value) ?? undefined);
+
+const query = () => new URLSearchParams(location.search);
+export const threadId = signal(query().get("thread") ?? DEFAULT_THREAD);
+
+export const addressOf = (thread: string): string =>
+  thread === DEFAULT_THREAD ? "/" : `/?${new URLSearchParams({ thread })}`;
+
+export function openThread(thread: string): void {
+  if (thread !== threadId.value) history.pushState(null, "", addressOf(thread));
+  threadId.value = thread;
+}
+
+addEventListener("popstate", () => {
+  threadId.value = query().get("thread") ?? DEFAULT_THREAD;
+});
+
+export async function start(): Promise<void> {
+  if (ownName.value === null) ownName.value = someName();
+  await untilReached(async () => {
+    room.value = await roomInfo();
+  });
+  effect(() => {
+    if (needsSignIn.value) who.value = undefined;
+    else void untilReached(enter);
+  });
+  effect(openConversation);
+}
+
+/** Whoever has just come in is known, and taken to where an invitation leads. */
+async function enter(): Promise<void> {
+  const known = await me();
+  const invite = query().get("invite");
+  if (invite !== null && room.value?.auth === "required") await takeUp(invite);
+  if (!needsSignIn.peek()) who.value = known;
+}
+
+/** `accepted` is told where the invitation is for a thread. */
+const invitation = signal<{ accepted: string } | Problem | undefined>(undefined);
+export const invited = computed(() => invitation.value);
+
+async function takeUp(invite: string): Promise<void> {
+  try {
+    const { thread_id } = await accept(invite);
+    history.replaceState(null, "", addressOf(thread_id));
+    batch(() => {
+      threadId.value = thread_id;
+      invitation.value = { accepted: thread_id };
+    });
+  } catch (error) {
+    const problem = asProblem(error);
+    if (problem.passes) throw problem;
+    history.replaceState(null, "", addressOf(threadId.peek()));
+    invitation.value = problem;
+  }
+}
+
+/** Go on trying while the room is away. */
+async function untilReached(work: () => Promise<void>): Promise<void> {
+  for (;;) {
+    try {
+      await work();
+      trouble.value = undefined;
+      return;
+    } catch (error) {
+      trouble.value = asProblem(error);
+      if (!trouble.value.passes) return;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    }
+  }
+}
+
+/** Whoever comes in, and whichever thread they go to, has its conversation opened and the one before closed. */
+function openConversation(): (() => void) | undefined {
+  const known = who.value;
+  const thread = threadId.value;
+  if (!known) return;
+  const open = room.value?.auth === "open";
+  const speaker: Speaker = { client: open ? name.value : undefined, name: name.value };
+  const opened = new Conversation(thread, speaker, open ? "open" : `${known.tenant}.${known.name}`);
+  conversation.value = opened;
+  void opened.start();
+  return () => {
+    opened.stop();
+    conversation.value = undefined;
+  };
+}

@@ -1,0 +1,19 @@
+/** What somebody is called who has not said yet. */
+import { language } from "./preferences";
+
+const ENGLISH = [
+  ["Amber", "Brave", "Calm", "Dusty", "Early", "Gentle", "Lucky", "Merry", "Quiet", "Rapid", "Silver", "Sunny"],
+  ["Badger", "Crane", "Dolphin", "Falcon", "Finch", "Fox", "Hare", "Heron", "Lynx", "Otter", "Panda", "Robin"],
+] as const;
+const CHINESE = [
+  ["安静的", "勇敢的", "早起的", "温柔的", "幸运的", "快乐的", "敏捷的", "银色的", "晴天的", "远方的"],
+  ["白鹭", "海豚", "狐狸", "猫头鹰", "水獭", "熊猫", "知更鸟", "山猫", "仙鹤", "松鼠"],
+] as const;
+
+/** Two pages of one browser are one person; two browsers seldom get the same name. */
+export function someName(): string {
+  const [first, second] = language.value === "zh-CN" ? CHINESE : ENGLISH;
+  return language.value === "zh-CN" ? any(first) + any(second) : `${any(first)} ${any(second)}`;
+}
+
+const any = (words: readonly string[]): string => words[Math.floor(Math.random() * words.length)] as string;

@@ -1,0 +1,63 @@
+/** How somebody likes the page, kept in this browser. */
+import { effect, type Signal, signal } from "@preact/signals";
+import { keep, kept } from "./storage";
+import { LANES, type Lane } from "./wire";
+
+function preference<T>(name: string, otherwise: T, is: (value: unknown) => value is T): Signal<T> {
+  const preferred = signal(kept(name, is) ?? otherwise);
+  let first = true;
+  effect(() => {
+    const value = preferred.value;
+    if (!first) keep(name, value);
+    first = false;
+  });
+  return preferred;
+}
+
+const oneOf =
+  <T>(...values: readonly T[]) =>
+  (value: unknown): value is T =>
+    values.includes(value as T);
+const isLanes = (value: unknown): value is Lane[] =>
+  Array.isArray(value) && value.length > 0 && value.every(oneOf(...LANES));
+/** Longest name, in characters. */
+export const LONGEST_NAME = 32;
+const isName = (value: unknown): value is string =>
+  typeof value === "string" && value.trim() !== "" && value.length <= LONGEST_NAME;
+
+export type Language = "en" | "zh-CN";
+/** The browser's first language of ours. */
+const spoken = navigator.languages.map((tag) => tag.toLowerCase()).find((tag) => /^(zh|en)\b/.test(tag));
+export const language = preference<Language>(
+  "language",
+  spoken?.startsWith("zh") ? "zh-CN" : "en",
+  oneOf<Language>("en", "zh-CN"),
+);
+
+/** `system`: as the system has it. */
+export type Theme = "system" | "light" | "dark";
+export const THEMES: readonly Theme[] = ["system", "light", "dark"];
+export const theme = preference<Theme>("theme", "system", oneOf(...THEMES));
+
+/** One stream of all, or the lanes side by side. */
+export type View = "stream" | "lanes";
+export const view = preference<View>("view", "stream", oneOf<View>("stream", "lanes"));
+
+/** The lanes that are shown. */
+export const shownLanes = preference<readonly Lane[]>("lanes", LANES, isLanes);
+
+/** What somebody calls themselves, where the room asks nobody. */
+export const ownName = preference<string | null>("name", null, isName);
+
+effect(() => {
+  document.documentElement.lang = language.value;
+});
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+const dark = signal(systemIsDark.matches);
+systemIsDark.addEventListener("change", ({ matches }) => {
+  dark.value = matches;
+});
+effect(() => {
+  const shown = theme.value === "system" ? (dark.value ? "dark" : "light") : theme.value;
+  document.documentElement.dataset.theme = shown;
+});

@@ -1,0 +1,282 @@
+/** One thread as it is open on this page: its timeline, its socket and what is still to be said, put together. */
+import { type ReadonlySignal, signal } from "@preact/signals";
+import { asProblem, history, message, type Problem, retry } from "../api";
+import type { Frame, NewMessageFrame, PresenceFrame } from "../wire";
+import { Connection, type State } from "./connection";
+import { Outbox } from "./outbox";
+import { type Said, Timeline } from "./timeline";
+
+/** Messages of a page of the history: the first is short so that it is there at once. */
+const FIRST_PAGE = 60;
+const PAGE = 200;
+/** The history's own bound, for going far back. */
+const LONG_PAGE = 500;
+/** Most messages that are held while going back; who wants to see more of the past searches. */
+export const MOST_HELD = 100_000;
+/** Frames that wait to be shown, past which they are taken in at once. */
+const MOST_FRAMES = 2_000;
+/** Milliseconds between looks while the page is not seen and draws no frames. */
+const UNSEEN_INTERVAL = 250;
+/** Milliseconds between two words that one types, and after the last until one does not. */
+const TYPING_INTERVAL = 3_000;
+const TYPING_END = 4_000;
+/** Milliseconds between attempts to read a thread. */
+const RELOAD_INTERVAL = 2_000;
+
+/** What was said while the page was not connected: what follows this number and was said before that time. */
+export interface Missed {
+  readonly after: number;
+  /** Milliseconds since 1970. */
+  readonly until: number;
+}
+
+export interface Speaker {
+  /** Whom others know who sits here as; undefined where the room knows it. */
+  readonly client: string | undefined;
+  readonly name: string | undefined;
+}
+
+export class Conversation {
+  readonly threadId: string;
+  readonly timeline = new Timeline();
+  readonly outbox: Outbox;
+  /** Changes whenever the timeline did. */
+  readonly version = signal(0);
+  readonly presence = signal<PresenceFrame | undefined>(undefined);
+  readonly typing = signal<readonly string[]>([]);
+  readonly missed = signal<Missed | undefined>(undefined);
+  /** Why the thread cannot be shown, or not any more. */
+  readonly problem = signal<Problem | "no longer allowed" | undefined>(undefined);
+  readonly isLoaded = signal(false);
+  readonly isLoadingOlder = signal(false);
+  /** Somebody here asked to stop the turn that runs. */
+  readonly isStopping = signal(false);
+  /** Something that the room would not do, for a while. */
+  readonly notice = signal<Problem | undefined>(undefined);
+  readonly #speaker: Speaker;
+  readonly #connection: Connection;
+  #frames: Frame[] = [];
+  #scheduled = false;
+  #stopped = false;
+  #lostAt: number | undefined;
+  #typedAt = 0;
+  #typed: ReturnType<typeof setTimeout> | undefined;
+  #reload: ReturnType<typeof setTimeout> | undefined;
+
+  /** `place`: whose outbox it is, in this browser. */
+  constructor(threadId: string, speaker: Speaker, place: string) {
+    this.threadId = threadId;
+    this.#speaker = speaker;
+    this.outbox = new Outbox(`${place}.${threadId}`, (frame) => this.isOwn(frame));
+    this.#connection = new Connection(threadId, {
+      query: () => ({ after: String(this.timeline.last), ...(speaker.client ? { client: speaker.client } : {}) }),
+      probe: () => history(threadId, { limit: 1 }),
+      opened: (send) => this.#opened(send),
+      frame: (frame) => this.#hear(frame),
+      closed: () => this.#closed(),
+      ended: (problem) => {
+        this.problem.value = problem ?? "no longer allowed";
+      },
+    });
+  }
+
+  get state(): ReadonlySignal<State> {
+    return this.#connection.state;
+  }
+
+  isOwn(said: Pick<Said, "author"> | Pick<NewMessageFrame, "author">): boolean {
+    return said.author !== undefined && said.author === this.#speaker.name;
+  }
+
+  /** Read the newest messages, then listen. Goes on trying. */
+  async start(): Promise<void> {
+    try {
+      const page = await history(this.threadId, { limit: FIRST_PAGE });
+      if (this.#stopped) return;
+      this.timeline.begin(page, FIRST_PAGE);
+      this.isLoaded.value = true;
+      this.version.value++;
+      void this.#connection.open();
+    } catch (error) {
+      const problem = asProblem(error);
+      if (this.#stopped) return;
+      if (problem.passes)
+        this.#reload = setTimeout(() => void this.start(), (problem.retryAfter ?? 0) * 1000 || RELOAD_INTERVAL);
+      else this.problem.value = problem;
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#reload);
+    clearTimeout(this.#typed);
+    this.outbox.closed();
+    this.#connection.stop();
+  }
+
+  say(content: string): void {
+    clearTimeout(this.#typed);
+    this.#typedAt = 0;
+    this.outbox.add(content);
+    this.version.value++;
+  }
+
+  /** Somebody types, or has stopped to. */
+  type(active: boolean): void {
+    clearTimeout(this.#typed);
+    const now = Date.now();
+    if (active) {
+      this.#typed = setTimeout(() => this.type(false), TYPING_END);
+      if (now - this.#typedAt < TYPING_INTERVAL) return;
+      this.#typedAt = now;
+    } else {
+      if (this.#typedAt === 0) return;
+      this.#typedAt = 0;
+    }
+    this.#connection.send(JSON.stringify({ type: "typing", active }));
+  }
+
+  /** Stop the agent in the middle of its turn. */
+  cancel(): void {
+    this.isStopping.value = true;
+    this.#connection.send('{"type":"cancel"}');
+  }
+
+  /** Ask for another turn for a message that failed or was cancelled. */
+  async retry(messageId: string): Promise<void> {
+    await this.#orNotice(() => retry(messageId));
+  }
+
+  /** Read what came before. */
+  async loadOlder(limit = PAGE): Promise<void> {
+    const { timeline } = this;
+    const oldest = timeline.messages[0];
+    if (this.isLoadingOlder.value || timeline.reachesStart || !oldest || timeline.messages.length >= MOST_HELD) return;
+    this.isLoadingOlder.value = true;
+    await this.#orNotice(async () => {
+      const page = await history(this.threadId, { limit, before: oldest.seq });
+      this.#flush();
+      await drawn(); // so that what is added above comes alone: a list that grows at both ends at once loses its place
+      if (this.#stopped || timeline.messages[0] !== oldest) return;
+      timeline.prepend(page, limit);
+      this.version.value++;
+    });
+    this.isLoadingOlder.value = false;
+  }
+
+  /** The message, once it is among those that are held; undefined where it cannot be had. */
+  async reach(messageId: string): Promise<Said | undefined> {
+    const found = () => this.timeline.find(messageId);
+    if (found()) return found();
+    await this.#orNotice(async () => {
+      const { seq } = await message(messageId);
+      for (;;) {
+        const oldest = this.timeline.messages[0];
+        if (this.#stopped || !oldest || oldest.seq <= seq) break;
+        await this.loadOlder(LONG_PAGE);
+        if (this.timeline.messages[0] === oldest) break;
+      }
+    });
+    return found();
+  }
+
+  /** Let old messages go that nobody looks at. */
+  trim(): void {
+    if (this.timeline.trim()) this.version.value++;
+  }
+
+  #opened(send: (text: string) => void): void {
+    if (this.#lostAt !== undefined) this.missed.value = { after: this.#lostAt, until: Date.now() };
+    this.#lostAt = undefined;
+    this.outbox.opened(send);
+  }
+
+  #closed(): void {
+    this.#flush();
+    this.#lostAt ??= this.timeline.last;
+    this.timeline.interrupt();
+    this.outbox.closed();
+    this.presence.value = undefined;
+    this.typing.value = [];
+    this.isStopping.value = false;
+    this.version.value++;
+  }
+
+  #hear(frame: Frame): void {
+    switch (frame.type) {
+      case "presence":
+        this.presence.value = frame;
+        break;
+      case "typing":
+        this.typing.value = frame.clients.filter((name) => name !== this.#speaker.name);
+        break;
+      case "recorded":
+        this.outbox.recorded(frame);
+        this.#schedule();
+        break;
+      case "error":
+        this.outbox.refused(frame);
+        this.#schedule();
+        break;
+      case "reset":
+        this.#startOver();
+        break;
+      case "new_message":
+      case "fate":
+      case "turn":
+      case "delta":
+        this.#frames.push(frame);
+        if (this.#frames.length >= MOST_FRAMES) this.#flush();
+        else this.#schedule();
+    }
+  }
+
+  /** What comes in together is shown together: once for each frame that the browser draws. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    if (document.visibilityState === "visible") requestAnimationFrame(() => this.#flush());
+    else setTimeout(() => this.#flush(), UNSEEN_INTERVAL);
+  }
+
+  #flush(): void {
+    this.#scheduled = false;
+    if (this.#stopped) return;
+    const frames = this.#frames;
+    this.#frames = [];
+    for (const frame of frames) if (frame.type === "new_message") this.outbox.seen(frame);
+    this.timeline.take(frames);
+    if (!this.timeline.growing.some((one) => !one.ended)) this.isStopping.value = false;
+    this.version.value++;
+  }
+
+  /** The thread is another than it was, as after its backup was restored. */
+  #startOver(): void {
+    this.#frames = [];
+    this.missed.value = undefined;
+    void history(this.threadId, { limit: FIRST_PAGE }).then(
+      (page) => {
+        this.timeline.begin(page, FIRST_PAGE);
+        this.version.value++;
+      },
+      (error: unknown) => {
+        this.notice.value = asProblem(error);
+      },
+    );
+  }
+
+  async #orNotice(work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.notice.value = asProblem(error);
+    }
+  }
+}
+
+/** Resolves when the page was drawn, or soon where nobody sees it. */
+const drawn = (): Promise<void> =>
+  new Promise((resolve) => {
+    requestAnimationFrame(() => resolve());
+    setTimeout(resolve, UNSEEN_INTERVAL);
+  });

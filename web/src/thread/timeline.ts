@@ -1,0 +1,222 @@
+/** What is known of a thread: its messages by their numbers, and the replies that are being said. Knows nothing of pages
+ * or sockets.
+ *
+ * Messages are never changed but replaced, so that whoever shows one sees at a glance whether it is another.
+ */
+import type { DeltaFrame, Fate, FateFrame, Frame, HistoryMessage, Lane, NewMessageFrame, TurnFrame } from "../wire";
+
+export interface Said {
+  readonly messageId: string;
+  readonly seq: number;
+  readonly lane: Lane;
+  readonly content: string;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  readonly author: string | undefined;
+  readonly inReplyTo: readonly string[];
+  /** On a reply: somebody stopped it before it was whole. */
+  readonly cancelled: boolean;
+  /** It could not be opened. */
+  readonly sealed: boolean;
+  /** Of the agent's own undefined. */
+  readonly fate: Fate | undefined;
+  readonly replyId: string | undefined;
+  readonly reason: string | undefined;
+}
+
+/** A reply that is being said. */
+export interface Growing {
+  readonly replyId: string;
+  readonly turnId: string;
+  readonly inReplyTo: readonly string[];
+  readonly text: string;
+  /** Pieces of it were missed, as by whoever came in the middle. */
+  readonly torn: boolean;
+  /** The turn has ended, and the reply is about to be recorded. */
+  readonly ended: boolean;
+}
+
+/** Messages that are held while the newest are looked at; past it the oldest go until they are asked for again. */
+export const HELD = 20_000;
+/** How many more there may be before that happens, so that it happens seldom. */
+export const SLACK = 5_000;
+/** Replies that grow at once. There is a turn at a time, so what is older than this was missed the end of. */
+const GROWING = 4;
+
+export class Timeline {
+  messages: readonly Said[] = [];
+  growing: readonly Growing[] = [];
+  /** The highest number of the thread that was heard of: what `after` of the next socket is. */
+  last = 0;
+  /** Whether the first message of the thread is among them. */
+  reachesStart = false;
+  #byId = new Map<string, Said>();
+  #next = new Map<string, number>();
+
+  find(messageId: string): Said | undefined {
+    return this.#byId.get(messageId);
+  }
+
+  /** Begin with the newest page of the history. */
+  begin(page: readonly HistoryMessage[], limit: number): void {
+    this.messages = [];
+    this.growing = [];
+    this.last = 0;
+    this.#byId.clear();
+    this.#next.clear();
+    this.#addAll(page.map(ofHistory));
+    for (const { seq, rev } of page) this.last = Math.max(this.last, seq, rev);
+    this.reachesStart = page.length < limit;
+  }
+
+  /** Add the page of the history before what is there. */
+  prepend(page: readonly HistoryMessage[], limit: number): void {
+    this.#addAll(page.map(ofHistory));
+    this.reachesStart = page.length < limit;
+  }
+
+  take(frames: readonly Frame[]): void {
+    const said: Said[] = [];
+    for (const frame of frames) {
+      if (frame.type === "new_message") {
+        said.push(ofFrame(frame));
+        this.last = Math.max(this.last, frame.seq);
+      } else if (frame.type === "fate") {
+        if (said.length) this.#addAll(said.splice(0));
+        this.#settle(frame);
+      } else if (frame.type === "turn") this.#turn(frame);
+      else if (frame.type === "delta") this.#grow(frame);
+    }
+    if (said.length) this.#addAll(said);
+  }
+
+  /** What grew is not heard of any more: the socket is gone. */
+  interrupt(): void {
+    this.growing = [];
+    this.#next.clear();
+  }
+
+  /** Let the oldest messages go where there are too many. Returns whether any went. */
+  trim(): boolean {
+    if (this.messages.length <= HELD + SLACK) return false;
+    for (const gone of this.messages.slice(0, -HELD)) this.#byId.delete(gone.messageId);
+    this.messages = this.messages.slice(-HELD);
+    this.reachesStart = false;
+    return true;
+  }
+
+  #addAll(said: Said[]): void {
+    const added: Said[] = [];
+    for (const one of said) {
+      this.growing = without(this.growing, one.messageId);
+      this.#next.delete(one.messageId);
+      if (this.#byId.has(one.messageId)) continue;
+      this.#byId.set(one.messageId, one);
+      added.push(one);
+    }
+    if (!added.length) return;
+    const first = added[0] as Said;
+    const newest = this.messages.at(-1);
+    const oldest = this.messages[0];
+    if (!newest || newest.seq < first.seq) this.messages = [...this.messages, ...added];
+    else if (oldest && (added.at(-1) as Said).seq < oldest.seq) this.messages = [...added, ...this.messages];
+    else this.messages = [...this.messages, ...added].sort((one, other) => one.seq - other.seq);
+  }
+
+  #settle(frame: FateFrame): void {
+    this.last = Math.max(this.last, frame.number ?? 0);
+    const known = this.#byId.get(frame.message_id);
+    if (known) {
+      this.#replace(known, { ...known, fate: frame.fate, replyId: frame.reply_id, reason: frame.reason });
+    }
+  }
+
+  #replace(known: Said, changed: Said): void {
+    this.#byId.set(known.messageId, changed);
+    const place = placeOf(this.messages, known.seq);
+    const messages = [...this.messages];
+    messages[place] = changed;
+    this.messages = messages;
+  }
+
+  #turn(frame: TurnFrame): void {
+    const others = without(this.growing, frame.reply_id);
+    const { reply_id: replyId, turn_id: turnId, in_reply_to: inReplyTo = [] } = frame;
+    if (frame.state === "started") {
+      this.#next.set(replyId, 0);
+      this.growing = [...others, { replyId, turnId, inReplyTo, text: "", torn: false, ended: false }].slice(-GROWING);
+      return;
+    }
+    const own = this.growing.find((one) => one.replyId === replyId);
+    const comes = frame.outcome === "answered" || (frame.outcome === "cancelled" && own?.text);
+    this.growing = own && comes ? [...others, { ...own, ended: true }] : others;
+  }
+
+  #grow(frame: DeltaFrame): void {
+    if (this.#byId.has(frame.reply_id)) return; // it is recorded: this piece comes late
+    const own = this.growing.find((one) => one.replyId === frame.reply_id && one.turnId === frame.turn_id);
+    const torn = own?.torn || frame.index !== (this.#next.get(frame.reply_id) ?? 0);
+    this.#next.set(frame.reply_id, frame.index + 1);
+    const grown = own
+      ? { ...own, text: own.text + frame.content, torn }
+      : {
+          replyId: frame.reply_id,
+          turnId: frame.turn_id,
+          inReplyTo: [],
+          text: frame.content,
+          torn,
+          ended: false,
+        };
+    this.growing = [...without(this.growing, frame.reply_id), grown].slice(-GROWING);
+  }
+}
+
+/** Where the message of that number is, or would be, among messages in order. */
+export function placeOf(messages: readonly Said[], seq: number): number {
+  let low = 0;
+  let high = messages.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((messages[middle] as Said).seq < seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function without(growing: readonly Growing[], replyId: string): readonly Growing[] {
+  return growing.some((one) => one.replyId === replyId) ? growing.filter((one) => one.replyId !== replyId) : growing;
+}
+
+export function ofHistory(message: HistoryMessage): Said {
+  return {
+    messageId: message.message_id,
+    seq: message.seq,
+    lane: message.source,
+    content: message.content,
+    at: Date.parse(message.timestamp),
+    author: message.author ?? undefined,
+    inReplyTo: message.in_reply_to,
+    cancelled: message.cancelled,
+    sealed: message.sealed ?? false,
+    fate: message.fate ?? undefined,
+    replyId: message.reply_id ?? undefined,
+    reason: message.reason ?? undefined,
+  };
+}
+
+function ofFrame(frame: NewMessageFrame): Said {
+  return {
+    messageId: frame.message_id,
+    seq: frame.seq,
+    lane: frame.source,
+    content: frame.content,
+    at: frame.timestamp * 1000,
+    author: frame.author,
+    inReplyTo: frame.in_reply_to,
+    cancelled: frame.cancelled ?? false,
+    sealed: frame.sealed ?? false,
+    fate: frame.source === "assistant" ? undefined : "pending",
+    replyId: undefined,
+    reason: undefined,
+  };
+}
