@@ -42,7 +42,7 @@ class Action(Enum):
     ADMIT_PROGRAM = auto()  # let a producer key in, or change what it may
     LEAVE = auto()  # be no member any more, oneself
 
-    PROBE = auto()  # the page, health, counters, the API's description
+    PROBE = auto()  # the page, what the room is like, health, counters, the API's description
     SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
     BE = auto()  # oneself: who am I, get a ticket, list my threads
     SIGN_OUT = auto()
@@ -156,6 +156,7 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("GET", "/api/audit"): frozenset((Action.OPERATE,)),
     ("GET", "/"): frozenset((Action.PROBE,)),
     ("GET", "/assets/{path:path}"): frozenset((Action.PROBE,)),
+    ("GET", "/api/room"): frozenset((Action.PROBE,)),
     ("GET", "/healthz"): frozenset((Action.PROBE,)),
     ("GET", "/readyz"): frozenset((Action.PROBE,)),
     ("GET", "/metrics"): frozenset((Action.PROBE,)),

@@ -23,6 +23,7 @@ from services.gateway.me import me
 from services.gateway.members import members
 from services.gateway.messages import messages
 from services.gateway.reading_along import ReadingAlong
+from services.gateway.room import room
 from services.gateway.search import search
 from services.gateway.signing_in import signing_in
 from services.gateway.threads import threads
@@ -50,6 +51,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
         chat(door, reading_along, access, store, settings),  # first, since routes are tried one after the other
         health(bus, store),
         front(PAGE),
+        room(settings),
         batches(door, access, limits, settings),
         threads(door, bus, store, settings),
         search(store),

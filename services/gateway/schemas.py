@@ -165,6 +165,18 @@ def _as_shown(message: Message) -> Message:
 ShownMessage = Annotated[Message, AfterValidator(_as_shown)]
 
 
+class Room(BaseModel):
+    """``auth``: whether the room asks who somebody is; ``demo``: its agent has no model but the built-in demo, as far as
+    this process is told; ``several_tenants``: whoever signs in says into which; ``message_limit``: of what is said, in
+    bytes of UTF-8."""
+
+    auth: Literal["open", "required"]
+    demo: bool
+    several_tenants: bool
+    message_limit: int
+    version: str
+
+
 class Me(BaseModel):
     """Who asks. ``auth`` tells whether the room asks who somebody is."""
 

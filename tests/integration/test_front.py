@@ -7,11 +7,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from m3 import __version__
 from m3.bus import Bus
 from m3.store import Store
 from services.gateway.front import POLICY
 from tests.support.building import INDEX, SCRIPT, built_page
 from tests.support.gateway import running_gateway
+from tests.support.town import asking
 
 FILE = "/assets/index-1a2b.js"
 
@@ -129,3 +131,24 @@ async def test_a_room_whose_page_was_not_built_says_how_to(
 async def test_it_is_shown_to_nobody_who_asks_for_another_host(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/", headers={"Host": "evil.example:8888"})
     assert (answer.status_code, answer.json()["code"]) == (421, "wrong_host")
+
+
+async def test_anybody_is_told_what_the_room_is_like(memory_bus: Bus, store: Store, http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/api/room")
+    assert answer.json() == {
+        "auth": "open",
+        "demo": True,
+        "several_tenants": False,
+        "message_limit": 16384,
+        "version": __version__,
+    }
+    assert answer.headers["cache-control"] == "no-store"
+    settings = asking(llm_base_url="http://model.example/v1", message_limit=100).model_dump(exclude_unset=True)
+    async with running_gateway(memory_bus, store, **settings) as asking_room:
+        told = (await asking_room.get("/api/room")).json()
+    assert (told["auth"], told["demo"], told["several_tenants"], told["message_limit"]) == (
+        "required",
+        False,
+        True,
+        100,
+    )

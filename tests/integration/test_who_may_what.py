@@ -113,6 +113,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", "/api/audit"): Call(200),
     ("GET", "/"): Call(200),
     ("GET", "/assets/{path:path}"): Call(200, place="index-1a2b.js"),
+    ("GET", "/api/room"): Call(200),
     ("GET", "/healthz"): Call(200),
     ("GET", "/readyz"): Call(200),
     ("GET", "/metrics"): Call(200),
