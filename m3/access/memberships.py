@@ -70,7 +70,7 @@ class Memberships:
                     raise UnknownName("There is nobody of that name.")
                 await change.add_member(person, [key], "owner")
             await change.note("thread_made", thread_id, visibility if owner is None else f"{visibility}, of {owner}")
-        return OwnThread(thread_id, visibility, None if by.id is None else "owner")
+        return OwnThread(thread_id, visibility, None if by.id is None else "owner", 0, None)
 
     async def threads_of(self, principal: Principal, *, after: str = "", limit: int = MOST) -> list[OwnThread]:
         """The threads that they find, by id, those after that one."""

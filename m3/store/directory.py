@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from uuid import UUID
@@ -84,20 +84,20 @@ class KeyOfProgram:
 
 @dataclass(frozen=True, slots=True)
 class OwnThread:
-    """A thread that somebody finds, by its id; ``role`` is None where it is only open."""
+    """A thread that somebody finds, by its id; ``role`` is None where it is only open. ``head``: the last number given
+    out in it; ``last_at``: when its newest message was said. Who may not read there is told neither."""
 
     thread_id: str
     visibility: Visibility
     role: Role | None
+    head: int | None
+    last_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Thread:
+class Thread(OwnThread):
     """A thread as operators see it, with the names of its owners and how many members it has; ``role``: their own."""
 
-    thread_id: str
-    visibility: Visibility
-    role: Role | None
     owners: list[str]
     members: int
 
@@ -192,7 +192,7 @@ class Directory:
     ) -> list[OwnThread]:
         """Those whose keys come after that one."""
         rows = await self._store.ask("threads_of", tenant, principal_id, and_open_ones, after, limit)
-        return [OwnThread(thread_id_of(row["thread_id"]), row["visibility"], row["role"]) for row in rows]
+        return [_own(OwnThread(**{**row, "thread_id": thread_id_of(row["thread_id"])})) for row in rows]
 
     async def threads(self, tenant: str, principal_id: UUID | None, after: str, limit: int) -> list[Thread]:
         """Those whose keys come after that one."""
@@ -230,3 +230,8 @@ class Directory:
             if not there:
                 raise UnknownThread
             yield change
+
+
+def _own(thread: OwnThread) -> OwnThread:
+    """When something came into a thread tells a program that only feeds it what became of what it said (103)."""
+    return replace(thread, head=None, last_at=None) if thread.role == "feeder" else thread

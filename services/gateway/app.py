@@ -19,6 +19,7 @@ from services.gateway.chat import chat
 from services.gateway.described import describe_credentials
 from services.gateway.docs import serve_docs
 from services.gateway.front import PAGE, front
+from services.gateway.listing import listing
 from services.gateway.me import me
 from services.gateway.members import members
 from services.gateway.messages import messages
@@ -53,6 +54,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
         front(PAGE),
         room(settings),
         batches(door, access, limits, settings),
+        listing(access),
         threads(door, bus, store, settings),
         search(store),
         messages(door, access, store, settings),

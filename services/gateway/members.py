@@ -1,4 +1,4 @@
-"""Threads, who finds them, and who is what in them."""
+"""Making threads, and who is what in them."""
 
 from fastapi import APIRouter, Depends
 
@@ -12,7 +12,6 @@ from services.gateway import schemas
 from services.gateway.asking import Address, Key, Who
 from services.gateway.guards import (
     INVALID_NAME,
-    INVALID_PAGE,
     INVALID_THREAD,
     LAST_OWNER,
     NO_DATABASE,
@@ -22,14 +21,10 @@ from services.gateway.guards import (
     of_a_body,
 )
 from services.gateway.schemas import (
-    HISTORY_LIMIT,
-    AfterThread,
-    AtMost,
     Members,
     NewMember,
     NewThread,
     Thread,
-    Threads,
     VisibilityOfThread,
     VisibilityRequest,
 )
@@ -40,14 +35,6 @@ _INVALID_VISIBILITY = (422, "invalid_request", "visibility: Input should be 'pri
 def members(office: Office, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["threads"])
     of_a_form = (*of_a_body(settings.body_limit), NO_DATABASE)
-
-    @router.get("/api/threads", summary="The threads that you find", responses=documented(INVALID_PAGE, NO_DATABASE))
-    async def mine(principal: Who, after: AfterThread | None = None, limit: AtMost = 100) -> Threads:
-        """Those that you are a member of, and those that are open to everybody with an account; an operator finds all
-        of the tenant, and is told whose they are."""
-        list_them = office.memberships.threads if principal.kind == "operator" else office.memberships.threads_of
-        found = await list_them(principal, after=after or "", limit=min(limit, HISTORY_LIMIT))
-        return Threads(threads=[Thread.model_validate(thread) for thread in found])
 
     @router.post(
         "/api/threads",

@@ -166,9 +166,9 @@ ShownMessage = Annotated[Message, AfterValidator(_as_shown)]
 
 
 class Room(BaseModel):
-    """``auth``: whether the room asks who somebody is; ``demo``: its agent has no model but the built-in demo, as far as
-    this process is told; ``several_tenants``: whoever signs in says into which; ``message_limit``: of what is said, in
-    bytes of UTF-8."""
+    """``auth``: whether the room asks who somebody is; ``demo``: its agent has no model but the built-in demo, as far
+    as this process is told; ``several_tenants``: whoever signs in says into which; ``message_limit``: of what is said,
+    in bytes of UTF-8."""
 
     auth: Literal["open", "required"]
     demo: bool
@@ -220,7 +220,7 @@ class Form(BaseModel):
 
 
 def _like(example: JsonDict) -> ConfigDict:
-    """A form for which OpenAPI shows this."""
+    """A form or an answer for which OpenAPI shows this."""
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
@@ -384,12 +384,27 @@ class NewThread(Form):
 
 
 class Thread(_Shown):
-    """A thread that you find. ``role``: what you are in it; null where you are no member. Operators are told its
-    ``owners`` and how many ``members`` it has, others null."""
+    """A thread that you find. ``role``: what you are in it; null where you are no member. ``head``: the last number
+    given out in it; ``last_at``: when its newest message was said, null where there is none. Both are null for a
+    program that does not read there. Operators are told its ``owners`` and how many ``members`` it has, others null."""
+
+    model_config = _like(
+        {
+            "thread_id": "show",
+            "visibility": "private",
+            "role": "owner",
+            "head": 42,
+            "last_at": "2026-01-01T12:00:00Z",
+            "owners": None,
+            "members": None,
+        }
+    )
 
     thread_id: ThreadId
     visibility: Visibility
     role: Role | None
+    head: int | None
+    last_at: datetime | None
     owners: list[str] | None = None
     members: int | None = None
 

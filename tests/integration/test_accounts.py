@@ -374,13 +374,13 @@ async def test_a_key_for_a_thread_that_is_not_there_is_not_made(access: Access, 
 async def test_a_thread_is_given_its_id_and_belongs_to_who_made_it(access: Access, office: Office, town: Town) -> None:
     mei, ann = await person(access, town, "mei", "acme"), await person(access, town, "ann", "acme")
     made = await office.memberships.make_thread(mei)
-    assert made == OwnThread(made.thread_id, "private", "owner")
+    assert made == OwnThread(made.thread_id, "private", "owner", 0, None)
     assert made.thread_id.startswith("t-")
     await access.check(mei, Action.ADMIT, f"acme.{made.thread_id}")
     assert await office.memberships.threads_of(mei) == [made]
     assert await office.memberships.threads_of(ann) == []
     opened = await office.memberships.make_thread(mei, visibility="open")
-    assert await office.memberships.threads_of(ann) == [OwnThread(opened.thread_id, "open", None)]
+    assert await office.memberships.threads_of(ann) == [OwnThread(opened.thread_id, "open", None, 0, None)]
     with pytest.raises(Forbidden):
         await office.memberships.make_thread(mei, "show")
 

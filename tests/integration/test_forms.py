@@ -106,15 +106,11 @@ async def test_an_operator_lists_all_threads_of_the_tenant_and_whose_they_are(
     await town.thread("mine", "open", root="owner", ann="member")
     await town.thread("nobodys")
     await town.thread("acme.other", "open")
-    hers = {"thread_id": "hers", "visibility": "private", "role": None, "owners": ["ann"], "members": 1}
-    mine = {"thread_id": "mine", "visibility": "open", "role": "owner", "owners": ["root"], "members": 2}
-    nobodys: dict[str, object] = {
-        "thread_id": "nobodys",
-        "visibility": "private",
-        "role": None,
-        "owners": [],
-        "members": 0,
-    }
+    silent: dict[str, object] = {"head": 0, "last_at": None}
+    hers = {"thread_id": "hers", "visibility": "private", "role": None, "owners": ["ann"], "members": 1} | silent
+    mine = {"thread_id": "mine", "visibility": "open", "role": "owner", "owners": ["root"], "members": 2} | silent
+    none: dict[str, object] = {"thread_id": "nobodys", "visibility": "private", "role": None}
+    nobodys = none | {"owners": [], "members": 0} | silent
     assert (await http.get("/api/threads")).json()["threads"] == [hers, mine, nobodys]
     page = (await http.get("/api/threads?after=hers&limit=1")).json()["threads"]
     assert page == [mine]

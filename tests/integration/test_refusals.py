@@ -483,7 +483,8 @@ async def test_an_owner_sees_to_a_thread_and_the_last_one_stays(
     made = await http.post("/api/threads", json={}, headers=ann)
     assert made.status_code == 201
     thread_id = made.json()["thread_id"]
-    nobodys = {"owners": None, "members": None}  # as operators alone are told
+    silent: dict[str, object] = {"head": 0, "last_at": None}
+    nobodys = silent | {"owners": None, "members": None}  # as operators alone are told
     assert made.json() == {"thread_id": thread_id, "visibility": "private", "role": "owner"} | nobodys
     refused(await http.post("/api/threads", json={"thread_id": "mine"}, headers=ann), 403, "forbidden")
     path = f"/api/threads/{thread_id}"
