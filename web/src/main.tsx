@@ -1,18 +1,11 @@
-import { signal } from "@preact/signals";
-import DOMPurify from "dompurify";
-import { marked } from "marked";
 import { render } from "preact";
-import { VList } from "virtua";
+import { start } from "./app";
+import "./styles/index.css";
+import { watchThreads } from "./threads";
+import { App } from "./views/App";
+import { copyCodeWhenAsked } from "./views/copying";
 
-const n = signal(0);
-render(
-  <div>
-    <button onClick={() => n.value++}>{n}</button>
-    <VList style={{ height: "300px" }}>
-      {Array.from({ length: 20000 }, (_, i) => (
-        <div dangerouslySetInnerHTML={{ __html: DOMPurify.sanitize(marked.parse(`**row** ${i}`, { async: false })) }} />
-      ))}
-    </VList>
-  </div>,
-  document.getElementById("room")!,
-);
+copyCodeWhenAsked();
+watchThreads();
+void start();
+render(<App />, document.getElementById("room") as HTMLElement);

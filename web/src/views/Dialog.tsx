@@ -9,6 +9,7 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
   const title = useId();
   useEffect(() => element.current?.showModal(), []);
   return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: by keyboard it is Escape, which the browser sees to
     <dialog
       ref={element}
       aria-labelledby={title}

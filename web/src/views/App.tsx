@@ -1,0 +1,81 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { conversation, dialog, invited, needsSignIn, room, toast, trouble } from "../app";
+import { goTo } from "../thread/goal";
+import { words } from "../words";
+import { Announcer } from "./Announcer";
+import { Dialogs } from "./dialogs/Dialogs";
+import { SideBar } from "./SideBar";
+import { SignIn } from "./SignIn";
+import { ThreadView } from "./ThreadView";
+
+/** Milliseconds for which a sentence is shown that needs no answer. */
+const TOLD = 5_000;
+
+export function App() {
+  const showsThreads = useSignal(false);
+  useEffect(() => {
+    const result = invited.value;
+    if (result) toast.value = "accepted" in result ? words.value.invited(result.accepted) : words.value.inviteBad;
+  }, [invited.value]);
+  if (!room.value) return <Waiting />;
+  if (needsSignIn.value) return <SignIn />;
+  const opened = conversation.value;
+  return (
+    <div class={`app${showsThreads.value ? " shows-threads" : ""}`}>
+      <a class="skip" href="#composer">
+        {words.value.skip}
+      </a>
+      <SideBar
+        close={() => {
+          showsThreads.value = false;
+        }}
+      />
+      {opened ? (
+        <ThreadView
+          key={opened.threadId}
+          conversation={opened}
+          showThreads={() => {
+            showsThreads.value = true;
+          }}
+        />
+      ) : (
+        <Waiting />
+      )}
+      {opened && <Announcer conversation={opened} />}
+      {dialog.value && <Dialogs goTo={(messageId) => void goTo(messageId)} />}
+      <Toast />
+    </div>
+  );
+}
+
+function Waiting() {
+  const shown = useSignal(false);
+  useEffect(() => {
+    const late = setTimeout(() => {
+      shown.value = true;
+    }, 400);
+    return () => clearTimeout(late);
+  }, []);
+  return (
+    <main class="waiting">
+      <p role="status">{shown.value && (trouble.value ? words.value.unreachable : words.value.states.connecting)}</p>
+    </main>
+  );
+}
+
+function Toast() {
+  const told = toast.value;
+  useEffect(() => {
+    if (told === undefined) return;
+    const over = setTimeout(() => {
+      toast.value = undefined;
+    }, TOLD);
+    return () => clearTimeout(over);
+  }, [told]);
+  return (
+    <p class="toast" role="status">
+      {told}
+    </p>
+  );
+}

@@ -1,0 +1,119 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { maySpeak, room } from "../app";
+import type { Conversation } from "../thread/conversation";
+import { words } from "../words";
+import { draft } from "./draft";
+import { Icon } from "./Icon";
+
+/** The part of the longest message from which on its length is told. */
+const TELLING = 0.8;
+/** Bytes that a message may have while the room has not said. */
+const USUAL_LIMIT = 16_384;
+
+const encoder = new TextEncoder();
+
+export function Composer({ conversation }: { conversation: Conversation }) {
+  const field = useRef<HTMLTextAreaElement>(null);
+  const isFull = useSignal(false);
+  const text = draft.value;
+  const limit = room.value?.message_limit ?? USUAL_LIMIT;
+  // A character has three bytes at most for each of its UTF-16 units, so short ones need not be counted.
+  const bytes = text.length * 3 < limit * TELLING ? 0 : encoder.encode(text.trim()).length;
+  const canSend = text.trim() !== "" && bytes <= limit;
+
+  useLayoutEffect(() => {
+    const element = field.current;
+    if (!element) return;
+    element.style.height = "auto";
+    element.style.height = `${element.scrollHeight + 2}px`;
+  }, [text]);
+  useEffect(() => {
+    if (matchMedia("(pointer: fine)").matches) field.current?.focus();
+  }, [conversation]);
+
+  if (!maySpeak.value) return <p class="composer read-only">{words.value.readOnly}</p>;
+
+  const send = (): void => {
+    if (!canSend) return;
+    isFull.value = conversation.outbox.isFull;
+    if (isFull.value) return;
+    conversation.say(text.trim());
+    draft.value = "";
+  };
+  return (
+    <form
+      class="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        send();
+        field.current?.focus();
+      }}
+    >
+      <div class="field">
+        <textarea
+          ref={field}
+          id="composer"
+          rows={1}
+          value={text}
+          aria-label={words.value.composer}
+          aria-describedby="composer-keys"
+          placeholder={words.value.composerHint(conversation.threadId)}
+          enterkeyhint="send"
+          onInput={(event) => {
+            draft.value = event.currentTarget.value;
+            conversation.type(draft.value !== "");
+          }}
+          onBlur={() => conversation.type(false)}
+          onKeyDown={(event) => {
+            if (event.key !== "Enter" || event.shiftKey || event.altKey || isComposing(event)) return;
+            event.preventDefault();
+            send();
+          }}
+        />
+        <Stop conversation={conversation} />
+        <button
+          type="submit"
+          class="icon primary"
+          aria-label={words.value.send}
+          title={words.value.send}
+          disabled={!canSend}
+        >
+          <Icon name="send" />
+        </button>
+      </div>
+      <p class="hint">
+        <span id="composer-keys">{words.value.composerKeys}</span>
+        {isFull.value && <b role="alert">{words.value.tooMuchWaits}</b>}
+        {bytes > limit * TELLING && (
+          <b class={bytes > limit ? "over" : ""} role="status">
+            {words.value.tooLong(bytes, limit)}
+          </b>
+        )}
+      </p>
+    </form>
+  );
+}
+
+function Stop({ conversation }: { conversation: Conversation }) {
+  conversation.version.value;
+  const speaks = conversation.timeline.growing.some((one) => !one.ended);
+  if (!speaks) return null;
+  const stopping = conversation.isStopping.value;
+  return (
+    <button
+      type="button"
+      class="stop"
+      disabled={stopping}
+      aria-label={words.value.stopAgent}
+      onClick={() => conversation.cancel()}
+    >
+      <Icon name="stop" />
+      {stopping ? words.value.stopping : words.value.stop}
+    </button>
+  );
+}
+
+/** Whether Enter is for the input method, which takes what was chosen with it. Safari ends the composition before the
+ * key is told of, whose code is then 229 (https://w3c.github.io/uievents/#determine-keydown-keyup-keyCode). */
+const isComposing = (event: KeyboardEvent): boolean => event.isComposing || event.keyCode === 229;

@@ -1,0 +1,61 @@
+import { effect, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { asProblem, changeSettings, settings } from "../api";
+import { dialog, mayConfigure, toast } from "../app";
+import type { Conversation } from "../thread/conversation";
+import type { ThreadSettings } from "../wire";
+import { words } from "../words";
+import { Icon } from "./Icon";
+
+/** Milliseconds between looks, since nobody tells when somebody else changes it. */
+const INTERVAL = 20_000;
+
+const known = signal<ThreadSettings | undefined>(undefined);
+
+/** Says that the agent is paused, where it is, and lets it go on. */
+export function Pause({ conversation }: { conversation: Conversation }) {
+  const { threadId } = conversation;
+  useEffect(() => {
+    known.value = undefined;
+    const look = () => {
+      if (document.visibilityState === "visible") {
+        settings(threadId).then(
+          (found) => {
+            known.value = found;
+          },
+          () => undefined, // as it was known
+        );
+      }
+    };
+    const again = setInterval(look, INTERVAL);
+    const whenClosed = effect(() => {
+      if (dialog.value === undefined) look(); // which may have changed it
+    });
+    return () => {
+      clearInterval(again);
+      whenClosed();
+    };
+  }, [threadId]);
+  const pause = known.value?.pause;
+  if (!pause) return null;
+  const resume = async () => {
+    try {
+      const wanted = { ...(await settings(threadId)), pause: null };
+      await changeSettings(threadId, wanted);
+      known.value = wanted;
+    } catch (error) {
+      toast.value = `${words.value.wentWrong} ${asProblem(error).message}`;
+    }
+  };
+  return (
+    <p class="paused" role="status">
+      <Icon name="pause" />
+      {pause === "wait" ? words.value.pausedWait : words.value.pausedIgnore}
+      {mayConfigure.value && (
+        <button type="button" class="link" onClick={() => void resume()}>
+          {words.value.resume}
+        </button>
+      )}
+    </p>
+  );
+}

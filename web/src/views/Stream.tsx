@@ -1,0 +1,200 @@
+import { useSignal } from "@preact/signals";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { Virtualizer, type VirtualizerHandle } from "virtua";
+import { type Conversation, MOST_HELD } from "../thread/conversation";
+import { goal } from "../thread/goal";
+import type { Unsent } from "../thread/outbox";
+import { type Growing, placeOf, type Said } from "../thread/timeline";
+import { sawUpTo } from "../threads";
+import type { Lane } from "../wire";
+import { midnight, words } from "../words";
+import { Icon } from "./Icon";
+import { GrowingRow, SaidRow, UnsentRow } from "./rows";
+
+type Row = Said | Growing | Unsent;
+
+/** Pixels from the end within which whoever reads is at the end, and stays there. */
+const AT_END = 60;
+/** Pixels from the beginning within which older messages are read. */
+const NEAR_START = 1_500;
+/** Milliseconds within which what one says follows upon what one said. */
+const TOGETHER = 5 * 60_000;
+
+const isSaid = (row: Row | undefined): row is Said => row !== undefined && "seq" in row;
+
+/** Messages of some lanes in their order, with what is being said at the end. Older ones are read as one goes up; at the
+ * end it follows what comes. */
+export function Stream(props: { conversation: Conversation; lanes: readonly Lane[]; label: string }) {
+  const { conversation, lanes, label } = props;
+  const rows = useRows(conversation, lanes);
+  const list = useRef<VirtualizerHandle>(null);
+  const follows = useSignal(true);
+  const offset = useRef(0);
+  const seenUpTo = useRef(0);
+  const below = useSignal(0);
+  const shift = useGrewAtStart(rows);
+
+  const toEnd = useCallback(() => {
+    follows.value = true;
+    list.current?.scrollTo(Number.MAX_SAFE_INTEGER);
+  }, []);
+
+  const mark = useCallback(() => {
+    const { messages } = conversation.timeline;
+    if (follows.peek()) {
+      seenUpTo.current = messages.at(-1)?.seq ?? 0;
+      if (document.visibilityState === "visible") sawUpTo(conversation.threadId, conversation.timeline.last);
+    }
+    const next = follows.peek() ? messages.length : placeOf(messages, seenUpTo.current + 1);
+    below.value = messages.slice(next).filter((one) => lanes.includes(one.lane)).length;
+  }, [conversation, lanes]);
+
+  const readOlder = useCallback(() => {
+    if (offset.current < NEAR_START && conversation.isLoaded.value) void conversation.loadOlder();
+  }, [conversation]);
+
+  const scrolled = (now: number): void => {
+    const { scrollSize, viewportSize } = list.current as VirtualizerHandle;
+    // Only a reader goes up: the page itself just follows the end.
+    if (now < offset.current - 1 && now + viewportSize < scrollSize - AT_END) follows.value = false;
+    if (now + viewportSize >= scrollSize - AT_END) follows.value = true;
+    offset.current = now;
+    mark();
+    readOlder();
+  };
+
+  useLayoutEffect(() => {
+    if (follows.peek()) {
+      toEnd();
+      conversation.trim();
+    }
+    mark();
+  }, [rows]);
+  useEffect(readOlder, [rows]);
+  useGoal(rows, list, () => {
+    follows.value = false;
+  });
+
+  const missed = missedIn(conversation, rows);
+  return (
+    <div class="stream">
+      {conversation.isLoadingOlder.value && (
+        <div class="loading" role="status">
+          {words.value.loadingOlder}
+        </div>
+      )}
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: by keyboard one scrolls only what one can be at */}
+      <div class="scroller" role="feed" aria-label={label} aria-busy={!conversation.isLoaded.value} tabIndex={0}>
+        <Virtualizer
+          ref={list}
+          data={rows}
+          shift={shift}
+          itemSize={72}
+          bufferSize={400}
+          onScroll={scrolled}
+          onResize={() => follows.peek() && toEnd()}
+        >
+          {(row, place) => {
+            if (!isSaid(row)) {
+              if ("turnId" in row) return <GrowingRow key={row.replyId} growing={row} conversation={conversation} />;
+              return <UnsentRow key={row.key} unsent={row} conversation={conversation} />;
+            }
+            const before = rows[place - 1];
+            const previous = isSaid(before) ? before : undefined;
+            return (
+              <SaidRow
+                key={row.messageId}
+                said={row}
+                conversation={conversation}
+                own={row.lane === "user" && conversation.isOwn(row)}
+                follows={isOneWith(row, previous)}
+                newDay={!previous || midnight(previous.at) !== midnight(row.at)}
+                beginning={startOf(conversation, place)}
+                missed={missed?.first === row ? missed.count : 0}
+                marked={goal.value?.messageId === row.messageId}
+              />
+            );
+          }}
+        </Virtualizer>
+      </div>
+      {!rows.length && conversation.isLoaded.value && lanes.length < 3 && (
+        <p class="nothing">{words.value.nothingShown}</p>
+      )}
+      <button type="button" class="below" hidden={follows.value} onClick={toEnd}>
+        <Icon name="down" />
+        {below.value ? words.value.newBelow(below.value) : words.value.toNewest}
+      </button>
+    </div>
+  );
+}
+
+/** The rows of these lanes: another array whenever there is something new in it, and the same as long as not. */
+function useRows(conversation: Conversation, lanes: readonly Lane[]): readonly Row[] {
+  const version = conversation.version.value;
+  const unsent = conversation.outbox.items.value;
+  return useMemo(() => {
+    const { messages, growing } = conversation.timeline;
+    const rows: Row[] = lanes.length === 3 ? [...messages] : messages.filter((one) => lanes.includes(one.lane));
+    if (lanes.includes("assistant")) rows.push(...growing);
+    if (lanes.includes("user")) rows.push(...unsent.filter((one) => !one.shown));
+    return rows;
+  }, [conversation, lanes, version, unsent]);
+}
+
+/** Whether there are more rows than before, and the new ones are older. */
+function useGrewAtStart(rows: readonly Row[]): boolean {
+  const before = useRef<{ rows: readonly Row[]; first: string | undefined }>({ rows: [], first: undefined });
+  const first = isSaid(rows[0]) ? rows[0].messageId : undefined;
+  const last = before.current;
+  const grew = rows !== last.rows && last.first !== undefined && first !== last.first;
+  useLayoutEffect(() => {
+    before.current = { rows, first };
+  }, [rows]);
+  return grew;
+}
+
+/** Scroll to the message that is asked for, if it is one of these. */
+function useGoal(rows: readonly Row[], list: { current: VirtualizerHandle | null }, leave: () => void): void {
+  const wanted = goal.value;
+  useEffect(() => {
+    const place = wanted ? rows.findIndex((row) => isSaid(row) && row.messageId === wanted.messageId) : -1;
+    if (!wanted || place < 0) return;
+    leave();
+    list.current?.scrollToIndex(place, { align: "center" });
+    const focus = setTimeout(
+      () => document.getElementById(`m-${wanted.messageId}`)?.focus({ preventScroll: true }),
+      150,
+    );
+    return () => clearTimeout(focus);
+  }, [wanted]);
+}
+
+function isOneWith(said: Said, previous: Said | undefined): boolean {
+  if (previous?.lane !== said.lane || previous.author !== said.author || said.lane === "assistant") return false;
+  return said.at - previous.at < TOGETHER && midnight(said.at) === midnight(previous.at);
+}
+
+function startOf(conversation: Conversation, place: number): string | undefined {
+  if (place > 0) return undefined;
+  const { timeline } = conversation;
+  if (timeline.reachesStart) return words.value.beginning;
+  return timeline.messages.length >= MOST_HELD ? words.value.noMoreHeld : undefined;
+}
+
+/** What of these rows was said while the page was away. */
+function missedIn(conversation: Conversation, rows: readonly Row[]): { first: Said; count: number } | undefined {
+  const missed = conversation.missed.value;
+  if (!missed) return undefined;
+  let first: Said | undefined;
+  let count = 0;
+  for (let place = rows.length - 1; place >= 0; place--) {
+    const row = rows[place];
+    if (!isSaid(row)) continue;
+    if (row.seq <= missed.after) break;
+    if (row.at < missed.until) {
+      first = row;
+      count++;
+    }
+  }
+  return first && { first, count };
+}

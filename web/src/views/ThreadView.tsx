@@ -1,0 +1,159 @@
+import { useEffect } from "preact/hooks";
+import { DEFAULT_THREAD, dialog, openThread, room, toast, who } from "../app";
+import { playing, playLivestream, stopLivestream } from "../livestream";
+import { shownLanes, view } from "../preferences";
+import type { Conversation } from "../thread/conversation";
+import { LANES, type Lane } from "../wire";
+import { words } from "../words";
+import { Composer } from "./Composer";
+import { Header } from "./Header";
+import { Icon } from "./Icon";
+import { Pause } from "./Pause";
+import { Stream } from "./Stream";
+
+/** Each alone, so that the array is the same each time. */
+const ALONE: Record<Lane, readonly Lane[]> = { user: ["user"], api: ["api"], assistant: ["assistant"] };
+
+export function ThreadView({ conversation, showThreads }: { conversation: Conversation; showThreads: () => void }) {
+  const problem = conversation.problem.value;
+  useEffect(() => {
+    const notice = conversation.notice.value;
+    if (notice) toast.value = `${words.value.wentWrong} ${notice.message}`;
+  }, [conversation.notice.value]);
+  useEffect(() => stopLivestream, [conversation]);
+  return (
+    <main class="thread">
+      <Header conversation={conversation} showThreads={showThreads} />
+      {problem ? (
+        <section class="empty">
+          <h2>{problem === "no longer allowed" ? words.value.notAllowed : words.value.notThere}</h2>
+          {conversation.threadId !== DEFAULT_THREAD && (
+            <button type="button" class="primary" onClick={() => openThread(DEFAULT_THREAD)}>
+              {words.value.toDefault}
+            </button>
+          )}
+        </section>
+      ) : (
+        <>
+          <Messages conversation={conversation} />
+          <footer>
+            <Pause conversation={conversation} />
+            <Typing conversation={conversation} />
+            {conversation.state.value === "waiting" && (
+              <p class="offline" role="status">
+                <Icon name="warning" />
+                {words.value.offlineHint}
+              </p>
+            )}
+            <Composer conversation={conversation} />
+            <Demo conversation={conversation} />
+          </footer>
+        </>
+      )}
+    </main>
+  );
+}
+
+function Messages({ conversation }: { conversation: Conversation }) {
+  conversation.version.value;
+  if (!conversation.isLoaded.value) {
+    return (
+      <section class="empty" role="status">
+        <p class="hint">{words.value.loading}</p>
+      </section>
+    );
+  }
+  const { timeline, outbox } = conversation;
+  const lanes = shownLanes.value;
+  if (!timeline.messages.length && !timeline.growing.length && !outbox.items.value.length) {
+    return <Empty conversation={conversation} />;
+  }
+  if (view.value === "stream") return <Stream conversation={conversation} lanes={lanes} label={words.value.messages} />;
+  return (
+    <div class="side-by-side">
+      {LANES.filter((lane) => lanes.includes(lane)).map((lane) => (
+        <section key={lane} class={`lane ${lane}`} aria-label={words.value.lanes[lane]}>
+          <h2>{words.value.lanes[lane]}</h2>
+          <Stream conversation={conversation} lanes={ALONE[lane]} label={words.value.lanes[lane]} />
+        </section>
+      ))}
+    </div>
+  );
+}
+
+function Empty({ conversation }: { conversation: Conversation }) {
+  const { empty, emptyHint, tryStory } = words.value;
+  return (
+    <section class="empty">
+      <span class="mark" aria-hidden="true">
+        <i />
+        <i />
+        <i />
+      </span>
+      <h2>{empty}</h2>
+      <p class="hint">{emptyHint}</p>
+      <div class="row">
+        <button type="button" onClick={() => conversation.say(tryStory)}>
+          {tryStory}
+        </button>
+        <LivestreamButton threadId={conversation.threadId} />
+      </div>
+    </section>
+  );
+}
+
+function Typing({ conversation }: { conversation: Conversation }) {
+  const typing = conversation.typing.value;
+  return (
+    <p class="typing" aria-live="polite">
+      {typing.length > 0 && (
+        <>
+          <span class="dots" aria-hidden="true">
+            <i />
+            <i />
+            <i />
+          </span>
+          {words.value.typing(typing)}
+        </>
+      )}
+    </p>
+  );
+}
+
+/** Where no real model is connected: that this is so, what to do about it, and something to look at. */
+function Demo({ conversation }: { conversation: Conversation }) {
+  if (!room.value?.demo) return null;
+  return (
+    <p class="demo">
+      <Icon name="agent" />
+      <span>{words.value.demoNote}</span>
+      <button
+        type="button"
+        class="link"
+        onClick={() => {
+          dialog.value = "demo";
+        }}
+      >
+        {words.value.demoHow}
+      </button>
+      <LivestreamButton threadId={conversation.threadId} />
+    </p>
+  );
+}
+
+/** Only in an open room: where people sign in they are no programs. */
+function LivestreamButton({ threadId }: { threadId: string }) {
+  if (who.value?.kind !== "anyone") return null;
+  const left = playing.value;
+  return left === undefined ? (
+    <button type="button" title={words.value.playStreamHint} onClick={() => playLivestream(threadId)}>
+      <Icon name="play" />
+      {words.value.playStream}
+    </button>
+  ) : (
+    <button type="button" aria-label={words.value.stopStream} onClick={stopLivestream}>
+      <Icon name="stop" />
+      {words.value.streamPlays(left)}
+    </button>
+  );
+}
