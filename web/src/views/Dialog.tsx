@@ -6,22 +6,36 @@ import { Icon } from "./Icon";
 /** A window over the page, for as long as it is shown: the browser keeps the keyboard in it, and Escape closes it. */
 export function Dialog(props: { title: string; close: () => void; children: ComponentChildren }) {
   const element = useRef<HTMLDialogElement>(null);
+  const isPressedBeside = useRef(false);
   const title = useId();
-  useEffect(() => element.current?.showModal(), []);
+  const { close } = props;
+  useEffect(() => {
+    const shown = element.current;
+    if (!shown) return;
+    shown.addEventListener("close", close);
+    shown.showModal();
+    return () => {
+      shown.removeEventListener("close", close); // it tells so late, when another may be open already
+      shown.close(); // gives the keyboard back to what had it
+    };
+  }, [close]);
+  const isBeside = (event: PointerEvent) => event.target === element.current;
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: by keyboard it is Escape, which the browser sees to
     <dialog
       ref={element}
       aria-labelledby={title}
-      onClose={props.close}
-      onClick={(event) => {
-        if (event.target === element.current) element.current?.close(); // beside it
+      onPointerDown={(event) => {
+        isPressedBeside.current = isBeside(event);
+      }}
+      onPointerUp={(event) => {
+        // who selects text may end beside it
+        if (isPressedBeside.current && isBeside(event)) close();
       }}
     >
       <div class="window">
         <header>
           <h2 id={title}>{props.title}</h2>
-          <button type="button" class="icon" aria-label={words.value.close} onClick={() => element.current?.close()}>
+          <button type="button" class="icon" aria-label={words.value.close} onClick={close}>
             <Icon name="close" />
           </button>
         </header>
