@@ -104,10 +104,16 @@ export async function history(
   return (await ask<{ messages: HistoryMessage[] }>("GET", inThread(threadId, `history?${query}`))).messages;
 }
 
-/** Newest first. */
-export const search = async (threadId: string, q: string) =>
-  (await ask<{ messages: HistoryMessage[] }>("GET", inThread(threadId, `search?${new URLSearchParams({ q })}`)))
-    .messages;
+/** Newest first: a page of those that have all the words, or of those before a number. */
+export async function search(
+  threadId: string,
+  q: string,
+  page: { limit: number; before?: number },
+): Promise<HistoryMessage[]> {
+  const query = new URLSearchParams({ q, limit: String(page.limit) });
+  if (page.before !== undefined) query.set("before", String(page.before));
+  return (await ask<{ messages: HistoryMessage[] }>("GET", inThread(threadId, `search?${query}`))).messages;
+}
 
 export const message = (messageId: string) => ask<HistoryMessage>("GET", `/api/messages/${messageId}`);
 export const retry = (messageId: string) => ask<unknown>("POST", `/api/messages/${messageId}/retry`);

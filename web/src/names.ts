@@ -1,4 +1,4 @@
-/** What somebody is called who has not said yet. */
+/** What people and threads are called that nobody has named yet. */
 import { language } from "./preferences";
 
 const ENGLISH = [
@@ -14,6 +14,12 @@ const CHINESE = [
 export function someName(): string {
   const [first, second] = language.value === "zh-CN" ? CHINESE : ENGLISH;
   return language.value === "zh-CN" ? any(first) + any(second) : `${any(first)} ${any(second)}`;
+}
+
+/** What a new thread may be called, until somebody has a better name for it. */
+export function someThread(): string {
+  const [first, second] = ENGLISH;
+  return `${any(first)}-${any(second)}-${100 + Math.floor(Math.random() * 900)}`.toLowerCase();
 }
 
 const any = (words: readonly string[]): string => words[Math.floor(Math.random() * words.length)] as string;

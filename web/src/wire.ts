@@ -64,7 +64,8 @@ export interface Member {
 export interface Invite {
   prefix: string;
   role: "member" | "reader";
-  made_by: string;
+  /** Nobody who is known where it was made at the machine. */
+  made_by: string | null;
   expires_at: string;
 }
 

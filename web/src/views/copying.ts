@@ -7,7 +7,7 @@ export async function copy(text: string): Promise<void> {
   const field = document.createElement("textarea");
   field.value = text;
   field.className = "seldom";
-  document.body.append(field);
+  (document.querySelector("dialog[open]") ?? document.body).append(field); // beside an open window nothing is selected
   field.select();
   document.execCommand("copy");
   field.remove();

@@ -3,6 +3,9 @@ import type { Fate, Lane, Policy } from "../wire";
 const count = (number: number, one: string, many: string) =>
   `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
+const forTime = (seconds: number) =>
+  seconds < 90 ? count(Math.ceil(seconds), "second", "seconds") : count(Math.ceil(seconds / 60), "minute", "minutes");
+
 export const en = {
   room: "M3 room",
   languageName: "English",
@@ -57,6 +60,7 @@ export const en = {
   showAll: "Show all",
   showLess: "Show less",
   copyCode: "Copy the code",
+  copy: "Copy",
   copied: "Copied",
   picture: "Picture",
   pictureFrom: (host: string) => `opens ${host}`,
@@ -115,6 +119,7 @@ export const en = {
 
   settings: "Thread settings",
   settingsIntro: "What is left empty is as the room has it.",
+  settingsReadOnly: "An owner of the thread can change this.",
   systemPrompt: "System prompt",
   systemPromptHint: "What the agent is told before every turn.",
   userPolicy: "What people's messages get",
@@ -154,9 +159,10 @@ export const en = {
     feeder: "a program that only speaks",
   },
   addMember: "Add somebody",
-  memberName: "Name",
   role: "Role",
   add: "Add",
+  remove: "Remove",
+  sure: "Really?",
   removeMember: (name: string) => `Remove ${name}`,
   leave: "Leave the thread",
   inviteByLink: "Invite by link",
@@ -164,10 +170,13 @@ export const en = {
   inviteFor: "Good for",
   days: (number: number) => count(number, "day", "days"),
   makeLink: "Make a link",
+  inviteLink: "Invitation",
   linkOnce: "This link is shown once. Send it to whom you invite.",
   openInvites: "Links that are good",
   takeBack: "Take back",
   until: (when: string) => `until ${when}`,
+  everybodyMay: "Everybody with an account finds this thread and speaks in it.",
+  shareHint: "Whoever reaches this room comes into the thread with it.",
   visibility: "Who finds the thread",
   visibilities: { private: "its members", open: "everybody with an account" },
   invited: (thread: string) => `You are a member of ${thread} now.`,
@@ -175,19 +184,25 @@ export const en = {
 
   search: "Search",
   searchHint: "Words that a message must have",
+  searching: "Searching…",
   nothingFound: "Nothing was found.",
-  found: (number: number) => count(number, "message", "messages"),
+  found: (number: number, more: boolean) =>
+    more ? `The newest ${number.toLocaleString("en")} messages` : count(number, "message", "messages"),
+  findOlder: "Find older ones",
 
   signIn: "Sign in",
   signInIntro: "This room asks who comes in.",
+  signInForInvite: "Sign in, and the invitation is taken up.",
   tenant: "Room",
+  tenantHint: "Empty is the first one.",
   name: "Name",
   password: "Password",
   newPassword: "New password",
   newPasswordNeeded: "This password was for one sign-in. Choose one of your own, of 8 characters or more.",
   signOut: "Sign out",
   changePassword: "Change password",
-  passwordChanged: "The password is changed.",
+  passwordLength: "A password has 8 to 256 characters.",
+  passwordChanged: "The password is changed. Elsewhere you are signed out.",
   signedInAs: (name: string) => `Signed in as ${name}`,
 
   yourName: "Your name",
@@ -201,6 +216,8 @@ export const en = {
   threadName: "Name of the thread",
   threadNameHint: "Letters, digits and _ : @ -",
   threadNameGiven: "The room gives it a name.",
+  threadNameMayBe: "Where it is empty the room gives one.",
+  anotherName: "Another name",
   create: "Create",
 
   notThere: "There is no such thread, or it is not for you.",
@@ -208,7 +225,25 @@ export const en = {
   toDefault: "To the first thread",
   unreachable: "The room cannot be reached just now.",
   wentWrong: "That did not work:",
-  apiDocs: "API",
+  /** Why the room said no, by its codes. */
+  refusals: {
+    not_signed_in: "You are not signed in any more.",
+    wrong_password: "The password is wrong.",
+    forbidden: "You may not do that here.",
+    taken: "There is a thread of that name already.",
+    last_owner: "A thread must keep an owner.",
+    took_too_long: "The search took too long. Try words that are said less often.",
+  },
+  wrongLogin: "The name or the password is wrong.",
+  nobodyOfThatName: "There is nobody of that name.",
+  tooOften: (seconds: number) => `Too many attempts. Try again in ${forTime(seconds)}.`,
+  notFetched: "That could not be fetched. Load the page again.",
+  numberFrom: (least: number, most: number) =>
+    `A number from ${least.toLocaleString("en")} to ${most.toLocaleString("en")}.`,
+  wholeFrom: (least: number, most: number) =>
+    `A whole number from ${least.toLocaleString("en")} to ${most.toLocaleString("en")}.`,
+  apiDocs: "What programs can do here",
+  version: (number: string) => `Version ${number}`,
   skip: "Skip to what you want to say",
   newMessages: (number: number) => `${count(number, "new message", "new messages")}`,
 };

@@ -1,0 +1,37 @@
+import { words } from "../words";
+
+/** Characters of a password that somebody chooses. */
+const SHORTEST = 8;
+const LONGEST = 256;
+
+export const isGoodPassword = (password: string): boolean => {
+  const { length } = [...password];
+  return length >= SHORTEST && length <= LONGEST;
+};
+
+/** `isNew`: it is being chosen, and the browser may offer one. */
+export function PasswordField(props: {
+  label: string;
+  value: string;
+  change: (value: string) => void;
+  isNew?: boolean;
+  takesFocus?: boolean;
+}) {
+  return (
+    <label>
+      {props.label}
+      <input
+        type="password"
+        name={props.isNew ? "new-password" : "password"}
+        autocomplete={props.isNew ? "new-password" : "current-password"}
+        value={props.value}
+        onInput={(event) => props.change(event.currentTarget.value)}
+        ref={props.takesFocus ? focus : null}
+        required
+      />
+      {props.isNew && <small>{words.value.passwordLength}</small>}
+    </label>
+  );
+}
+
+const focus = (field: HTMLInputElement | null): void => field?.focus();

@@ -1,0 +1,102 @@
+import { useEffect, useState } from "preact/hooks";
+import * as api from "../../api";
+import type { Invite } from "../../wire";
+import { day, words } from "../../words";
+import { Refusal, useAttempt } from "../Refusal";
+import { LinkField } from "./LinkField";
+
+const DAYS = [1, 7, 30] as const;
+/** Seconds of a day. */
+const DAY = 86_400;
+const ROLES: readonly Invite["role"][] = ["member", "reader"];
+
+/** Links that make whoever opens them a member. */
+export function Invites({ thread }: { thread: string }) {
+  const [role, setRole] = useState<Invite["role"]>("member");
+  const [days, setDays] = useState<number>(7);
+  const [link, setLink] = useState<string | undefined>(undefined);
+  const [good, setGood] = useState<readonly Invite[]>([]);
+  const { isBusy, problem, attempt } = useAttempt();
+  const change = (work?: () => Promise<unknown>) =>
+    attempt(async () => {
+      await work?.();
+      setGood(await api.invites(thread));
+    });
+  useEffect(() => void change(), [thread]);
+
+  function make(event: Event): void {
+    event.preventDefault();
+    void change(async () => {
+      const invite = await api.invite(thread, role, days * DAY);
+      setLink(`${location.origin}/?${new URLSearchParams({ invite })}`);
+    });
+  }
+
+  return (
+    <section class="stack">
+      <h3>{words.value.inviteByLink}</h3>
+      <p class="hint">{words.value.inviteHint}</p>
+      <form class="row" onSubmit={make}>
+        <label>
+          {words.value.role}
+          <select value={role} onChange={(event) => setRole(event.currentTarget.value as Invite["role"])}>
+            {ROLES.map((one) => (
+              <option key={one} value={one}>
+                {words.value.roles[one]}
+              </option>
+            ))}
+          </select>
+        </label>
+        <label>
+          {words.value.inviteFor}
+          <select value={days} onChange={(event) => setDays(Number(event.currentTarget.value))}>
+            {DAYS.map((one) => (
+              <option key={one} value={one}>
+                {words.value.days(one)}
+              </option>
+            ))}
+          </select>
+        </label>
+        <button type="submit" disabled={isBusy}>
+          {words.value.makeLink}
+        </button>
+      </form>
+      <Refusal of={problem} />
+      {link !== undefined && (
+        <div class="made" role="status">
+          <LinkField label={words.value.inviteLink} link={link} />
+          <p class="hint">{words.value.linkOnce}</p>
+        </div>
+      )}
+      {good.length > 0 && (
+        <>
+          <h3>{words.value.openInvites}</h3>
+          <ul class="plain members">
+            {good.map((one) => (
+              <li key={one.prefix}>
+                <code>{one.prefix}…</code>
+                <span>
+                  {words.value.roles[one.role]}
+                  <small> {words.value.until(day.value(Date.parse(one.expires_at)))}</small>
+                </span>
+                <button
+                  type="button"
+                  aria-label={`${words.value.takeBack}: ${one.prefix}`}
+                  disabled={isBusy}
+                  onClick={() =>
+                    void change(async () => {
+                      await api.takeInviteBack(thread, one.prefix);
+                      setLink(undefined);
+                    })
+                  }
+                >
+                  {words.value.takeBack}
+                </button>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+    </section>
+  );
+}

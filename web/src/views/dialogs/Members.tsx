@@ -1,0 +1,200 @@
+import { useEffect, useState } from "preact/hooks";
+import * as api from "../../api";
+import {
+  addressOf,
+  closeDialog,
+  DEFAULT_THREAD,
+  mayConfigure,
+  name,
+  openThread,
+  role,
+  room,
+  threadId,
+} from "../../app";
+import { listed, lookAtThreads } from "../../threads";
+import type { Member, Role, ThreadInList } from "../../wire";
+import { words } from "../../words";
+import { Avatar } from "../Avatar";
+import { Choice } from "../Choice";
+import { Dialog } from "../Dialog";
+import { Refusal, useAttempt } from "../Refusal";
+import { Invites } from "./Invites";
+import { LinkField } from "./LinkField";
+import { SureButton } from "./SureButton";
+
+/** What a person can be in a thread. */
+const ROLES: readonly Role[] = ["owner", "member", "reader"];
+
+/** Who is in the thread, and who else may come. */
+export function Members() {
+  return room.value?.auth === "open" ? <Share /> : <Admitted />;
+}
+
+function Share() {
+  return (
+    <Dialog title={words.value.share} close={closeDialog}>
+      <Link />
+      <p class="hint">{words.value.shareHint}</p>
+    </Dialog>
+  );
+}
+
+const Link = () => <LinkField label={threadId.value} link={`${location.origin}${addressOf(threadId.value)}`} />;
+
+function Admitted() {
+  const thread = threadId.value;
+  const visibility = listed.value.find((one) => one.threadId === thread)?.visibility;
+  /** Everybody with an account is in an open thread, and those who are members of it are not told to the others. */
+  const isGuest = role.value === null && !mayConfigure.value;
+  return (
+    <Dialog title={words.value.members} close={closeDialog}>
+      {isGuest ? <p class="hint">{words.value.everybodyMay}</p> : <List thread={thread} />}
+      {mayConfigure.value && <Visibility thread={thread} visibility={visibility} />}
+      {visibility === "open" && <Link />}
+      {mayConfigure.value && <Invites thread={thread} />}
+      {role.value && <Leave thread={thread} />}
+    </Dialog>
+  );
+}
+
+function List({ thread }: { thread: string }) {
+  const [members, setMembers] = useState<readonly Member[]>([]);
+  const { isBusy, problem, attempt } = useAttempt();
+  const change = (work?: () => Promise<unknown>) =>
+    attempt(async () => {
+      await work?.();
+      setMembers(await api.members(thread));
+      void lookAtThreads(); // what one is oneself may be another now
+    });
+  useEffect(() => void change(), [thread]);
+  return (
+    <section class="stack">
+      <Refusal of={problem && problem.code === "not_found" ? words.value.nobodyOfThatName : problem} />
+      <ul class="plain members">
+        {members.map((member) => (
+          <li key={`${member.kind} ${member.name}`}>
+            <Avatar lane={member.kind === "program" ? "api" : "user"} name={member.name} />
+            <span>
+              {member.name}
+              {member.kind === "person" && member.name === name.value && <small> {words.value.you}</small>}
+            </span>
+            {mayConfigure.value && member.kind === "person" ? (
+              <select
+                aria-label={`${words.value.role}: ${member.name}`}
+                value={member.role}
+                disabled={isBusy}
+                onChange={(event) => {
+                  const field = event.currentTarget;
+                  const wanted = field.value as Role;
+                  field.value = member.role; // until the room has it
+                  void change(() => api.admit(thread, member.name, wanted));
+                }}
+              >
+                <RoleOptions />
+              </select>
+            ) : (
+              <small>{words.value.roles[member.role]}</small>
+            )}
+            {mayConfigure.value && !(member.kind === "person" && member.name === name.value) && (
+              <SureButton
+                text={words.value.remove}
+                label={words.value.removeMember(member.name)}
+                disabled={isBusy}
+                act={() => void change(() => api.dismiss(thread, member))}
+              />
+            )}
+          </li>
+        ))}
+      </ul>
+      {mayConfigure.value && <Add isBusy={isBusy} add={(name, role) => change(() => api.admit(thread, name, role))} />}
+    </section>
+  );
+}
+
+const RoleOptions = () => (
+  <>
+    {ROLES.map((one) => (
+      <option key={one} value={one}>
+        {words.value.roles[one]}
+      </option>
+    ))}
+  </>
+);
+
+function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promise<void> }) {
+  const [name, setName] = useState("");
+  const [role, setRole] = useState<Role>("member");
+  return (
+    <form
+      class="row"
+      aria-label={words.value.addMember}
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (name.trim()) void props.add(name.trim(), role).then(() => setName(""));
+      }}
+    >
+      <label>
+        {words.value.addMember}
+        <input
+          placeholder={words.value.name}
+          autocapitalize="none"
+          autocomplete="off"
+          spellcheck={false}
+          maxLength={256}
+          value={name}
+          onInput={(event) => setName(event.currentTarget.value)}
+        />
+      </label>
+      <label>
+        {words.value.role}
+        <select value={role} onChange={(event) => setRole(event.currentTarget.value as Role)}>
+          <RoleOptions />
+        </select>
+      </label>
+      <button type="submit" disabled={props.isBusy || name.trim() === ""}>
+        {words.value.add}
+      </button>
+    </form>
+  );
+}
+
+function Visibility(props: { thread: string; visibility: ThreadInList["visibility"] | undefined }) {
+  const { isBusy, problem, attempt } = useAttempt();
+  return (
+    <>
+      <Choice
+        label={words.value.visibility}
+        value={props.visibility}
+        disabled={isBusy}
+        choose={(visibility) =>
+          void attempt(async () => {
+            await api.changeVisibility(props.thread, visibility);
+            await lookAtThreads();
+          })
+        }
+        options={[
+          ["private", words.value.visibilities.private],
+          ["open", words.value.visibilities.open],
+        ]}
+      />
+      <Refusal of={problem} />
+    </>
+  );
+}
+
+function Leave({ thread }: { thread: string }) {
+  const { isBusy, problem, attempt } = useAttempt();
+  const leave = () =>
+    attempt(async () => {
+      await api.dismiss(thread, { name: name.value ?? "", kind: "person" });
+      closeDialog();
+      openThread(DEFAULT_THREAD);
+      void lookAtThreads();
+    });
+  return (
+    <div class="actions">
+      <Refusal of={problem} />
+      <SureButton text={words.value.leave} disabled={isBusy} act={() => void leave()} />
+    </div>
+  );
+}

@@ -1,0 +1,134 @@
+import { useState } from "preact/hooks";
+import { changePassword, signOut } from "../../api";
+import { closeDialog, conversation, room, toast, who } from "../../app";
+import { LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
+import { words } from "../../words";
+import { Choice } from "../Choice";
+import { Dialog } from "../Dialog";
+import { LanguageChoice } from "../LanguageChoice";
+import { isGoodPassword, PasswordField } from "../PasswordField";
+import { Refusal, useAttempt } from "../Refusal";
+
+export function Preferences() {
+  return (
+    <Dialog title={words.value.preferences} close={closeDialog}>
+      {room.value?.auth === "open" ? <OwnName /> : <Account />}
+      <Choice
+        label={words.value.theme}
+        value={theme.value}
+        choose={(chosen) => {
+          theme.value = chosen;
+        }}
+        options={THEMES.map((one) => [one, words.value.themes[one]] as const)}
+      />
+      <LanguageChoice />
+      <footer>
+        <a href="/docs" target="_blank" rel="noopener">
+          {words.value.apiDocs}
+        </a>
+        <span class="hint">{room.value && words.value.version(room.value.version)}</span>
+      </footer>
+    </Dialog>
+  );
+}
+
+function OwnName() {
+  const [name, setName] = useState(ownName.value ?? "");
+  const waits = conversation.value !== undefined && !conversation.value.outbox.isEmpty;
+  const wanted = name.trim();
+
+  function change(event: Event): void {
+    event.preventDefault();
+    if (wanted === "" || waits) return;
+    ownName.value = wanted;
+    setName(wanted);
+    toast.value = words.value.saved;
+    closeDialog();
+  }
+
+  return (
+    <form onSubmit={change}>
+      <div class="row">
+        <label>
+          {words.value.yourName}
+          <input
+            value={name}
+            maxLength={LONGEST_NAME}
+            autocomplete="nickname"
+            disabled={waits}
+            onInput={(event) => setName(event.currentTarget.value)}
+          />
+        </label>
+        <button type="submit" disabled={waits || wanted === "" || wanted === ownName.value}>
+          {words.value.save}
+        </button>
+      </div>
+      <p class="hint" role="status">
+        {waits ? words.value.nameWaits : words.value.nameHint}
+      </p>
+    </form>
+  );
+}
+
+function Account() {
+  const name = who.value?.name;
+  async function leave(): Promise<void> {
+    closeDialog();
+    await signOut().catch(() => undefined); // forgotten here in any case
+  }
+  return (
+    <div class="stack">
+      <div class="row account">
+        <strong>{name && words.value.signedInAs(name)}</strong>
+        <button type="button" onClick={leave}>
+          {words.value.signOut}
+        </button>
+      </div>
+      <details>
+        <summary>{words.value.changePassword}</summary>
+        <ChangePassword name={name ?? ""} />
+      </details>
+    </div>
+  );
+}
+
+function ChangePassword({ name }: { name: string }) {
+  const [password, setPassword] = useState("");
+  const [newPassword, setNewPassword] = useState("");
+  const [isChanged, setChanged] = useState(false);
+  const [isWrong, setWrong] = useState(false);
+  const changing = useAttempt();
+
+  async function change(event: Event): Promise<void> {
+    event.preventDefault();
+    setChanged(false);
+    setWrong(!isGoodPassword(newPassword));
+    if (!isGoodPassword(newPassword)) return;
+    await changing.attempt(async () => {
+      await changePassword(password, newPassword);
+      setChanged(true);
+      setPassword("");
+      setNewPassword("");
+    });
+  }
+
+  return (
+    <form onSubmit={change} noValidate>
+      {/* for what keeps passwords: whose it is */}
+      <input type="text" name="username" autocomplete="username" value={name} readOnly hidden />
+      <PasswordField label={words.value.password} value={password} change={setPassword} />
+      <PasswordField label={words.value.newPassword} value={newPassword} change={setNewPassword} isNew />
+      <Refusal of={isWrong ? words.value.passwordLength : changing.problem} />
+      {isChanged && (
+        <p class="good" role="status">
+          {words.value.passwordChanged}
+        </p>
+      )}
+      <div class="actions">
+        <button type="submit" disabled={changing.isBusy || password === ""}>
+          {words.value.changePassword}
+        </button>
+      </div>
+    </form>
+  );
+}
