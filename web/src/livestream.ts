@@ -7,8 +7,8 @@ import { COMMENTS, type Comment } from "./words/livestream";
 
 /** Seconds that it lasts. */
 const LENGTH = 60;
-/** Milliseconds between what the program sends, in which several may have commented. */
-const INTERVAL = 1_000;
+/** Seconds between what the program sends: what came in meanwhile goes together, and is answered together. */
+const INTERVAL = 3;
 const PROGRAM = "livestream";
 
 /** Seconds that are left of the one that plays. */
@@ -29,17 +29,18 @@ export function playLivestream(threadId: string): void {
   playing.value = LENGTH;
   const tick = () => {
     const due: Comment[] = [];
-    while (next < comments.length && (comments[next] as Comment)[0] <= second) due.push(comments[next++] as Comment);
+    while (next < comments.length && (comments[next] as Comment)[0] < second + INTERVAL)
+      due.push(comments[next++] as Comment);
     const messages = due.map(([, who, said], place) => ({
       message: `${who}: ${said}`,
       key: `${run}-${next}-${place}`,
     }));
     if (messages.length) void feed(threadId, PROGRAM, messages).catch(failed);
-    second++;
+    second += INTERVAL;
     playing.value = LENGTH - second;
     if (second >= LENGTH || next >= comments.length) stopLivestream();
   };
-  beat = setInterval(tick, INTERVAL);
+  beat = setInterval(tick, INTERVAL * 1000);
   tick();
 }
 

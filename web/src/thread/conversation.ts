@@ -15,6 +15,9 @@ const LONG_PAGE = 500;
 export const MOST_HELD = 100_000;
 /** Frames that wait to be shown, past which they are taken in at once. */
 const MOST_FRAMES = 2_000;
+/** Least milliseconds between what is shown and what comes next, so that a flood leaves the page time for its reader. A lone
+ * message does not wait. */
+const PACE = 50;
 /** Milliseconds between looks while the page is not seen and draws no frames. */
 const UNSEEN_INTERVAL = 250;
 /** Milliseconds between two words that one types, and after the last until one does not. */
@@ -57,6 +60,7 @@ export class Conversation {
   readonly #connection: Connection;
   #frames: Frame[] = [];
   #scheduled = false;
+  #flushedAt = 0;
   #stopped = false;
   #lostAt: number | undefined;
   #typedAt = 0;
@@ -231,16 +235,22 @@ export class Conversation {
     }
   }
 
-  /** What comes in together is shown together: once for each frame that the browser draws. */
+  /** What comes in together is shown together. */
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    if (document.visibilityState === "visible") requestAnimationFrame(() => this.#flush());
-    else setTimeout(() => this.#flush(), UNSEEN_INTERVAL);
+    if (document.visibilityState !== "visible") {
+      setTimeout(() => this.#flush(), UNSEEN_INTERVAL);
+      return;
+    }
+    const early = PACE - (performance.now() - this.#flushedAt);
+    if (early <= 0) requestAnimationFrame(() => this.#flush());
+    else setTimeout(() => requestAnimationFrame(() => this.#flush()), early);
   }
 
   #flush(): void {
     this.#scheduled = false;
+    this.#flushedAt = performance.now();
     if (this.#stopped) return;
     const frames = this.#frames;
     this.#frames = [];

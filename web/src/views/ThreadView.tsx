@@ -122,6 +122,7 @@ function Typing({ conversation }: { conversation: Conversation }) {
 
 /** Where no real model is connected: that this is so, what to do about it, and something to look at. */
 function Demo({ conversation }: { conversation: Conversation }) {
+  conversation.version.value;
   if (!room.value?.demo) return null;
   return (
     <p class="demo">
@@ -136,7 +137,7 @@ function Demo({ conversation }: { conversation: Conversation }) {
       >
         {words.value.demoHow}
       </button>
-      <LivestreamButton threadId={conversation.threadId} />
+      {conversation.timeline.messages.length > 0 && <LivestreamButton threadId={conversation.threadId} />}
     </p>
   );
 }

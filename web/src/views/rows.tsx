@@ -57,7 +57,7 @@ export const SaidRow = memo((props: SaidProps) => {
         <div class="body">
           <header class={starts ? "" : "seldom"} id={`n-${said.messageId}`}>
             <b>{own ? words.value.you : nameOf(said.lane, said.author)}</b>
-            <span class="tag">{words.value.lane[said.lane]}</span>
+            {said.author && !own && <span class="tag">{words.value.lane[said.lane]}</span>}
             <time dateTime={new Date(said.at).toISOString()} title={moment.value(said.at)}>
               {clock.value(said.at)}
             </time>
@@ -80,7 +80,6 @@ export const GrowingRow = memo(({ growing, conversation }: { growing: Growing; c
       <div class="body">
         <header>
           <b>{lane.assistant}</b>
-          <span class="tag">{lane.assistant}</span>
         </header>
         {growing.inReplyTo.length > 0 && <Answered ids={growing.inReplyTo} conversation={conversation} />}
         {growing.torn && <p class="hint">… {torn}</p>}
@@ -102,7 +101,7 @@ export const GrowingRow = memo(({ growing, conversation }: { growing: Growing; c
 });
 
 export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conversation: Conversation }) => {
-  const { you, lane, refused, sending, unsent: waiting, editAgain, discard } = words.value;
+  const { you, refused, sending, unsent: waiting, editAgain, discard } = words.value;
   const remove = () => conversation.outbox.remove(unsent.key);
   const isOpen = conversation.state.value === "open";
   return (
@@ -111,7 +110,6 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
       <div class="body">
         <header>
           <b>{you}</b>
-          <span class="tag">{lane.user}</span>
           <time>{clock.value(unsent.at)}</time>
         </header>
         <div class="content plain">{unsent.content}</div>
@@ -247,7 +245,7 @@ function FateLine({ said, conversation }: { said: Said; conversation: Conversati
       <p class="fate done">
         <button type="button" class="link" title={jumpToReply} onClick={() => void goTo(replyId)}>
           <Icon name="check" />
-          {fates[fate]}
+          <span>{fates[fate]}</span>
         </button>
       </p>
     );
