@@ -58,7 +58,7 @@ function Waiting() {
     return () => clearTimeout(late);
   }, []);
   return (
-    <main class="waiting">
+    <main class="no-room">
       <p role="status">{shown.value && (trouble.value ? words.value.unreachable : words.value.states.connecting)}</p>
     </main>
   );

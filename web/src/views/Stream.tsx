@@ -17,6 +17,9 @@ type Row = Said | Growing | Unsent;
 const AT_END = 60;
 /** Pixels from the beginning within which older messages are read. */
 const NEAR_START = 1_500;
+/** Milliseconds after a reader's touch in which a scroll is theirs. Others are the page's own, where rows turn out to be of
+ * another height than was thought. */
+const READERS = 1_000;
 /** Milliseconds within which what one says follows upon what one said. */
 const TOGETHER = 5 * 60_000;
 
@@ -30,6 +33,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const list = useRef<VirtualizerHandle>(null);
   const follows = useSignal(true);
   const offset = useRef(0);
+  const touched = useRef(Number.NEGATIVE_INFINITY);
   const seenUpTo = useRef(0);
   const below = useSignal(0);
   const shift = useGrewAtStart(rows);
@@ -55,12 +59,15 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
 
   const scrolled = (now: number): void => {
     const { scrollSize, viewportSize } = list.current as VirtualizerHandle;
-    // Only a reader goes up: the page itself just follows the end.
-    if (now < offset.current - 1 && now + viewportSize < scrollSize - AT_END) follows.value = false;
     if (now + viewportSize >= scrollSize - AT_END) follows.value = true;
+    else if (now < offset.current && performance.now() - touched.current < READERS) follows.value = false;
     offset.current = now;
     mark();
     readOlder();
+  };
+
+  const touch = (): void => {
+    touched.current = performance.now();
   };
 
   useLayoutEffect(() => {
@@ -84,7 +91,17 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         </div>
       )}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: by keyboard one scrolls only what one can be at */}
-      <div class="scroller" role="feed" aria-label={label} aria-busy={!conversation.isLoaded.value} tabIndex={0}>
+      <div
+        class="scroller"
+        role="feed"
+        aria-label={label}
+        aria-busy={!conversation.isLoaded.value}
+        tabIndex={0}
+        onWheel={touch}
+        onTouchMove={touch}
+        onPointerDown={touch}
+        onKeyDown={touch}
+      >
         <Virtualizer
           ref={list}
           data={rows}
