@@ -11,6 +11,14 @@ export default defineConfig({
     target: "es2022",
     assetsInlineLimit: 0, // the policy of the page lets nothing be part of its text
     modulePreload: { polyfill: false },
+    rolldownOptions: {
+      onwarn(warning, tell) {
+        if (warning.code !== "MODULE_LEVEL_DIRECTIVE") tell(warning); // virtua's "use client" is for servers of React
+      },
+    },
   },
-  server: { proxy: { "/api": "http://127.0.0.1:8888", "/ws": { target: "ws://127.0.0.1:8888", ws: true } } },
+  // As objects, so that the room sees the host that the browser asked: it answers pages of that one alone.
+  server: {
+    proxy: { "/api": { target: "http://127.0.0.1:8888" }, "/ws": { target: "ws://127.0.0.1:8888", ws: true } },
+  },
 });

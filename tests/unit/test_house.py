@@ -1,6 +1,7 @@
 """The rules of the house, which no other test would notice being broken."""
 
 import ast
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -107,9 +108,18 @@ def test_migrations_are_numbered_without_a_gap() -> None:
     assert versions == [f"{number:04}" for number in range(1, len(versions) + 1)]
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "tests/litellm.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "tests/litellm.lock", "web/node.lock"])
 def test_a_lock_names_versions_and_hashes_and_no_place_to_get_them_from(name: str) -> None:
     lock = (ROOT / name).read_text("utf-8")
     assert "--hash=sha256:" in lock
     for place in ("--index-url", "--extra-index-url", "--find-links", "http://", "https://"):
         assert place not in lock
+
+
+def test_the_lock_of_the_pages_libraries_has_hashes_and_no_place_to_get_them_from() -> None:
+    packages = json.loads((ROOT / "web/package-lock.json").read_text("utf-8"))["packages"]
+    del packages[""]  # the page itself
+    assert packages
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
