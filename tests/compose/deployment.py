@@ -28,12 +28,14 @@ SOURCES = (
     ".dockerignore",
     "Makefile",
     "pyproject.toml",
+    "hatch_build.py",
     "requirements.lock",
     "README.md",
     "LICENSE",
     "deploy",
     "m3",
     "services",
+    "web",
 )
 SECOND_COMPOSE = "m3-test/compose-v2"
 SERVICES = ("gateway", "pusher", "recorder", "agent")
@@ -177,7 +179,9 @@ async def deployed(
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "secrets"))
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "secrets", "node_modules")
+            )
         else:
             shutil.copy(source, folder / name)
     port, console, prometheus = free_ports(3)

@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.compose.engine import CommandError, Engine, run
 from tests.support.packages import Say
 
-STANDINS = Path(__file__).parent / "standins"
+ROOT = Path(__file__).parents[2]
+STANDINS = ROOT / "tests/compose/standins"
 #: What Debian is fetched from where the machine's own packages come from nowhere better.
 MIRROR = "http://deb.debian.org/debian"
 RELEASE = "trixie"
@@ -94,7 +95,7 @@ def _build(engine: Engine, kind: str, say: Say) -> None:
 
 
 def _trust_and_ask_as_here(etc: Path) -> None:
-    """Give the images this machine's certificates, and its package index where that is no local folder."""
+    """Give the images this machine's certificates, and its package indexes where those are no local folders."""
     (etc / "ssl/certs").mkdir(parents=True)
     if CERTIFICATES.exists():
         shutil.copy(CERTIFICATES, etc / "ssl/certs")
@@ -103,6 +104,8 @@ def _trust_and_ask_as_here(etc: Path) -> None:
     index = os.environ.get("PIP_INDEX_URL", settings.get("global", "index-url", fallback=""))
     if index.startswith(("http://", "https://")):
         (etc / "pip.conf").write_text(f"[global]\nindex-url = {index}\n", "utf-8")
+    registry = run(str(ROOT / "web/npm"), "config", "get", "registry", within=60)
+    (etc / "npmrc").write_text(f"registry = {registry}\n", "utf-8")
 
 
 def _debian(engine: Engine, say: Say) -> None:

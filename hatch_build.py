@@ -1,0 +1,14 @@
+"""What hatch asks of the project when it builds a package of it."""
+
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class Page(BuildHookInterface[Any]):
+    """A package has the page in it, since whoever installs it may have no node. A link to the sources needs none."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatch gives both
+        if version != "editable" and not Path(self.root, "services/gateway/page/index.html").exists():
+            self.app.abort("The page is not built, and belongs into the package: `make page` builds it.")
