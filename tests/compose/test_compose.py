@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
+from services.gateway.front import POLICY
 from tests.compose.deployment import DOWN, SECOND_COMPOSE, SERVICES, UP, Deployment, deployed, named_images
 from tests.compose.engine import CommandError, Engine
 from tests.compose.images import images
@@ -128,6 +130,10 @@ async def test_the_room_is_reached_through_the_edge_by_http_and_socket(room: Clu
         history = (await http.get("/api/threads/hello/history")).json()
         assert [message["content"] for message in history["messages"]] == ["at once", "re: at once"]
         assert (await http.get("/metrics")).status_code == 404
+        page = await http.get("/")
+        assert page.headers.get_list("Content-Security-Policy") == [POLICY]
+        [script] = re.findall(r'src="(/assets/[^"]+)"', page.text)
+        assert "immutable" in (await http.get(script)).raise_for_status().headers["Cache-Control"]
 
 
 async def test_turns_follow_the_number_of_agents_and_scaling_in_breaks_none_off(room: Cluster) -> None:

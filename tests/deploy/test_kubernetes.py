@@ -214,6 +214,9 @@ def test_the_doors_are_reached_at_the_port_that_the_image_listens_on(whole: list
     for rule in route["spec"]["rules"]:
         assert [(backend["name"] in services, backend["port"]) for backend in rule["backendRefs"]] == [(True, 80)]
         assert rule["timeouts"] == {"request": "0s"}
+    _, gateway = route["spec"]["rules"]
+    paths = {(match["path"]["type"], match["path"]["value"]) for match in gateway["matches"]}
+    assert {("Exact", "/"), ("PathPrefix", "/assets"), ("PathPrefix", "/api")} <= paths
 
 
 def test_agents_are_scaled_by_the_sum_of_their_queues_a_place_for_each_knock(whole: list[Manifest]) -> None:
