@@ -90,12 +90,12 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
           {words.value.loadingOlder}
         </div>
       )}
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: by keyboard one scrolls only what one can be at */}
       <div
         class="scroller"
         role="feed"
         aria-label={label}
         aria-busy={!conversation.isLoaded.value}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: by keyboard one scrolls only what one can be at
         tabIndex={0}
         onWheel={touch}
         onTouchMove={touch}
