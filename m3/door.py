@@ -291,15 +291,15 @@ class Door:
         return [outcome(message) for message in said]
 
     @asynccontextmanager
-    async def found(self, said: MessageAccepted) -> AsyncIterator[Taken]:
-        """As ``taken``, for who comes back to a message that was recorded before: nothing is handed in. Who has a name
-        finds only their own.
+    async def found(self, said: MessageAccepted, *, own: bool) -> AsyncIterator[Taken]:
+        """As ``taken``, for who comes back to a message that was recorded before: nothing is handed in. ``own``: it
+        must be of the same author.
 
         Raises UnknownMessage, KeyReused or StoreUnavailable.
         """
         with self.watch(said.message_id) as watch:
             message = await self._store.message(said.message_id)
-            if message is None or (said.author is not None and not _by_the_same(said, message)):
+            if message is None or (own and not _by_the_same(said, message)):
                 raise UnknownMessage("There is no such message.")
             if reused := _reused(said, message):
                 raise reused

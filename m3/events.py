@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import not_
 from typing import Annotated, Literal, TypeVar
+from unicodedata import category
 from uuid import UUID, uuid5
 
 from pydantic import (
@@ -35,6 +36,12 @@ REPLIES = UUID("6f1c5c1e-0e0b-5d5a-9a57-0d6f2e1b7c11")
 #: The name space of messages whose sender gave a key; fixed for ever, since a retry may come years later.
 KEYED = UUID("0b2f9a3e-6c0d-5b7e-8f43-9d1c2a7e5b64")
 
+#: Categories of Unicode: controls, formats, halves of characters, what everybody has for themselves, breaks of lines.
+_NOT_IN_A_NAME = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_JOINERS = frozenset("\u200c\u200d")
+#: What is not seen by itself beside marks and spaces: fillers of Hangul, and Braille without a dot.
+_UNSEEN = _JOINERS | frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
 
 def _storable(text: str) -> str:
     if "\x00" in text:
@@ -46,6 +53,16 @@ def _sayable(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
     return _storable(text)
+
+
+def _seen(name: str) -> str:
+    """A name that can be read, and runs into nothing around it: neither is what turns the direction of writing, and the
+    joiners that Persian and emoji need are."""
+    if any(category(one) in _NOT_IN_A_NAME and one not in _JOINERS for one in name):
+        raise ValueError("must be printable")
+    if all(category(one)[0] in "MZ" or one in _UNSEEN for one in name):
+        raise ValueError("must not be blank")
+    return name
 
 
 def _whole_terms(terms: bytes) -> bytes:
@@ -86,6 +103,8 @@ OutsideText = Annotated[str, Field(min_length=1), AfterValidator(_sayable)]
 #: What a sender may call itself, and each of its messages: printable ASCII, as a header can carry.
 SenderName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$")]
 SenderKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+#: What a sender may call itself where any text can be carried.
+Nickname = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_seen)]
 #: What others in a thread know somebody by: the name of an account or a key, or what they call themselves.
 ShownName = Annotated[str, Field(min_length=1, max_length=128)]
 #: Who gives no name; its keys meet those of everybody else who gives none.

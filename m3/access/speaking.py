@@ -3,7 +3,7 @@
 from m3.access.principals import Principal
 from m3.access.rules import SPEAKS_AS, Action
 from m3.errors import Forbidden
-from m3.events import OutsideSource
+from m3.events import ANYONE, OutsideSource
 
 _REFUSALS: dict[OutsideSource, str] = {
     "user": "Speaking as api takes a producer key.",
@@ -28,3 +28,11 @@ def sender_of(principal: Principal, name: str) -> str:
     """Within whose idempotency keys the key of a message is looked for: those of this principal, and of nobody else
     whatever ``name`` they give."""
     return name if principal.id is None else f"{principal.tenant}/{principal.id}/{name}"
+
+
+def author_of(principal: Principal, name: str) -> str | None:
+    """Whom the principal's messages name as their author: the principal, and only where nobody is asked who they are
+    ``name``, by which they call themselves."""
+    if principal.id is not None:
+        return principal.name
+    return None if name == ANYONE else name

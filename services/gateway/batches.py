@@ -16,7 +16,7 @@ from m3 import metrics, tracing
 from m3.access.access import Access
 from m3.access.limits import Limits
 from m3.access.principals import Principal
-from m3.access.speaking import sender_of
+from m3.access.speaking import author_of, sender_of
 from m3.door import MAX_BATCH, Door
 from m3.errors import Forbidden, M3Error
 from m3.events import ANYONE, Message, MessageAccepted, SenderName, keyed_id
@@ -29,6 +29,7 @@ from services.gateway.asking import Address, Key, Who
 from services.gateway.guards import (
     FOREIGN,
     JSON,
+    NAMED,
     NDJSON,
     NO_BROKER,
     NO_DATABASE,
@@ -174,9 +175,7 @@ def batches(door: Door, access: Access, limits: Limits, settings: Settings) -> A
         address: Address,
         request: Request,
         items: Annotated[list[BatchMessage | Refusal], Depends(_items)],
-        m3_client: Annotated[
-            SenderName, Header(description="The sender's name; its keys do not meet those of other names.")
-        ] = ANYONE,
+        m3_client: Annotated[SenderName, Header(description=NAMED)] = ANYONE,
     ) -> Response:
         """Answers as soon as they are recorded, in their order, each with its number or why it was not taken. Where
         none was, and trying again may help, the whole is refused."""
@@ -194,7 +193,7 @@ def batches(door: Door, access: Access, limits: Limits, settings: Settings) -> A
                     content=item.message,
                     interface="http_api",
                     origin=door.origin,
-                    author=principal.name,
+                    author=author_of(principal, m3_client),
                     accepted_at=now,
                     traceparent=traceparent and span.traceparent,  # without one each has a trace of its own
                 )

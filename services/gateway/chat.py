@@ -15,7 +15,7 @@ from m3 import tracing
 from m3.access.access import Access
 from m3.access.principals import Principal
 from m3.access.rules import Action
-from m3.access.speaking import action_of, sender_of
+from m3.access.speaking import action_of, author_of, sender_of
 from m3.door import Door, Taken
 from m3.events import ANYONE, MessageAccepted, SenderKey, SenderName, keyed_id
 from m3.settings import Settings
@@ -27,6 +27,7 @@ from services.gateway.direct import DirectRoute
 from services.gateway.event_stream import MEDIA_TYPE
 from services.gateway.guards import (
     INVALID,
+    NAMED,
     NO_BROKER,
     NO_DATABASE,
     NOT_FOUND,
@@ -54,9 +55,7 @@ class _Headers(BaseModel):
         SenderKey | None,
         Field(description="Any text of the sender's own. The same message with the same key is taken once."),
     ] = None
-    m3_client: Annotated[
-        SenderName, Field(description="The sender's name; its keys do not meet those of other names.")
-    ] = ANYONE
+    m3_client: Annotated[SenderName, Field(description=NAMED)] = ANYONE
     last_event_id: Annotated[
         UUID | SkipJsonSchema[None],
         Field(description="The id of the message, recorded before: nothing is taken, its outcome is told."),
@@ -116,17 +115,18 @@ def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, 
             content=said.message,
             interface="http_api",
             origin=door.origin,
-            author=principal.name,
+            author=author_of(principal, headers.m3_client),
             accepted_at=datetime.now(UTC),
             traceparent=tracing.received(request.scope["headers"]),
         )
         span = tracing.span("POST /api/chat", "SERVER", accepted, ROUTE)
         accepted = span.carried_by(accepted)
-        taking = door.found(accepted) if headers.last_event_id else door.taken(accepted, settings)
+        resumed = headers.last_event_id is not None
+        # The names that people give themselves prove nothing, and may be others by now.
+        taking = door.found(accepted, own=access.required) if resumed else door.taken(accepted, settings)
         staying = while_allowed(access, principal, key, accepted.message_id)
         if reads and _names_event_stream(request):
             reading = reading_along.reader(key, accepted.message_id)
-            resumed = headers.last_event_id is not None
             return ChatStream(reading, taking, staying, store, settings, answering(span, accepted), resumed=resumed)
         with answering(span, accepted):
             async with taking as taken:

@@ -53,6 +53,12 @@ TRACEPARENT: dict[str, Any] = {
     ]
 }
 
+#: What OpenAPI is told of M3-Client.
+NAMED = (
+    "The sender's name; its keys do not meet those of other names. In a room that asks nobody who they are it is the "
+    "`author` too."
+)
+
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 

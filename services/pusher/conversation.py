@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from m3 import metrics, tracing
 from m3.access.rules import SOCKET
-from m3.access.speaking import action_of, sender_of
+from m3.access.speaking import action_of, author_of, sender_of
 from m3.door import Door
 from m3.errors import BusError, Denied, Forbidden, M3Error, NotRecorded, StoreUnavailable, TooOften
 from m3.events import Message, MessageAccepted, keyed_id
@@ -198,7 +198,7 @@ class Conversation:
             content=said.message,
             interface="websocket",
             origin=self._door.origin,
-            author=opening.principal.name,
+            author=author_of(opening.principal, opening.client),
             accepted_at=datetime.now(UTC),
             traceparent=said.traceparent,
         )

@@ -15,7 +15,7 @@ from m3.access.limits import Limits
 from m3.access.principals import Principal
 from m3.access.rules import SOCKET, Action
 from m3.addresses import counted_as
-from m3.events import ANYONE, Number, OutsideSource, SenderName, ThreadId
+from m3.events import ANYONE, Nickname, Number, OutsideSource, ThreadId
 from m3.settings import Settings
 from m3.tenants import key_of
 from m3.web import Refusal, problem_sentence
@@ -34,7 +34,7 @@ class _Asked(BaseModel):
     thread_id: ThreadId
     after: Number | None = None
     events: Literal["all"] | None = None
-    client: SenderName = ANYONE
+    client: Nickname = ANYONE
 
 
 @dataclass(frozen=True, slots=True)

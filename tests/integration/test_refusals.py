@@ -304,8 +304,9 @@ async def test_where_nobody_is_asked_anybody_comes_back_to_any_message(memory_bu
     await store.record([said])
     async with running_gateway(memory_bus, store) as http:
         body = {"message": "a", "thread_id": "t"}
-        answer = await http.post(CHAT, json=body, headers=ASYNC | {"Last-Event-ID": str(said.message_id)})
-        assert answer.status_code == 202
+        for name in ({}, {"M3-Client": "b"}, {"M3-Client": "c"}):
+            answer = await http.post(CHAT, json=body, headers=ASYNC | {"Last-Event-ID": str(said.message_id)} | name)
+            assert answer.status_code == 202
 
 
 @pytest.mark.usefixtures("ann")

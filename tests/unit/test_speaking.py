@@ -6,8 +6,9 @@ import pytest
 
 from m3.access.principals import ANYONE, Kind, Principal
 from m3.access.rules import Action
-from m3.access.speaking import action_of, sender_of, source_of
+from m3.access.speaking import action_of, author_of, sender_of, source_of
 from m3.errors import Forbidden
+from m3.events import ANYONE as NO_NAME
 from m3.events import OutsideSource
 
 ACCOUNTS: list[Kind] = ["person", "operator"]
@@ -52,3 +53,13 @@ def test_no_two_principals_share_their_keys_under_any_name() -> None:
 
 def test_in_an_open_room_senders_are_the_names_that_they_give() -> None:
     assert sender_of(ANYONE, "show") == "show"
+
+
+def test_in_an_open_room_a_message_is_of_whom_its_sender_calls_itself() -> None:
+    assert author_of(ANYONE, "小明") == "小明"
+    assert author_of(ANYONE, NO_NAME) is None
+
+
+@pytest.mark.parametrize("kind", [*ACCOUNTS, "program"])
+def test_who_is_known_is_the_author_whatever_they_call_themselves(kind: Kind) -> None:
+    assert author_of(principal(kind), "the queen") == author_of(principal(kind), NO_NAME) == "somebody"
