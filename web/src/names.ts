@@ -13,7 +13,8 @@ const CHINESE = [
 /** Two pages of one browser are one person; two browsers seldom get the same name. */
 export function someName(): string {
   const [first, second] = language.value === "zh-CN" ? CHINESE : ENGLISH;
-  return language.value === "zh-CN" ? any(first) + any(second) : `${any(first)} ${any(second)}`;
+  const number = 10 + Math.floor(Math.random() * 90);
+  return language.value === "zh-CN" ? `${any(first)}${any(second)}${number}` : `${any(first)} ${any(second)} ${number}`;
 }
 
 /** What a new thread may be called, until somebody has a better name for it. */

@@ -39,7 +39,11 @@ export interface Speaker {
   readonly name: string | undefined;
 }
 
+let opened = 0;
+
 export class Conversation {
+  /** Another one each time that a thread is opened. */
+  readonly id = ++opened;
   readonly threadId: string;
   readonly timeline = new Timeline();
   readonly outbox: Outbox;

@@ -8,6 +8,7 @@ import { Dialogs } from "./dialogs/Dialogs";
 import { SideBar } from "./SideBar";
 import { SignIn } from "./SignIn";
 import { ThreadView } from "./ThreadView";
+import { Title } from "./Title";
 
 /** Milliseconds for which a sentence is shown that needs no answer. */
 const TOLD = 5_000;
@@ -33,7 +34,7 @@ export function App() {
       />
       {opened ? (
         <ThreadView
-          key={opened.threadId}
+          key={opened.id}
           conversation={opened}
           showThreads={() => {
             showsThreads.value = true;
@@ -42,7 +43,8 @@ export function App() {
       ) : (
         <Waiting />
       )}
-      {opened && <Announcer conversation={opened} />}
+      {opened && <Announcer key={opened.id} conversation={opened} />}
+      {opened && <Title key={opened.id} conversation={opened} />}
       {dialog.value && <Dialogs goTo={(messageId) => void goTo(messageId)} />}
       <Toast />
     </div>

@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { maySpeak, room } from "../app";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
-import { draft } from "./draft";
+import { draftOf } from "./draft";
 import { Icon } from "./Icon";
 
 /** The part of the longest message from which on its length is told. */
@@ -16,6 +16,7 @@ const encoder = new TextEncoder();
 export function Composer({ conversation }: { conversation: Conversation }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const isFull = useSignal(false);
+  const draft = draftOf(conversation.threadId);
   const text = draft.value;
   const limit = room.value?.message_limit ?? USUAL_LIMIT;
   // A character has three bytes at most for each of its UTF-16 units, so short ones need not be counted.

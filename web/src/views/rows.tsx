@@ -11,7 +11,7 @@ import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
 import { clock, day, moment, words } from "../words";
 import { Avatar } from "./Avatar";
-import { draft } from "./draft";
+import { draftOf } from "./draft";
 import { Icon } from "./Icon";
 
 /** Characters past which what a person or a program says is folded. */
@@ -126,7 +126,7 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
               type="button"
               class="link"
               onClick={() => {
-                draft.value = unsent.content;
+                draftOf(conversation.threadId).value = unsent.content;
                 remove();
               }}
             >
