@@ -114,6 +114,6 @@ class _Cors(CORSMiddleware):
             return response
         why = bytes(response.body).decode()
         advice = f" {NOT_OF_ORIGINS}" if "origin" in why else ""
-        refusal = Refusal(403, "foreign_origin", f"A page of another host may not do this: {why}.{advice}")
+        refusal = Refusal(403, "foreign_origin", f"A page of another host or port may not do this: {why}.{advice}")
         refusal.headers["Vary"] = response.headers["Vary"]
         return refusal.response()

@@ -11,7 +11,7 @@ from m3.errors import StartError
 
 #: Where a scope has the origins that the room is told to answer beside its own host.
 ALLOWED = "m3.origins"
-#: What a page of another host is told, or rather whoever looks at it.
+#: What a page from elsewhere is told, or rather whoever looks at it.
 NOT_OF_ORIGINS = "Its address must be in ORIGINS."
 
 _PORTS = {"http": 80, "https": 443}
@@ -51,8 +51,8 @@ def _no_origin(text: str) -> StartError:
 
 
 def is_foreign(connection: HTTPConnection) -> bool:
-    """Whether a page of another host asks, which is none of ORIGINS. Browsers say so, and without this any page that
-    somebody visits could speak in a room on their own machine. The port may differ. It counts as a refusal."""
+    """Whether a page of another host or port asks, which is none of ORIGINS. Browsers say so, and without this any page
+    that somebody visits could speak in a room on their own machine. It counts as a refusal."""
     origins = connection.headers.getlist("origin")
     foreign = bool(origins) and not (len(origins) == 1 and _is_known(origins[0], connection))
     if foreign:
@@ -61,14 +61,19 @@ def is_foreign(connection: HTTPConnection) -> bool:
 
 
 def _is_known(origin: str, connection: HTTPConnection) -> bool:
-    parts = _ORIGIN.fullmatch(origin)
-    if parts is None:  # as `null`, which is of a page that has no host
+    scheme = origin.partition(":")[0].lower()
+    if scheme not in _PORTS:  # as `null`, which is of a page that has no host
         return False
-    try:
-        own = parts[2].lower().strip("[]") == connection.url.hostname
-    except ValueError:  # of a host that is no address
-        return False
-    return own or origin in connection.scope.get(ALLOWED, ())
+    own = _place(origin)
+    # Of the page's own scheme: behind a proxy that speaks TLS nothing that is sure to come through tells ours.
+    asked = _place(f"{scheme}://{connection.headers.get('host', '')}")
+    return (own is not None and own == asked) or origin in connection.scope.get(ALLOWED, ())
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Its host and port."""
+    parts = _ORIGIN.fullmatch(address)
+    return None if parts is None else (parts[2].lower(), int(parts[3] or _PORTS[parts[1].lower()]))
 
 
 def names_this_machine(scope: Scope) -> bool:

@@ -1,4 +1,4 @@
-"""What a page of another host could send without being asked, which is refused, and refusals that many routes share."""
+"""What a page from elsewhere could send without being asked, which is refused, and refusals that many routes share."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from m3.web import Refusal, not_json
 from m3.web.origins import NOT_OF_ORIGINS, is_foreign
 from services.gateway.schemas import Form
 
-FOREIGN = (403, "foreign_origin", f"A page of another host may not do this. {NOT_OF_ORIGINS}")
+FOREIGN = (403, "foreign_origin", f"A page of another host or port may not do this. {NOT_OF_ORIGINS}")
 INVALID = (422, "invalid_request", "message: must not be blank.")
 INVALID_PAGE = (422, "invalid_request", "query.limit: Input should be greater than or equal to 1.")
 INVALID_NAME = (
@@ -102,6 +102,6 @@ def kind_of(request: Request) -> str:
 
 
 async def own(request: Request) -> None:
-    """Refuse pages of other hosts, where no body keeps them out."""
+    """Refuse pages from elsewhere, where no body keeps them out."""
     if is_foreign(request):
         raise Refusal(*FOREIGN)

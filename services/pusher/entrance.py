@@ -85,7 +85,9 @@ class Entrance:
         except ValidationError as error:
             raise Refusal(422, "invalid_request", problem_sentence(error.errors(include_input=False))) from None
         if is_foreign(websocket):
-            raise Refusal(403, "foreign_origin", f"A page of another host may not open a socket here. {NOT_OF_ORIGINS}")
+            raise Refusal(
+                403, "foreign_origin", f"A page of another host or port may not open a socket here. {NOT_OF_ORIGINS}"
+            )
         principal = self._access.admissions.shared(await self._principal(websocket))
         address = websocket.client.host if websocket.client else ""
         await self._limits.hit("socket", principal, address)

@@ -270,10 +270,17 @@ async def test_what_another_page_may_not_ask_for_is_refused_in_the_one_shape(
 async def test_a_page_of_origins_may_open_a_socket_and_no_look_alike(memory: Bus, store: Store) -> None:
     async with running_pusher(memory, store, origins=PAGE) as (address, _):
         url = f"{address.replace('http', 'ws', 1)}/ws/chat/t"
-        for own in (PAGE, "http://127.0.0.1:3000"):
+        for own in (PAGE, address):
             async with connect(url, additional_headers={"Origin": own}) as visitor:
                 assert json.loads(await visitor.recv())["type"] == "connected"
-        for other in (f"{PAGE}.evil.example", f"{PAGE}:8443", f"{PAGE}.", "http://app.example.com", "null"):
+        for other in (
+            "http://127.0.0.1:3000",
+            f"{PAGE}.evil.example",
+            f"{PAGE}:8443",
+            f"{PAGE}.",
+            "http://app.example.com",
+            "null",
+        ):
             assert (await handshake(address, headers={"Origin": other})).status_code == 403
 
 

@@ -275,15 +275,15 @@ async def test_no_credential_helps_a_page_of_another_host(
         assert (await refusal(address, "show", headers))[:2] == (403, "foreign_origin")
 
 
-@pytest.mark.parametrize("origin", ["http://127.0.0.1", "http://127.0.0.1:3000", "https://app.example.com"])
+@pytest.mark.parametrize("origin", [None, "https://app.example.com"])
 async def test_the_rooms_own_pages_and_those_that_are_allowed_open_sockets(
-    memory_bus: Bus, store: Store, town: Town, origin: str
+    memory_bus: Bus, store: Store, town: Town, origin: str | None
 ) -> None:
     mei = await town.person("mei")
     await town.thread("show", mei="owner")
     async with (
         asking_pusher(memory_bus, store, origins="https://app.example.com") as address,
-        socket(address, "show", shown(mei) | {"Origin": origin}) as listener,
+        socket(address, "show", shown(mei) | {"Origin": origin or address}) as listener,
     ):
         await listener.next("connected")
 

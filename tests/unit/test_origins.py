@@ -74,9 +74,48 @@ def test_what_is_no_origin_is_said_at_the_start(wrong: str) -> None:
         parse_origins(wrong)
 
 
-@pytest.mark.parametrize("origin", [f"http://{HOST}", "http://room.example.com:3000", "https://room.example.com"])
-def test_a_page_of_the_same_host_is_the_rooms_own_whatever_its_port(origin: str) -> None:
-    assert not is_foreign(connection(origin))
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (f"http://{HOST}", HOST),
+        (f"https://{HOST}", HOST),  # as behind a proxy that speaks TLS
+        (f"http://{HOST}", HOST.upper()),
+        (f"http://{HOST}".upper(), HOST),
+        ("http://room.example.com", "room.example.com"),
+        ("https://room.example.com", "room.example.com"),
+        ("http://room.example.com", "room.example.com:80"),
+        ("https://room.example.com", "room.example.com:443"),
+        ("https://room.example.com:443", "room.example.com"),
+        ("http://127.0.0.1:8888", "127.0.0.1:8888"),
+        ("http://[::1]:8888", "[::1]:8888"),
+        ("http://[::1]", "[::1]"),
+    ],
+)
+def test_a_page_of_the_very_host_and_port_that_it_asks_is_the_rooms_own(origin: str, host: str) -> None:
+    assert not is_foreign(connection(origin, host=host))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://localhost:3000", "localhost:8888"),
+        ("http://127.0.0.1:8888", "localhost:8888"),
+        ("http://room.example.com", HOST),
+        ("https://room.example.com", HOST),
+        ("http://room.example.com:443", "room.example.com"),
+        ("https://room.example.com:80", "room.example.com"),
+        ("http://room.example.com", "room.example.com:443"),
+        ("https://room.example.com:8443", "room.example.com"),
+        ("http://[::1]:3000", "[::1]:8888"),
+        ("http://[::2]:8888", "[::1]:8888"),
+        ("ws://room.example.com:8888", HOST),
+        ("capacitor://room.example.com:8888", HOST),
+    ],
+)
+def test_a_page_of_another_port_is_not_unless_it_was_named(origin: str, host: str) -> None:
+    assert is_foreign(connection(origin, host=host))
+    if origin.startswith("http"):
+        assert not is_foreign(connection(origin, host=host, allowed=origin))
 
 
 def test_whoever_is_no_page_says_no_origin() -> None:
@@ -114,18 +153,16 @@ def test_any_other_page_is_foreign(origin: str) -> None:
     assert is_foreign(connection(origin, allowed="https://app.example.com"))
 
 
-@pytest.mark.parametrize("host", ["", "[::1", "null"])
-def test_a_page_of_no_host_is_foreign_whatever_the_host_is_called(host: str) -> None:
-    assert is_foreign(connection("null", host=host))
+@pytest.mark.parametrize(
+    "host", ["", "[::1", "null", "room.example.com:", "room.example.com:port", "a@room.example.com"]
+)
+def test_no_page_is_of_a_host_that_is_none(host: str) -> None:
+    for origin in ("null", "http://", "http://room.example.com"):
+        assert is_foreign(connection(origin, host=host))
 
 
 def test_two_origins_are_none() -> None:
     assert is_foreign(connection(f"http://{HOST}", f"http://{HOST}"))
-
-
-def test_an_ipv6_host_has_pages_of_its_own_too() -> None:
-    assert not is_foreign(connection("http://[::1]:3000", host="[::1]:8888"))
-    assert is_foreign(connection("http://[::2]:3000", host="[::1]:8888"))
 
 
 @pytest.mark.parametrize(
