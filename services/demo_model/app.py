@@ -1,8 +1,10 @@
 """``POST /v1/chat/completions``, plain and streamed, and ``GET /v1/models``, as far as chat clients use them."""
 
+import asyncio
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -11,8 +13,11 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from m3.web import answer_errors
+from services.demo_model.stories import Story, story_for
 
 NAME = "demo"
+#: What it begins with, whatever it says.
+DEMO = "(demo model, no LLM is connected)"
 #: Characters of a message that the demo repeats.
 ECHO = 200
 
@@ -43,9 +48,11 @@ def demo_model() -> FastAPI:
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(request: CompletionRequest) -> Response:
-        text = _reply(request.messages)
+        heard = next((message.content or "" for message in reversed(request.messages) if message.role == "user"), "")
+        story = story_for(heard)
+        text = f"{DEMO}\n\n{story.text}" if story else _echo(heard)
         if request.stream:
-            return StreamingResponse(_chunks(request, text), media_type="text/event-stream")
+            return StreamingResponse(_chunks(request, text, story), media_type="text/event-stream")
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         completion = {"choices": [choice], "usage": _usage(request.messages, text)}
@@ -56,20 +63,20 @@ def demo_model() -> FastAPI:
     return app
 
 
-def _reply(messages: list[ChatMessage]) -> str:
-    heard = next((message.content or "" for message in reversed(messages) if message.role == "user"), "")
-    short = heard if len(heard) <= ECHO else f"{heard[:ECHO]}…"
-    return f"(demo model, no LLM is connected) I heard: {short}"
+def _echo(heard: str) -> str:
+    return f"{DEMO} I heard: {heard if len(heard) <= ECHO else f'{heard[:ECHO]}…'}"
 
 
-def _chunks(request: CompletionRequest, text: str) -> Iterator[str]:
+async def _chunks(request: CompletionRequest, text: str, story: Story | None) -> AsyncIterator[str]:
+    """A story as somebody would tell it, and all else at once."""
     counted = request.stream_options is not None and request.stream_options.include_usage
     envelope = _envelope(request.model, "chat.completion.chunk")
-    words = text.split(" ")
-    deltas: list[dict[str, str]] = [{"role": "assistant"}]
-    deltas += [{"content": word if place == 0 else f" {word}"} for place, word in enumerate(words)]
+    pieces = [f"{DEMO}\n\n", *story.pieces()] if story else re.findall(r"(?:^| )[^ ]*", text)
+    deltas: list[dict[str, str]] = [{"role": "assistant"}, *({"content": piece} for piece in pieces)]
     for delta in deltas:
         yield _line(envelope | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        if story:
+            await asyncio.sleep(1 / story.pace)
     yield _line(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     if counted:
         yield _line(envelope | {"choices": [], "usage": _usage(request.messages, text)})

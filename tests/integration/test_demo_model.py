@@ -9,6 +9,7 @@ import pytest
 from m3.settings import Settings
 from m3.web import bind, serve
 from services.demo_model import demo_model
+from services.demo_model.stories import story_for
 from tests.support.until import DEADLINE
 
 
@@ -132,3 +133,50 @@ async def test_a_refusal_reaches_a_client_as_one(client: openai.AsyncOpenAI) -> 
         await client.chat.completions.create(model="demo", messages=[])
     with pytest.raises(openai.NotFoundError):
         await client.embeddings.create(model="demo", input="hi")
+
+
+STORIES = {"[user] Tell me a STORY, please": "# The lighthouse", "给我讲个故事吧": "# 会数数的灯塔"}
+
+
+@pytest.mark.parametrize("said", STORIES)
+async def test_asked_for_a_story_it_tells_one_in_that_language_with_all_of_markdown(
+    client: openai.AsyncOpenAI, said: str
+) -> None:
+    completion = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": said}])
+    text = completion.choices[0].message.content
+    assert text
+    assert text.startswith(f"(demo model, no LLM is connected)\n\n{STORIES[said]}")
+    for mark in ("\n1. ", "**", "\n```python\n", "    log.append", "](https://"):
+        assert mark in text
+
+
+@pytest.mark.parametrize("said", ["the history of it", "stor y", "a storyboard", "故 事"])
+async def test_what_only_looks_like_a_story_is_repeated(client: openai.AsyncOpenAI, said: str) -> None:
+    completion = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": said}])
+    assert completion.choices[0].message.content == f"(demo model, no LLM is connected) I heard: {said}"
+
+
+@pytest.mark.parametrize("said", STORIES)
+async def test_a_story_is_told_piece_by_piece_and_can_be_broken_off(client: openai.AsyncOpenAI, said: str) -> None:
+    plain = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": said}])
+    stream = await client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": said}], stream=True
+    )
+    told = ""
+    async for chunk in stream:
+        told += chunk.choices[0].delta.content or ""
+        if len(told) > 80:
+            break
+    await stream.close()
+    whole = plain.choices[0].message.content
+    assert whole
+    assert whole.startswith(told)
+    assert len(told) < len(whole) / 2
+
+
+@pytest.mark.parametrize("said", STORIES)
+def test_a_story_takes_some_ten_seconds_and_loses_nothing_in_pieces(said: str) -> None:
+    story = story_for(said)
+    assert story
+    assert "".join(story.pieces()) == story.text
+    assert 8 < len(story.pieces()) / story.pace < 20
