@@ -63,7 +63,7 @@ lock: .venv/dev $(PAGE_LIBRARIES) ## Pin the dependencies anew (needs uv)
 	$(call compile,web/node.lock) web/node.in
 	web/npm update --package-lock-only
 
-clean: ## Remove the environments and caches; the room's data stay
+clean: ## Remove the environments, the page and caches; the room's data stay
 	rm -rf .venv .venv-litellm .venv-node web/node_modules services/gateway/page .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Lock files carry hashes and no registry address, so that they hold behind any mirror.

@@ -125,10 +125,13 @@ test("a turn that starts again voids what was said of its reply", () => {
   expect(timeline.growing).toMatchObject([{ text: "right", torn: false }]);
 });
 
-test.each(["failed", "interrupted", "cancelled"] as const)("a turn that is %s before its first word leaves nothing", (outcome) => {
-  timeline.take([started, ended(outcome)]);
-  expect(timeline.growing).toEqual([]);
-});
+test.each(["failed", "interrupted", "cancelled"] as const)(
+  "a turn that is %s before its first word leaves nothing",
+  (outcome) => {
+    timeline.take([started, ended(outcome)]);
+    expect(timeline.growing).toEqual([]);
+  },
+);
 
 test("what a cancelled turn had said stays until it is recorded", () => {
   timeline.take([started, delta(0, "half"), ended("cancelled")]);
