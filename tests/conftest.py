@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -19,7 +18,7 @@ from m3.store.embedded import embedded_postgres
 from m3.topology import EXCHANGES, QUEUES
 from tests.support.broker import NoBrokerError, running_broker
 from tests.support.packages import Say
-from tests.support.processes import Process, processes
+from tests.support.processes import Process, processes, reachable
 from tests.support.until import until
 
 _numbers = count(1)
@@ -120,13 +119,10 @@ async def bus(bus_url: str) -> AsyncIterator[Bus]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts ``m3`` commands, whose settings are given as keywords."""
-    for folder in (tmp_path, *tmp_path.parents):  # for the user that an embedded database runs as, where we are root
-        if os.geteuid() == 0 == folder.stat().st_uid:
-            folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
     with processes() as started:
 
         def start(command: str, **settings: str) -> Process:
-            process = Process(command, {"DATA_DIR": str(tmp_path / "data")} | settings)
+            process = Process(command, {"DATA_DIR": str(reachable(tmp_path) / "data")} | settings)
             started.append(process)
             return process
 

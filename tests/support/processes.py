@@ -4,11 +4,13 @@ import os
 import queue
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 #: Seconds in which a process must say that it runs, an embedded database included.
@@ -112,3 +114,11 @@ def processes() -> Iterator[list[Process]]:
                 process.wait()
             except AssertionError:
                 process.kill()
+
+
+def reachable(folder: Path) -> Path:
+    """The folder, which the user that an embedded database runs as gets to, where we are root."""
+    for each in (folder, *folder.parents):
+        if os.geteuid() == 0 == each.stat().st_uid:
+            each.chmod(each.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)
+    return folder

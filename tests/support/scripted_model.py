@@ -170,12 +170,13 @@ def streams(
     return behave
 
 
-def streams_until(event: asyncio.Event, *pieces: str | dict[str, object]) -> Behaviour:
-    """A stream that has these pieces, nothing more until the event, and then a good end."""
+def streams_until(event: asyncio.Event, *pieces: str | dict[str, object], then: str = "") -> Behaviour:
+    """A stream that has these pieces, nothing more until the event, and then one more and a good end."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         await _begin_stream(writer, pieces)
         await event.wait()
+        await _send(writer, _chunk({"content": then}))
         await _send(writer, _chunk({}, "stop"))
         await _send(writer, "[DONE]")
         await _send_bytes(writer, b"")
