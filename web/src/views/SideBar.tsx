@@ -4,6 +4,7 @@ import { COUNTED, type Listed, listed, withOpen } from "../threads";
 import { clock, day, midnight, words } from "../words";
 import { Avatar } from "./Avatar";
 import { Icon } from "./Icon";
+import { Mark } from "./Mark";
 
 /** Threads from which on one can look for a name among them. */
 const MANY = 8;
@@ -18,11 +19,7 @@ export function SideBar({ close }: { close: () => void }) {
       <nav class="side" aria-label={words.value.threads}>
         <header>
           <a class="brand" href="/" onClick={leadingTo(() => openThread("default"))}>
-            <span class="mark" aria-hidden="true">
-              <i />
-              <i />
-              <i />
-            </span>
+            <Mark />
             {words.value.room}
           </a>
           <button type="button" class="icon only-narrow" aria-label={words.value.hideThreads} onClick={close}>

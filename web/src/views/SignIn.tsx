@@ -2,8 +2,8 @@ import { useState } from "preact/hooks";
 import { asProblem, type Problem, signIn } from "../api";
 import { room } from "../app";
 import { words } from "../words";
-import { Icon } from "./Icon";
 import { LanguageChoice } from "./LanguageChoice";
+import { Mark } from "./Mark";
 import { isGoodPassword, PasswordField } from "./PasswordField";
 import { Refusal, sentenceOf } from "./Refusal";
 
@@ -49,7 +49,7 @@ export function SignIn() {
       </div>
       <form class="card" aria-labelledby="sign-in" onSubmit={send}>
         <header>
-          <Icon name="agent" />
+          <Mark />
           <h1 id="sign-in">{words.value.room}</h1>
           <p class="hint">{isInvited ? words.value.signInForInvite : words.value.signInIntro}</p>
         </header>

@@ -8,6 +8,7 @@ import { words } from "../words";
 import { Composer } from "./Composer";
 import { Header } from "./Header";
 import { Icon } from "./Icon";
+import { Mark } from "./Mark";
 import { Pause } from "./Pause";
 import { Stream } from "./Stream";
 
@@ -85,11 +86,7 @@ function Empty({ conversation }: { conversation: Conversation }) {
   const { empty, emptyHint, tryStory } = words.value;
   return (
     <section class="empty">
-      <span class="mark" aria-hidden="true">
-        <i />
-        <i />
-        <i />
-      </span>
+      <Mark />
       <h2>{empty}</h2>
       <p class="hint">{emptyHint}</p>
       <div class="row">

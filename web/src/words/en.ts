@@ -132,7 +132,7 @@ export const en = {
   } satisfies Record<Policy, string>,
   asTheRoom: "as the room has it",
   pause: "Pause the agent",
-  pauses: { none: "No: it answers", wait: "Messages wait for it", ignore: "Messages get no answer" },
+  pauses: { none: "It answers", wait: "Messages wait", ignore: "No answers" },
   paused: "The agent is paused",
   pausedWait: "The agent is paused. Messages wait for it.",
   pausedIgnore: "The agent is paused. Messages get no answer.",
@@ -149,6 +149,7 @@ export const en = {
 
   members: "Members",
   share: "Share",
+  link: "Link to this thread",
   copyLink: "Copy the link",
   linkCopied: "The link is copied.",
   roles: { owner: "owner", member: "member", reader: "reader", feeder: "feeds it" },

@@ -120,7 +120,7 @@ export const zh: Words = {
   },
   asTheRoom: "沿用聊天室设置",
   pause: "暂停智能体",
-  pauses: { none: "不暂停，正常回复", wait: "消息等待它回来", ignore: "消息不会得到回复" },
+  pauses: { none: "正常回复", wait: "消息等待", ignore: "不再回复" },
   paused: "智能体已暂停",
   pausedWait: "智能体已暂停，消息正在等待它。",
   pausedIgnore: "智能体已暂停，消息不会得到回复。",
@@ -137,6 +137,7 @@ export const zh: Words = {
 
   members: "成员",
   share: "分享",
+  link: "会话链接",
   copyLink: "复制链接",
   linkCopied: "链接已复制。",
   roles: { owner: "所有者", member: "成员", reader: "读者", feeder: "只写程序" },

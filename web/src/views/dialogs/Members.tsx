@@ -39,7 +39,7 @@ function Share() {
   );
 }
 
-const Link = () => <LinkField label={threadId.value} link={`${location.origin}${addressOf(threadId.value)}`} />;
+const Link = () => <LinkField label={words.value.link} link={`${location.origin}${addressOf(threadId.value)}`} />;
 
 function Admitted() {
   const thread = threadId.value;
@@ -69,7 +69,7 @@ function List({ thread }: { thread: string }) {
   useEffect(() => void change(), [thread]);
   return (
     <section class="stack">
-      <Refusal of={problem && problem.code === "not_found" ? words.value.nobodyOfThatName : problem} />
+      <Refusal of={problem?.code === "not_found" && members.length ? words.value.nobodyOfThatName : problem} />
       <ul class="plain members">
         {members.map((member) => (
           <li key={`${member.kind} ${member.name}`}>

@@ -50,7 +50,10 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
     <Dialog title={words.value.search} close={closeDialog}>
       <search>
         <input
-          type="search"
+          type="text" // one of the type search takes Escape for itself
+          inputMode="search"
+          enterKeyHint="search"
+          autocomplete="off"
           aria-label={words.value.searchHint}
           placeholder={words.value.searchHint}
           maxLength={LONGEST}
