@@ -10,7 +10,7 @@ PAGE := services/gateway/page/index.html
 PAGE_LIBRARIES := web/node_modules/.package-lock.json
 PAGE_SOURCES := $(wildcard web/*.html web/*.json web/*.ts) $(shell find web/src web/public 2>/dev/null)
 
-.PHONY: help run test check format page bench faults secrets lock clean
+.PHONY: help run test check format page screenshots bench faults secrets lock clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,7 +36,10 @@ format: .venv/dev $(PAGE_LIBRARIES) ## Lay the code out
 page: $(PAGE) ## Build the page from web/
 	@:
 
-MEASURES := roundtrip first_delta agents flood fanout live many accept history idle checking sealing
+screenshots: .venv/dev page ## Take the README's pictures anew, into docs/pictures
+	@exec $(BIN)/python -m tests.browser.screenshots
+
+MEASURES := roundtrip first_delta agents flood fanout live many accept history idle checking sealing page
 
 bench: .venv/dev $(PAGE) ## Measure everything that bench/results.md tells, an hour; ONLY=<name> for one
 	@set -e; for name in $(or $(ONLY),$(MEASURES)); do $(BIN)/python -m bench.$$name; done
