@@ -15,7 +15,7 @@ export interface Listed {
 }
 
 /** Milliseconds between looks at the list while the page is seen. */
-const INTERVAL = 5_000;
+const INTERVAL = 10_000;
 /** Unread messages that are counted; there may be more. */
 export const COUNTED = 99;
 /** Threads whose unread messages are counted at one look. */
@@ -52,13 +52,17 @@ export async function lookAtThreads(): Promise<void> {
   } catch {
     return;
   }
+  if (who.value !== mine) return;
+  seen = seenHereOrElsewhere(found);
+  keep(place, seen);
   let left = AT_ONCE;
   const looked = await Promise.all(
     found.map(async (thread) => {
       const id = thread.thread_id;
-      seen[id] ??= thread.head; // what was said before somebody first finds a thread is not new
       const unread =
-        thread.head > seen[id] && id !== open() && left-- > 0 ? await unreadIn(thread) : (knownUnread(thread) ?? 0);
+        thread.head > (seen[id] ?? 0) && id !== open() && left-- > 0
+          ? await unreadIn(thread)
+          : (knownUnread(thread) ?? 0);
       return {
         threadId: id,
         visibility: thread.visibility,
@@ -70,6 +74,15 @@ export async function lookAtThreads(): Promise<void> {
   );
   if (who.value !== mine) return;
   listed.value = looked.sort((one, other) => other.lastAt - one.lastAt || one.threadId.localeCompare(other.threadId));
+}
+
+/** Of the threads that are found. Another page of this browser may have seen more. To whoever comes for the first time
+ * nothing is new, and later a thread that was not there before. */
+function seenHereOrElsewhere(found: readonly ThreadInList[]): Record<string, number> {
+  const elsewhere = kept(place, isSeen);
+  const known = ({ thread_id: id, head }: ThreadInList) =>
+    Math.max(seen[id] ?? elsewhere?.[id] ?? (elsewhere ? 0 : head), elsewhere?.[id] ?? 0);
+  return Object.fromEntries(found.map((thread) => [thread.thread_id, known(thread)]));
 }
 
 /** The thread that is being looked at, where its new messages are seen as they come. */

@@ -260,6 +260,7 @@ export class Conversation {
     this.#frames = [];
     for (const frame of frames) if (frame.type === "new_message") this.outbox.seen(frame);
     this.timeline.take(frames);
+    if (this.timeline.messages.length > MOST_HELD) this.timeline.trim();
     if (!this.timeline.growing.some((one) => !one.ended)) this.isStopping.value = false;
     this.version.value++;
   }

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
-import { type Conversation, MOST_HELD } from "../thread/conversation";
+import { type Conversation, type Missed, MOST_HELD } from "../thread/conversation";
 import { goal } from "../thread/goal";
 import type { Unsent } from "../thread/outbox";
 import { type Growing, placeOf, type Said } from "../thread/timeline";
@@ -17,6 +17,8 @@ type Row = Said | Growing | Unsent;
 const AT_END = 60;
 /** Pixels from the beginning within which older messages are read. */
 const NEAR_START = 1_500;
+/** Pages of the history that are read without a reader going there. */
+const UNASKED = 3;
 /** Milliseconds after a reader's touch in which a scroll is theirs. Others are the page's own, where rows turn out to be of
  * another height than was thought. */
 const READERS = 1_000;
@@ -36,6 +38,12 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const touched = useRef(Number.NEGATIVE_INFINITY);
   const seenUpTo = useRef(0);
   const below = useSignal(0);
+  /** Whether everything is seen at once, so that there is nothing to scroll. */
+  const isShort = useSignal(false);
+  /** Pages of the history that were read unasked. */
+  const unasked = useRef(0);
+  /** What was missed, once somebody went there. */
+  const visited = useSignal<Missed | undefined>(undefined);
   const shift = useGrewAtStart(rows);
 
   const toEnd = useCallback(() => {
@@ -51,16 +59,22 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
     }
     const next = follows.peek() ? messages.length : placeOf(messages, seenUpTo.current + 1);
     below.value = messages.slice(next).filter((one) => lanes.includes(one.lane)).length;
+    if (list.current) isShort.value = list.current.scrollSize <= list.current.viewportSize;
   }, [conversation, lanes]);
 
-  const readOlder = useCallback(() => {
-    if (offset.current < NEAR_START && conversation.isLoaded.value) void conversation.loadOlder();
-  }, [conversation]);
+  const isReaders = (): boolean => performance.now() - touched.current < READERS;
+
+  /** Unasked only a little: of a lane in which little is said the whole history may hold less than a screen. */
+  const readOlder = (): void => {
+    if (offset.current >= NEAR_START || conversation.isLoadingOlder.value) return;
+    if (!isReaders() && ++unasked.current > UNASKED) return;
+    void conversation.loadOlder();
+  };
 
   const scrolled = (now: number): void => {
     const { scrollSize, viewportSize } = list.current as VirtualizerHandle;
     if (now + viewportSize >= scrollSize - AT_END) follows.value = true;
-    else if (now < offset.current && performance.now() - touched.current < READERS) follows.value = false;
+    else if (now < offset.current && isReaders()) follows.value = false;
     offset.current = now;
     mark();
     readOlder();
@@ -68,6 +82,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
 
   const touch = (): void => {
     touched.current = performance.now();
+    readOlder();
   };
 
   useLayoutEffect(() => {
@@ -78,18 +93,44 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
     mark();
   }, [rows]);
   useEffect(readOlder, [rows]);
+  useEffect(() => {
+    document.addEventListener("visibilitychange", mark);
+    return () => document.removeEventListener("visibilitychange", mark);
+  }, [mark]);
   useGoal(rows, list, () => {
     follows.value = false;
   });
 
   const missed = missedIn(conversation, rows);
+  const isMissedAbove =
+    missed &&
+    visited.value !== conversation.missed.value &&
+    missed.place < (list.current?.findItemIndex(offset.current) ?? 0);
+  const { timeline } = conversation;
   return (
     <div class="stream">
-      {conversation.isLoadingOlder.value && (
-        <div class="loading" role="status">
-          {words.value.loadingOlder}
-        </div>
-      )}
+      <div class="above">
+        {conversation.isLoadingOlder.value ? (
+          <p role="status">{words.value.loadingOlder}</p>
+        ) : isMissedAbove ? (
+          <button
+            type="button"
+            onClick={() => {
+              visited.value = conversation.missed.value;
+              follows.value = false;
+              list.current?.scrollToIndex(missed.place, { align: "start" });
+            }}
+          >
+            <Icon name="up" />
+            {words.value.missed(missed.count)}
+          </button>
+        ) : isShort.value && !timeline.reachesStart && timeline.messages.length < MOST_HELD ? (
+          <button type="button" onClick={() => void conversation.loadOlder()}>
+            <Icon name="up" />
+            {words.value.readOlder}
+          </button>
+        ) : null}
+      </div>
       <div
         class="scroller"
         role="feed"
@@ -127,7 +168,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
                 follows={isOneWith(row, previous)}
                 newDay={!previous || midnight(previous.at) !== midnight(row.at)}
                 beginning={startOf(conversation, place)}
-                missed={missed?.first === row ? missed.count : 0}
+                missed={missed?.place === place ? missed.count : 0}
                 marked={goal.value?.messageId === row.messageId}
               />
             );
@@ -198,20 +239,20 @@ function startOf(conversation: Conversation, place: number): string | undefined 
   return timeline.messages.length >= MOST_HELD ? words.value.noMoreHeld : undefined;
 }
 
-/** What of these rows was said while the page was away. */
-function missedIn(conversation: Conversation, rows: readonly Row[]): { first: Said; count: number } | undefined {
+/** What of these rows was said while the page was away: where it begins, and how much it is. */
+function missedIn(conversation: Conversation, rows: readonly Row[]): { place: number; count: number } | undefined {
   const missed = conversation.missed.value;
   if (!missed) return undefined;
-  let first: Said | undefined;
+  let first: number | undefined;
   let count = 0;
   for (let place = rows.length - 1; place >= 0; place--) {
     const row = rows[place];
     if (!isSaid(row)) continue;
     if (row.seq <= missed.after) break;
     if (row.at < missed.until) {
-      first = row;
+      first = place;
       count++;
     }
   }
-  return first && { first, count };
+  return first === undefined ? undefined : { place: first, count };
 }

@@ -69,7 +69,8 @@ function Messages({ conversation }: { conversation: Conversation }) {
   if (!timeline.messages.length && !timeline.growing.length && !outbox.items.value.length) {
     return <Empty conversation={conversation} />;
   }
-  if (view.value === "stream") return <Stream conversation={conversation} lanes={lanes} label={words.value.messages} />;
+  if (view.value === "stream")
+    return <Stream key={lanes.join()} conversation={conversation} lanes={lanes} label={words.value.messages} />;
   return (
     <div class="side-by-side">
       {LANES.filter((lane) => lanes.includes(lane)).map((lane) => (

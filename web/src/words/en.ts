@@ -50,6 +50,7 @@ export const en = {
   messages: "Messages",
   loading: "Reading the thread…",
   loadingOlder: "Reading older messages…",
+  readOlder: "Read older messages",
   beginning: "The beginning of this thread",
   noMoreHeld: "This page holds no more of the past; search for what came before.",
   newBelow: (number: number) => `${number.toLocaleString("en")} new below`,

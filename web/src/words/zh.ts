@@ -39,6 +39,7 @@ export const zh: Words = {
   messages: "消息",
   loading: "正在读取会话…",
   loadingOlder: "正在读取更早的消息…",
+  readOlder: "读取更早的消息",
   beginning: "会话从这里开始",
   noMoreHeld: "页面不再加载更早的内容；请使用搜索。",
   newBelow: (number) => `下方有 ${number} 条新消息`,
