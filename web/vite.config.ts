@@ -1,4 +1,4 @@
-import { defineConfig } from "vite";
+import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   resolve: {
@@ -18,6 +18,7 @@ export default defineConfig({
     },
   },
   // As objects, so that the room sees the host that the browser asked: it answers pages of that one alone.
+  test: { setupFiles: "tests/setup.ts" },
   server: {
     proxy: { "/api": { target: "http://127.0.0.1:8888" }, "/ws": { target: "ws://127.0.0.1:8888", ws: true } },
   },

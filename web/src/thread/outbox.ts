@@ -44,6 +44,8 @@ export class Outbox {
   #said = new Set<string>();
   #say: ((text: string) => void) | undefined;
   #again: ReturnType<typeof setTimeout> | undefined;
+  /** When that is, in milliseconds since 1970. */
+  #againAt = 0;
 
   /** `own` tells whether a message is by whoever sits here. */
   constructor(place: string, own: (frame: NewMessageFrame) => boolean) {
@@ -113,14 +115,14 @@ export class Outbox {
       this.#change(this.#items.value.map((one) => (one.key === key ? { ...one, refused: frame.message } : one)));
       return;
     }
+    const wait = (frame.retry_after ?? AGAIN) * 1000;
+    if (this.#again !== undefined && this.#againAt >= Date.now() + wait) return; // as what is before it
     this.#waitNoMore();
-    this.#again = setTimeout(
-      () => {
-        this.#again = undefined;
-        this.#flush();
-      },
-      (frame.retry_after ?? AGAIN) * 1000,
-    );
+    this.#againAt = Date.now() + wait;
+    this.#again = setTimeout(() => {
+      this.#again = undefined;
+      this.#flush();
+    }, wait);
   }
 
   #waitNoMore(): void {
