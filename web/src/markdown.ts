@@ -10,21 +10,10 @@ import { words } from "./words";
 const ADDRESS = /^(https?:|mailto:)/i;
 const TAGS = [
   ..."p br hr strong em del code pre blockquote ul ol li h3 h4 h5 h6 a table thead tbody tr th td".split(" "),
-  ..."div span button input".split(" "),
+  ..."div span button".split(" "),
 ];
-const ATTRIBUTES = [
-  "href",
-  "title",
-  "class",
-  "target",
-  "rel",
-  "type",
-  "aria-label",
-  "align",
-  "start",
-  "checked",
-  "disabled",
-];
+/** Those that are no addresses; DOMPurify holds all others to what an address may be. */
+const PLAIN_ATTRIBUTES = ["class", "target", "rel", "type", "align", "start"];
 
 const escaped = (text: string): string => text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);
 
@@ -60,6 +49,7 @@ const marked = new Marked({
       const level = Math.min(6, depth + 2);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
+    checkbox: ({ checked }: Tokens.Checkbox) => `${checked ? "☑" : "☐"} `,
     code({ text, lang }: Tokens.Code) {
       const name = (lang ?? "").split(/\s/, 1)[0] ?? "";
       const head = `<div><span>${escaped(name)}</span><button type="button" class="copy">${escaped(words.value.copyCode)}</button></div>`;
@@ -68,7 +58,12 @@ const marked = new Marked({
   },
 });
 
-const SANITISED = { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOWED_URI_REGEXP: ADDRESS };
+const SANITISED = {
+  ALLOWED_TAGS: TAGS,
+  ALLOWED_ATTR: ["href", ...PLAIN_ATTRIBUTES],
+  ADD_URI_SAFE_ATTR: PLAIN_ATTRIBUTES,
+  ALLOWED_URI_REGEXP: ADDRESS,
+};
 
 /** HTML that may be set as it is; where the browser has trusted types it is one. */
 export function rendered(content: string): string {
