@@ -21,8 +21,6 @@ export const en = {
   showThreads: "Show threads",
   hideThreads: "Hide threads",
   unread: (number: number, more: boolean) => `${number}${more ? "+" : ""} unread`,
-  openThread: "Open",
-  privateThread: "Private",
 
   states: {
     connecting: "Connecting…",
@@ -33,7 +31,6 @@ export const en = {
   offlineHint: "You are offline. What you say goes out, once, when the room is back.",
   here: (number: number) => `${count(number, "page is", "pages are")} open here`,
   hereMore: (number: number) => `and ${count(number, "other", "others")}`,
-  hereUnnamed: (number: number) => `and ${count(number, "page", "pages")} without a name`,
   typing: (names: readonly string[]) =>
     names.length === 1
       ? `${names[0]} is typing…`
@@ -64,18 +61,15 @@ export const en = {
   copy: "Copy",
   copied: "Copied",
   picture: "Picture",
-  pictureFrom: (host: string) => `opens ${host}`,
   sealedMessage: "This message cannot be opened.",
 
   thinking: "is thinking…",
-  speaking: "is speaking…",
   stop: "Stop",
   stopping: "Stopping…",
   stopAgent: "Stop the agent",
   stopped: "stopped",
   torn: "the beginning of this was missed; the whole comes with the end",
   answers: (number: number) => `Answers ${count(number, "message", "messages")}`,
-  answersOne: "Answers",
   jumpTo: (what: string) => `Go to: ${what}`,
   jumpToReply: "Go to the reply",
   elsewhere: "a message further up",
@@ -134,7 +128,6 @@ export const en = {
   asTheRoom: "as the room has it",
   pause: "Pause the agent",
   pauses: { none: "It answers", wait: "Messages wait", ignore: "No answers" },
-  paused: "The agent is paused",
   pausedWait: "The agent is paused. Messages wait for it.",
   pausedIgnore: "The agent is paused. Messages get no answer.",
   resume: "Go on",
@@ -152,14 +145,7 @@ export const en = {
   share: "Share",
   link: "Link to this thread",
   copyLink: "Copy the link",
-  linkCopied: "The link is copied.",
   roles: { owner: "owner", member: "member", reader: "reader", feeder: "feeds it" },
-  roleHints: {
-    owner: "also sees to members",
-    member: "reads and speaks",
-    reader: "reads",
-    feeder: "a program that only speaks",
-  },
   addMember: "Add somebody",
   role: "Role",
   add: "Add",
@@ -208,7 +194,6 @@ export const en = {
   signedInAs: (name: string) => `Signed in as ${name}`,
 
   yourName: "Your name",
-  changeName: "Change your name",
   nameHint: "Others see it beside what you say.",
   nameWaits: "What you said is still on its way out; change your name when it is there.",
   language: "Language",
