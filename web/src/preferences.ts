@@ -46,6 +46,12 @@ export const view = preference<View>("view", "stream", oneOf<View>("stream", "la
 /** The lanes that are shown. */
 export const shownLanes = preference<readonly Lane[]>("lanes", LANES, isLanes);
 
+/** Something of the lane is to be seen now. */
+export function showLane(lane: Lane): void {
+  const shown = shownLanes.value;
+  if (!shown.includes(lane)) shownLanes.value = LANES.filter((one) => one === lane || shown.includes(one));
+}
+
 /** What somebody calls themselves, where the room asks nobody. */
 export const ownName = preference<string | null>("name", null, isName);
 

@@ -58,6 +58,8 @@ export class Conversation {
   readonly isLoadingOlder = signal(false);
   /** Somebody here asked to stop the turn that runs. */
   readonly isStopping = signal(false);
+  /** How often somebody here said something. */
+  readonly spoken = signal(0);
   /** Something that the room would not do, for a while. */
   readonly notice = signal<Problem | undefined>(undefined);
   readonly #speaker: Speaker;
@@ -126,6 +128,7 @@ export class Conversation {
     clearTimeout(this.#typed);
     this.#typedAt = 0;
     this.outbox.add(content);
+    this.spoken.value++;
     this.version.value++;
   }
 

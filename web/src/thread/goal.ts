@@ -1,8 +1,7 @@
 /** The message that somebody asked to be taken to. */
 import { signal } from "@preact/signals";
 import { conversation } from "../app";
-import { shownLanes } from "../preferences";
-import { LANES } from "../wire";
+import { showLane } from "../preferences";
 
 /** Milliseconds for which it is marked. */
 const MARKED = 2_500;
@@ -15,9 +14,7 @@ let marked: ReturnType<typeof setTimeout> | undefined;
 export async function goTo(messageId: string): Promise<void> {
   const said = await conversation.value?.reach(messageId);
   if (!said) return;
-  if (!shownLanes.value.includes(said.lane)) {
-    shownLanes.value = LANES.filter((lane) => lane === said.lane || shownLanes.value.includes(lane));
-  }
+  showLane(said.lane);
   clearTimeout(marked);
   goal.value = { messageId };
   marked = setTimeout(() => {

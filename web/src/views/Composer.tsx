@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { maySpeak, room } from "../app";
+import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
 import { draftOf } from "./draft";
@@ -39,6 +40,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     if (!canSend) return;
     isFull.value = conversation.outbox.isFull;
     if (isFull.value) return;
+    showLane("user");
     conversation.say(text.trim());
     draft.value = "";
   };

@@ -94,6 +94,9 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   }, [rows]);
   useEffect(readOlder, [rows]);
   useEffect(() => {
+    if (conversation.spoken.value && lanes.includes("user")) toEnd(); // to see what one has said
+  }, [conversation.spoken.value]);
+  useEffect(() => {
     document.addEventListener("visibilitychange", mark);
     return () => document.removeEventListener("visibilitychange", mark);
   }, [mark]);
