@@ -136,14 +136,11 @@ export function watchThreads(): void {
   });
 }
 
-/** The list with the open thread in it, whether the room knows it yet or not. */
+/** The list with the open thread in it, and in an open room the one that everybody begins in, whether the room knows them
+ * yet or not. */
 export function withOpen(threads: readonly Listed[], id: string): readonly Listed[] {
-  const missing = [id, DEFAULT_THREAD].filter(
-    (one, place, all) => all.indexOf(one) === place && !threads.some((thread) => thread.threadId === one),
-  );
-  if (who.value?.kind !== "anyone") missing.splice(0, missing.length, ...missing.filter((one) => one === id));
-  return [
-    ...missing.map((one) => ({ threadId: one, visibility: "open" as const, role: null, lastAt: 0, unread: 0 })),
-    ...threads,
-  ];
+  const has = (one: string) => threads.some((thread) => thread.threadId === one);
+  const unknown = (one: string): Listed => ({ threadId: one, visibility: "open", role: null, lastAt: 0, unread: 0 });
+  const begins = who.value?.kind === "anyone" && id !== DEFAULT_THREAD && !has(DEFAULT_THREAD);
+  return [...(has(id) ? [] : [unknown(id)]), ...threads, ...(begins ? [unknown(DEFAULT_THREAD)] : [])];
 }
