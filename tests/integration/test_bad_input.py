@@ -304,7 +304,7 @@ async def test_what_is_to_be_read_takes_no_post(http: httpx2.AsyncClient, path: 
     assert_refused(await http.post(path, json={"message": "hi"}), 405, "method_not_allowed")
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/chats", "/api/chat%0A", "/API/chat", "/ws/chat/a"])
+@pytest.mark.parametrize("path", ["/page", "/api", "/api/chats", "/api/chat%0A", "/API/chat", "/ws/chat/a"])
 async def test_an_unknown_path_is_not_found(http: httpx2.AsyncClient, path: str) -> None:
     assert_refused(await http.post(path, json={"message": "hi"}), 404, "not_found")
 
