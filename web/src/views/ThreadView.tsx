@@ -118,10 +118,12 @@ function Typing({ conversation }: { conversation: Conversation }) {
   );
 }
 
-/** Where no real model is connected: that this is so, what to do about it, and something to look at. */
+/** Where no real model is connected: that this is so, what to do about it, and something to look at; elsewhere only what
+ * stops that once it plays. */
 function Demo({ conversation }: { conversation: Conversation }) {
   conversation.version.value;
-  if (!room.value?.demo) return null;
+  const livestream = <LivestreamButton threadId={conversation.threadId} />;
+  if (!room.value?.demo) return playing.value !== undefined && <p class="demo">{livestream}</p>;
   return (
     <p class="demo">
       <Icon name="agent" />
@@ -135,7 +137,7 @@ function Demo({ conversation }: { conversation: Conversation }) {
       >
         {words.value.demoHow}
       </button>
-      {conversation.timeline.messages.length > 0 && <LivestreamButton threadId={conversation.threadId} />}
+      {conversation.timeline.messages.length > 0 && livestream}
     </p>
   );
 }
