@@ -3,11 +3,12 @@
 import asyncio
 import re
 
-from playwright.async_api import expect
+from playwright.async_api import Locator, Page, expect
 
 from tests.support.browsing import Answers, Room, Visits, composer, in_a_browser, live, rows, say
 from tests.support.scripted_model import answers as answers_with
 from tests.support.scripted_model import says, streams_until
+from tests.support.until import until
 
 pytestmark = in_a_browser
 
@@ -78,3 +79,115 @@ async def test_a_turn_that_failed_says_why_and_is_tried_again(
     await expect(rows(page, "It works now.")).to_be_visible()
     await expect(said.get_by_text("answered")).to_be_visible()
     await expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+
+
+async def test_a_livestream_plays_and_is_answered(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await page.get_by_role("button", name="Play a livestream").click()
+    await expect(rows(page, "mika: hello from Lisbon", by="livestream Program")).to_be_visible()
+    await expect(rows(page, by="Agent").first).to_be_visible()
+    await page.get_by_role("button", name="Stop the livestream").click()
+    await expect(page.get_by_role("button", name="Stop the livestream")).to_be_hidden()
+
+
+async def test_enter_sends_and_shift_enter_begins_a_line(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await composer(page).press_sequentially("first")
+    await composer(page).press("Shift+Enter")
+    await composer(page).press_sequentially("second")
+    await composer(page).press("Enter")
+    await expect(rows(page, by="You")).to_contain_text(re.compile(r"first\s*second"))
+    await expect(composer(page)).to_have_value("")
+    await until_said(open_room, thread, "first\nsecond")
+
+
+async def test_nothing_is_sent_that_is_blank_or_too_long(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    send = page.get_by_role("button", name="Send")
+    for said, may in (("", False), (" \n ", False), ("汉" * 5461, True), ("汉" * 5462, False), ("a word", True)):
+        await composer(page).fill(said)
+        await expect(send).to_be_enabled(enabled=may)
+        if not may:
+            await composer(page).press("Enter")
+    await send.click()
+    await until_said(open_room, thread, "a word")
+
+
+async def test_enter_is_the_input_methods_while_it_composes(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await composer(page).focus()
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("Input.imeSetComposition", {"text": "nihao", "selectionStart": 5, "selectionEnd": 5})
+    await expect(composer(page)).to_have_value("nihao")
+    await page.keyboard.press("Enter")
+    await expect(composer(page)).to_have_value(re.compile("^nihao"))  # of which a real one takes the key
+    await composer(page).fill("你好")
+    # Safari ends the composition before it tells of the key
+    await composer(page).evaluate(
+        "field => field.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', keyCode: 229, bubbles: true}))"
+    )
+    await expect(composer(page)).to_have_value(re.compile("^你好"))
+    await page.keyboard.press("Enter")
+    await expect(composer(page)).to_have_value("")
+    await until_said(open_room, thread, "你好")
+
+
+async def test_all_of_it_works_by_keyboard(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await expect(composer(page)).to_be_focused()
+    await page.keyboard.type("by keyboard")
+    await page.keyboard.press("Enter")
+    await expect(rows(page, "by keyboard", by="You")).to_be_visible()
+    await expect(composer(page)).to_be_focused()
+    search = page.get_by_role("button", name="Search")
+    await tab_to(page, search, back=True)
+    await page.keyboard.press("Enter")
+    window = page.get_by_role("dialog", name="Search")
+    await expect(window.get_by_role("textbox")).to_be_focused()
+    await page.keyboard.type("keyboard")
+    await expect(window.get_by_role("button").filter(has_text="by keyboard").first).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(window).to_be_hidden()
+    await expect(search).to_be_focused()
+
+
+async def test_the_first_tab_leads_to_what_one_wants_to_say(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await expect(composer(page)).to_be_focused()
+    await tab_to(page, page.get_by_role("link", name="Skip to what you want to say"), back=True)
+    await page.keyboard.press("Enter")
+    await expect(composer(page)).to_be_focused()
+
+
+async def test_what_is_found_is_gone_to(open_room: Room, visit: Visits, thread: str) -> None:
+    await open_room.settle(thread, api_policy="ignore")
+    await open_room.feed(thread, ["the needle", *(f"hay {number}" for number in range(450))])
+    page = await visit(open_room, thread)
+    await expect(rows(page, "hay 449")).to_be_visible()
+    await page.get_by_role("button", name="Search").click()
+    window = page.get_by_role("dialog", name="Search")
+    await window.get_by_role("textbox").fill("straw")
+    await expect(window.get_by_text("Nothing was found.")).to_be_visible()
+    await window.get_by_role("textbox").fill("needle")
+    await window.get_by_role("button").filter(has_text="the needle").click()
+    await expect(window).to_be_hidden()
+    await expect(rows(page, "the needle")).to_be_in_viewport()
+    await expect(rows(page, "the needle")).to_be_focused()
+
+
+async def tab_to(page: Page, wanted: Locator, *, back: bool) -> None:
+    for _ in range(40):
+        await page.keyboard.press("Shift+Tab" if back else "Tab")
+        if await wanted.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError(f"the keyboard does not lead to {wanted}")
+
+
+async def until_said(room: Room, thread: str, said: str) -> None:
+    """Wait until that is all that people said in it."""
+
+    async def is_there() -> bool:
+        messages = await room.history(thread)
+        return [message["content"] for message in messages if message["source"] == "user"] == [said]
+
+    await until(is_there)
