@@ -15,7 +15,8 @@ import typer
 import uvloop
 
 from m3 import commands, room, upkeep
-from m3.access.rules import Visibility
+from m3.access.invites import LONGEST, USUAL
+from m3.access.rules import InvitedRole, Visibility
 from m3.errors import StartError
 from m3.logs import set_up_logs
 from m3.settings import Settings, read_settings
@@ -207,6 +208,17 @@ def change_member(
     """Say what somebody is in a thread; a feeder is a program in any case."""
     changing = partial(commands.change_member, thread_id=thread_id, name=name, role=role, program=program)
     _at_the_desk(tenant, changing)
+
+
+@thread.command()
+def invite(
+    thread_id: ThreadId,
+    role: Annotated[InvitedRole, typer.Option(help="What it makes of who accepts it.")] = "member",
+    days: Annotated[int, typer.Option(min=1, max=LONGEST, help="How long it is good.")] = USUAL,
+    tenant: Tenant = None,
+) -> None:
+    """Make an invite to a thread, and show it."""
+    _at_the_desk(tenant, partial(commands.invite, thread_id=thread_id, role=role, days=days))
 
 
 @content.command()

@@ -2,13 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from operator import attrgetter
 from typing import Literal, TypeVar
 
 from m3.access.accounts import MOST, Accounts
+from m3.access.invites import Invites
 from m3.access.memberships import Memberships
 from m3.access.principals import Principal
-from m3.access.rules import Role, Visibility
+from m3.access.rules import InvitedRole, Role, Visibility
 from m3.store.directory import KeyOfProgram, Member
 
 Row = TypeVar("Row")
@@ -21,6 +23,7 @@ class Desk:
     by: Principal
     accounts: Accounts
     memberships: Memberships
+    invites: Invites
 
 
 #: Does something at a desk; returns what to tell whoever asked for it.
@@ -114,6 +117,12 @@ async def change_member(desk: Desk, thread_id: str, name: str, role: Role | Lite
         return f"{name} is no member of {thread_id} any more."
     await desk.memberships.admit(desk.by, thread_id, Member(name, kind, role))
     return f"{name} is {role} of {thread_id}."
+
+
+async def invite(desk: Desk, thread_id: str, role: InvitedRole, *, days: int) -> str:
+    made = await desk.invites.make(desk.by, thread_id, role, timedelta(days=days))
+    until = f"{made.expires_at:%Y-%m-%d %H:%M} UTC"
+    return f"Who signs in joins {thread_id} as {role} until {until} by this invite, which is shown once: {made.invite}"
 
 
 async def _keys(desk: Desk) -> list[KeyOfProgram]:

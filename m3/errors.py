@@ -21,11 +21,13 @@ M3Error
 │   ├── WrongPassword   who asks is known, and does not know the password that must be told besides
 │   ├── PasswordChangeNeeded  who asks has a password for one sign-in, and must choose another
 │   ├── UnknownThread   there is no such thread, or none that who asks may know of
+│   ├── NotInvited      what they show is no invite, or not good any more
 │   ├── TooOften        who asks did so too often; later it is taken
 │   └── TooManySignIns  so many sign in at once that no more can be looked at; later it is taken
 ├── Unchanged           who asks may do this, and it cannot be done
-│   ├── UnknownName     there is nobody of that name, and no key of that prefix
+│   ├── UnknownName     there is nobody of that name, and no key or invite of that prefix
 │   ├── Taken           there is one of that name already
+│   ├── TooManyInvites  a thread has as many that are good as it may have
 │   ├── LastOwner       a thread must keep an owner
 │   ├── LastOperator    a tenant must keep an operator
 │   └── Unsuitable      a name, a password or a role that cannot be given
@@ -193,6 +195,15 @@ class UnknownThread(Denied):
         super().__init__("There is no such thread.")
 
 
+class NotInvited(Denied):
+    """There is no such invite, it is not good any more, or it is another tenant's, which are told alike."""
+
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("The invite is not good (any more).")
+
+
 class TooOften(Denied):
     """It was asked for too often. ``what``: many of these; ``limit``: so many there may be in ``window`` seconds, or at
     once where that is 0; in ``retry_after`` seconds they are taken again."""
@@ -230,6 +241,15 @@ class Taken(Unchanged):
     """The name is another's."""
 
     code = "taken"
+
+
+class TooManyInvites(Unchanged):
+    """The thread has as many invites that are good as it may have."""
+
+    code = "too_many_invites"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"A thread has at most {most} invites at a time; take one back, or wait until one expires.")
 
 
 class LastOwner(Unchanged):

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from m3 import tracing, upkeep
 from m3.access.access import Access, tokens_of
 from m3.access.accounts import FIRST_OPERATOR, Accounts, at_the_machine
+from m3.access.invites import Invites
 from m3.access.limits import Limits
 from m3.access.memberships import Memberships
 from m3.access.office import Office
@@ -154,7 +155,12 @@ async def at_the_desk(settings: Settings, tenant: str | None, command: Command) 
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store_at_hand(settings))
         passwords, directory = stack.enter_context(Passwords.open()), Directory(store)
-        desk = Desk(at_the_machine(tenant or tenants[0]), Accounts(directory, passwords), Memberships(directory))
+        desk = Desk(
+            at_the_machine(tenant or tenants[0]),
+            Accounts(directory, passwords),
+            Memberships(directory),
+            Invites(directory),
+        )
         try:
             return await command(desk)
         except (Denied, Unchanged) as error:

@@ -22,7 +22,7 @@ from m3.access.principals import ANYONE, Principal
 from m3.access.rules import BECAUSE, Action, about_a_thread, may
 from m3.access.speaking import action_of, source_of
 from m3.access.tokens import Tokens, issuer_of, parse_keys
-from m3.errors import Denied, Expired, Forbidden, NotSignedIn, StartError, TooOften, UnknownThread
+from m3.errors import Denied, Expired, Forbidden, NotInvited, NotSignedIn, StartError, TooOften, UnknownThread
 from m3.events import OutsideSource
 from m3.settings import Settings
 from m3.store import Store, speaking_for
@@ -167,7 +167,7 @@ class Access:
             await self._failures.check()
         try:
             yield
-        except NotSignedIn:
+        except (NotSignedIn, NotInvited):
             if lately:
                 self._lately.forget(lambda known, _: known == known_by)
             await self._failures.count()
@@ -231,7 +231,7 @@ class Access:
 
     @asynccontextmanager
     async def change(
-        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | UUID | None = None, address: str = ""
     ) -> AsyncIterator[Change]:
         """As ``Directory.change_by``."""
         with self._not_remembering(by), self._refusing(by, action, thread_id_of(key or "")):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from m3.access.access import Access
 from m3.access.accounts import Accounts
+from m3.access.invites import Invites
 from m3.access.memberships import Memberships
 from m3.access.passwords import Passwords
 from m3.access.sign_ins import SignIns
@@ -19,6 +20,7 @@ class Office:
     sign_ins: SignIns
     accounts: Accounts
     memberships: Memberships
+    invites: Invites
 
     @classmethod
     @contextmanager
@@ -28,4 +30,5 @@ class Office:
                 SignIns(access, passwords, ttl=settings.sign_in_ttl),
                 Accounts(access.directory, passwords, change=access.change, forget=access.forget),
                 Memberships(access.directory, change=access.change, forget=access.forget),
+                Invites(access.directory, change=access.change, forget=access.forget, presented=access.presented),
             )

@@ -19,9 +19,13 @@ Standing = Role | Literal["guest"]
 Visibility = Literal["private", "open"]
 #: Who can be a member.
 MemberKind = Literal["person", "program"]
+#: What an invite makes of whoever accepts it.
+InvitedRole = Literal["member", "reader"]
+#: What people may be in a thread, that first which may most.
+_OF_PEOPLE: tuple[Role, ...] = ("owner", "member", "reader")
 #: What each may be in a thread: nobody but a person sees to it, and nobody but a program only feeds it.
 ROLES: dict[MemberKind, frozenset[Role]] = {
-    "person": frozenset(("owner", "member", "reader")),
+    "person": frozenset(_OF_PEOPLE),
     "program": frozenset(("feeder", "member", "reader")),
 }
 #: What each kind speaks as. ``anyone`` is believed.
@@ -38,7 +42,7 @@ class Action(Enum):
     RETRY = auto()  # a message whose turn failed
     CONFIGURE = auto()  # how the agent deals with it
     SEE_MEMBERS = auto()
-    ADMIT = auto()  # change its members and its visibility
+    ADMIT = auto()  # change its members and its visibility, and invite others
     ADMIT_PROGRAM = auto()  # let a producer key in, or change what it may
     LEAVE = auto()  # be no member any more, oneself
 
@@ -48,6 +52,7 @@ class Action(Enum):
     SIGN_OUT = auto()
     CHANGE_PASSWORD = auto()
     MAKE_THREAD = auto()
+    JOIN = auto()  # a thread by an invite, which is presented too and says which
     OPERATE = auto()  # accounts, keys, the audit
 
 
@@ -59,6 +64,7 @@ _WITHOUT_A_THREAD: dict[Action, frozenset[Kind]] = {
     Action.SIGN_OUT: frozenset(("person", "operator")),
     Action.CHANGE_PASSWORD: frozenset(("person", "operator")),
     Action.MAKE_THREAD: frozenset(("person", "operator")),
+    Action.JOIN: frozenset(("person", "operator")),
     Action.OPERATE: frozenset(("operator",)),
 }
 
@@ -87,8 +93,7 @@ _NEVER: dict[Kind, frozenset[Action]] = {
 _OPERATORS = _OWNS | {Action.ADMIT_PROGRAM}
 
 #: Why somebody may not, where that takes a sentence of its own.
-BECAUSE = {Action.SIGN_OUT: "A key is revoked by an operator."}
-
+BECAUSE = {Action.SIGN_OUT: "A key is revoked by an operator.", Action.JOIN: "Operators let programs in."}
 
 #: What anybody may ask for, whatever they show or do not show: the rest takes a credential.
 OPEN_TO_ALL = frozenset((Action.PROBE, Action.SIGN_IN))
@@ -101,6 +106,11 @@ def about_a_thread(action: Action) -> bool:
 def standing_of(kind: Kind, role: Role | None, visibility: Visibility) -> Standing | None:
     """How somebody of the kind stands to a thread in which they have that role, or none."""
     return "guest" if role is None and visibility == "open" and kind != "program" else role
+
+
+def better_role(held: Role | None, offered: Role) -> Role:
+    """Of what somebody is in a thread and could be, that which may more. Both are people's."""
+    return offered if held is None else min(held, offered, key=_OF_PEOPLE.index)
 
 
 def finds(kind: Kind, standing: Standing | None) -> bool:
@@ -139,6 +149,10 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("PUT", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT,)),
     ("DELETE", "/api/threads/{thread_id}/members/{name}"): frozenset((Action.ADMIT, Action.LEAVE)),
     ("PUT", "/api/threads/{thread_id}/visibility"): frozenset((Action.ADMIT,)),
+    ("GET", "/api/threads/{thread_id}/invites"): frozenset((Action.ADMIT,)),
+    ("POST", "/api/threads/{thread_id}/invites"): frozenset((Action.ADMIT,)),
+    ("DELETE", "/api/threads/{thread_id}/invites/{prefix}"): frozenset((Action.ADMIT,)),
+    ("POST", "/api/invites"): frozenset((Action.JOIN,)),
     ("POST", "/api/login"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/refresh"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/logout"): frozenset((Action.SIGN_OUT,)),

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
-from m3.access.rules import Role, Visibility
+from m3.access.rules import InvitedRole, Role, Visibility
 from m3.store.audit import Entry, Outcome, write
+from m3.store.invites import Invite, good_invites
 from m3.store.postgres import Ask
 from m3.store.stances import Stance, stances
 
@@ -49,9 +50,11 @@ class Change:
     async def note(self, action: str, target: str = "", detail: str = "", *, outcome: Outcome = "done") -> None:
         await write(self._ask, [Entry(self._tenant, self._actor, action, target, outcome, self._address, detail)])
 
-    async def lock_accounts(self, account: UUID | None, name: str | None) -> None:
-        """That one, and that of the name: nobody else changes them before the end."""
-        await self._ask("lock_accounts", account, self._tenant, name)
+    async def lock_accounts(self, *whose: UUID | str | None) -> None:
+        """Those of these ids and names: nobody else changes them before the end."""
+        ids = [one for one in whose if isinstance(one, UUID)]
+        names = [one for one in whose if isinstance(one, str)]
+        await self._ask("lock_accounts", ids, self._tenant, names)
 
     async def stance(self, principal: UUID, sign_in: UUID | None, key: str) -> Stance:
         (stance,) = await stances(self._ask, [(principal, sign_in, key)])
@@ -158,6 +161,22 @@ class Change:
     async def remove_member(self, principal: UUID, key: str) -> bool:
         """Whether it was one."""
         return bool(await self._ask("remove_member", key, principal))
+
+    async def invites(self, key: str) -> list[Invite]:
+        """Those to the thread that are good."""
+        return await good_invites(self._ask, key)
+
+    async def add_invite(  # noqa: PLR0913, PLR0917  # what there is to know of one
+        self, prefix: str, secret_hash: bytes, key: str, role: InvitedRole, made_by: UUID | None, lasts: timedelta
+    ) -> datetime:
+        """When it expires."""
+        (row,) = await self._ask("add_invite", prefix, secret_hash, key, role, made_by, lasts)
+        expires_at: datetime = row["expires_at"]
+        return expires_at
+
+    async def revoke_invite(self, key: str, prefix: str) -> bool:
+        """Whether it was there."""
+        return bool(await self._ask("revoke_invite", key, prefix))
 
     async def _hold_name(self, name: str) -> None:
         """Nobody else gives it to a person or a program before the end."""

@@ -12,6 +12,7 @@ from m3.access.principals import Principal
 from m3.access.rules import Action, Role, Visibility, may
 from m3.errors import UnknownThread
 from m3.store.changes import Change, User
+from m3.store.invites import Invite, good_invites
 from m3.store.postgres import Store, speaking_for
 from m3.store.stances import Stance, stances
 from m3.tenants import thread_id_of
@@ -113,7 +114,7 @@ class ChangeBy(Protocol):
     """Begins a change, as ``Directory.change_by`` does."""
 
     def __call__(
-        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | UUID | None = None, address: str = ""
     ) -> AbstractAsyncContextManager[Change]: ...
 
 
@@ -202,6 +203,15 @@ class Directory:
     async def members(self, key: str) -> list[Member]:
         return [Member(**row) for row in await self._store.ask("members", key)]
 
+    async def invites(self, key: str) -> list[Invite]:
+        """Those to the thread that are good."""
+        return await good_invites(self._store.ask, key)
+
+    async def invite(self, prefix: str, secret_hash: bytes) -> tuple[str, UUID | None] | None:
+        """To the thread of which key it is, and who made it, whether or not it is good."""
+        rows = await self._store.ask("invite", prefix, secret_hash)
+        return (rows[0]["thread_id"], rows[0]["made_by"]) if rows else None
+
     @asynccontextmanager
     async def change(self, tenant: str, actor: str, address: str = "") -> AsyncIterator[Change]:
         """A block whose steps are carried out together, and not at all where it raises."""
@@ -210,11 +220,11 @@ class Directory:
 
     @asynccontextmanager
     async def change_by(
-        self, by: Principal, action: Action, key: str | None = None, *, of: str | None = None, address: str = ""
+        self, by: Principal, action: Action, key: str | None = None, *, of: str | UUID | None = None, address: str = ""
     ) -> AsyncIterator[Change]:
         """A change by somebody who may do this, in the thread of that key where it is about one. That is seen in the
         same transaction, past whatever is remembered, and nobody else can change it until the end. Who has no account
-        is at the machine, and may. ``of``: the name of the person whose account is changed.
+        is at the machine, and may. ``of``: the name or the id of whose account is changed, or counts for the change.
 
         All take their locks in one order, so that two who change each other wait: accounts by their ids, then the
         thread. Only then is looked, for who waited may be nobody by now.

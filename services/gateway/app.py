@@ -19,6 +19,7 @@ from services.gateway.chat import chat
 from services.gateway.described import describe_credentials
 from services.gateway.docs import serve_docs
 from services.gateway.front import PAGE, front
+from services.gateway.invites import invites
 from services.gateway.listing import listing
 from services.gateway.me import me
 from services.gateway.members import members
@@ -65,6 +66,7 @@ def gateway(  # noqa: PLR0913, PLR0917  # one of each that its routes share
             signing_in(access, office, limits, settings),
             accounts(office, store, settings),
             members(office, settings),
+            invites(office, settings),
         ]
         describe_credentials(app)
     for router in routers:  # and not include_router, which would find each route twice, and hide it from ask_who

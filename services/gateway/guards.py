@@ -26,8 +26,14 @@ NOT_SIGNED_IN = (401, "not_signed_in", "Sign in first.")
 FORBIDDEN = (403, "forbidden", "You may not do this.")
 WRONG_PASSWORD = (403, "wrong_password", "The password is wrong.")
 NO_THREAD = (404, "not_found", "There is no such thread.")
+NO_INVITE = (404, "not_found", "The invite is not good (any more).")
 NO_SUCH_NAME = (404, "not_found", "There is nobody of that name.")
 TAKEN = (409, "taken", "There is somebody of that name.")
+TOO_MANY_INVITES = (
+    409,
+    "too_many_invites",
+    "A thread has at most 100 invites at a time; take one back, or wait until one expires.",
+)
 LAST_OWNER = (409, "last_owner", "A thread must keep an owner.")
 LAST_OPERATOR = (409, "last_operator", "A tenant must keep an operator.")
 TOO_MANY_WRONG = (

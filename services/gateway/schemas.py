@@ -18,12 +18,14 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
+from m3.access.invites import LONGEST as LONGEST_INVITE
+from m3.access.invites import USUAL as USUAL_INVITE
 from m3.access.passwords import LENGTH, LONGEST, SHORTEST
 from m3.access.principals import Kind
-from m3.access.rules import MemberKind, Role, Visibility
+from m3.access.rules import InvitedRole, MemberKind, Role, Visibility
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
 from m3.tenants import DEFAULT, Tenant, thread_id_of
-from m3.threads import MAX_PROMPT, ThreadSettings
+from m3.threads import DAY, MAX_PROMPT, ThreadSettings
 from m3.web import ErrorBody
 
 #: Most messages in one answer. The predecessor had no bound, so a larger limit is taken to mean this one.
@@ -445,6 +447,55 @@ class VisibilityRequest(Form):
 class VisibilityOfThread(BaseModel):
     thread_id: ThreadId
     visibility: Visibility
+
+
+class NewInvite(Form):
+    """What it makes of whoever accepts it, and for how many seconds it is good."""
+
+    model_config = _like({"role": "reader", "expires_in": DAY})
+
+    role: InvitedRole = "member"
+    expires_in: Annotated[int, Field(strict=True, ge=60, le=LONGEST_INVITE * DAY)] = USUAL_INVITE * DAY
+
+
+class ShownInvite(_Shown):
+    """``invite`` is shown this once. It is known by its ``prefix``."""
+
+    prefix: str
+    invite: str
+    thread_id: ThreadId
+    role: InvitedRole
+    expires_at: datetime
+
+
+class Invite(_Shown):
+    """What is known of an invite. ``made_by``: null where it was made at the machine."""
+
+    prefix: str
+    role: InvitedRole
+    made_by: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+class Invites(BaseModel):
+    """Oldest first."""
+
+    thread_id: ThreadId
+    invites: list[Invite]
+
+
+class AcceptedInvite(Form):
+    model_config = _like({"invite": "m3i_…"})
+
+    invite: Annotated[SecretStr, Field(min_length=1, max_length=256)]
+
+
+class Joined(_Shown):
+    """A thread, and what you are in it now."""
+
+    thread_id: ThreadId
+    role: Role
 
 
 class History(BaseModel):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, cast
 
 import argon2
@@ -11,6 +12,8 @@ import pytest
 
 from m3.access.access import Access
 from m3.access.accounts import Accounts, at_the_machine
+from m3.access.credentials import new_invite
+from m3.access.invites import Invites
 from m3.access.memberships import Memberships
 from m3.access.office import Office
 from m3.access.principals import Principal
@@ -21,6 +24,7 @@ from tests.support.town import Town, bearer
 from tests.support.until import until
 
 PASSWORD = "correct horse"
+INVITE = new_invite()[1]
 
 
 class Behind:
@@ -44,7 +48,13 @@ class Behind:
 def office(office: Office, access: Access) -> Office:
     """Behind the wall between tenants."""
     accounts, memberships = Behind(office.accounts, access), Behind(office.memberships, access)
-    return replace(office, accounts=cast("Accounts", accounts), memberships=cast("Memberships", memberships))
+    invites = Behind(office.invites, access)
+    return replace(
+        office,
+        accounts=cast("Accounts", accounts),
+        memberships=cast("Memberships", memberships),
+        invites=cast("Invites", invites),
+    )
 
 
 async def operator(access: Access, town: Town, tenant: str = "default") -> Principal:
@@ -135,16 +145,19 @@ CHANGES: dict[str, Callable[[Office, Principal], Awaitable[object]]] = {
     "member removed": lambda office, by: office.memberships.dismiss(by, "show", "ann"),
     "left": lambda office, by: office.memberships.dismiss(by, "show", by.name or ""),
     "visibility changed": lambda office, by: office.memberships.change_visibility(by, "show", "open"),
+    "invite made": lambda office, by: office.invites.make(by, "show", "member", timedelta(days=1)),
+    "invite taken back": lambda office, by: office.invites.take_back(by, "show", "00000000"),
+    "joined": lambda office, by: office.invites.accept(by, INVITE),
     "password changed": lambda office, by: office.sign_ins.change_password(by, PASSWORD, "another horse"),
 }
 #: Those that an owner of the thread makes too, and those that everybody does.
-ADMITTING = ("member added", "member removed", "visibility changed")
-ONES_OWN = ("left", "thread made", "password changed")
+ADMITTING = ("member added", "member removed", "visibility changed", "invite made", "invite taken back")
+ONES_OWN = ("left", "thread made", "password changed", "joined")
 
 
 async def everything(town: Town) -> list[object]:
     """What changes could change."""
-    tables = "accounts", "producer_keys", "members", "threads", "sign_ins"
+    tables = "accounts", "producer_keys", "members", "threads", "sign_ins", "invites"
     found = [await town.sql.fetch(f"SELECT t::text FROM {table} t ORDER BY 1") for table in tables]
     return [*found, await town.sql.fetch("SELECT action FROM audit WHERE outcome = 'done' ORDER BY id")]
 

@@ -145,6 +145,20 @@ async def test_threads_are_made_opened_closed_and_given_members(told: Told, data
     assert table(await told(commands.list_threads)) == [["show", "open", "1"], ["square", "private", "0"]]
 
 
+async def test_an_invite_to_a_thread_is_shown_once_and_only_its_hash_is_kept(told: Told, database_url: str) -> None:
+    with pytest.raises(StartError, match="no such thread"):
+        await told(commands.invite, "show", role="reader", days=7)
+    await told(commands.add_thread, "show", "private", None)
+    invite = secret(await told(commands.invite, "show", role="reader", days=7))
+    assert invite.startswith("m3i_")
+    session = await asyncpg.connect(database_url)
+    (kept,) = await session.fetch("SELECT *, expires_at - created_at = interval '7 days' AS for_a_week FROM invites")
+    await session.close()
+    assert (kept["thread_id"], kept["role"], kept["made_by"], kept["for_a_week"]) == ("show", "reader", None, True)
+    assert invite[-43:] not in str(kept)
+    assert ("default", "command line", "invite_made", "show", "done") in await audit(database_url)
+
+
 async def test_each_tenant_has_its_own(told: Told, database_url: str) -> None:
     await told(commands.add_user, "ann", operator=False, tenant="acme")
     await told(commands.add_thread, "show", "private", "ann", tenant="acme")

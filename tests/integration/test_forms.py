@@ -45,6 +45,8 @@ async def refused(http: httpx2.AsyncClient, path: str, body: object, status: int
         ("POST", "/api/threads", {"visibility": "open"}),
         ("PUT", "/api/threads/show/members/root", {"role": "owner"}),
         ("PUT", "/api/threads/show/visibility", {"visibility": "open"}),
+        ("POST", "/api/threads/show/invites", {"role": "reader", "expires_in": 60}),
+        ("POST", "/api/invites", {"invite": "m3i_"}),
     ],
 )
 async def test_a_form_takes_no_field_that_it_does_not_have_and_says_what_it_has(

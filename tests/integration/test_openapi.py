@@ -26,6 +26,7 @@ ASKING = {
     "LIMIT_CHANGES": "1000000/minute",
     "LIMIT_TICKETS": "1000000/minute",
     "LIMIT_LOGINS": "1000000/minute",
+    "REPLY_TIMEOUT": "1",
 }
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -74,7 +75,7 @@ def answers(document: Any) -> Iterator[tuple[str, int, Any]]:
 
 
 #: A key stands for one message, so each of its messages gets a key of its own. And a thread that was told to wait
-#: keeps those who speak in it waiting, so what it sets is set for threads of their own.
+#: keeps those who speak in it waiting, so what it sets is set for threads of their own, but for those that the room made.
 HOOKS = """
 import re
 from itertools import count
@@ -95,7 +96,7 @@ def before_call(context, case, kwargs):
     if isinstance(key, str) and re.fullmatch("[ -~]{1,255}", key):
         case.headers["idempotency-key"] = f"{next(numbers):08}{key[8:]}"
     thread_id = (case.path_parameters or {}).get("thread_id")
-    if case.path.endswith("/settings") and case.method == "PUT" and isinstance(thread_id, str) and re.fullmatch("[A-Za-z0-9_:@-]{1,128}", thread_id):
+    if case.path.endswith("/settings") and case.method == "PUT" and isinstance(thread_id, str) and re.fullmatch("(?!t-)[A-Za-z0-9_:@-]{1,128}", thread_id):
         case.path_parameters["thread_id"] = f"set:{thread_id}"[:128]
 """
 

@@ -34,6 +34,7 @@ TABLES = {
     "producer_keys": "tenant",
     "sign_ins": "tenant",
     "audit": "tenant",
+    "invites": "thread_id",
     "thread_keys": "thread_id",
 }
 #: What is shown to every tenant, since nothing comes of it but by the messages, which are kept apart.
@@ -58,13 +59,16 @@ INSERTS = {
         {_NEW} sign_ins (sign_in_id, tenant, account_id, refresh_hash, expires_at)
         SELECT id, tenant, coalesce((SELECT account_id FROM accounts WHERE tenant = new.tenant LIMIT 1), id), '', now()
         FROM new""",
+    "invites": f"""
+        {_NEW} invites (prefix, secret_hash, thread_id, role, expires_at)
+        SELECT id::text, '', key, 'reader', now() FROM new""",
     "thread_keys": f"{_NEW} thread_keys (thread_id, master, wrapped) SELECT key, tenant, '' FROM new",
     "audit": f"{_NEW} audit (tenant, actor, action, outcome) SELECT tenant, key, id::text, 'done' FROM new",
 }
 #: What makes a row another tenant's.
 GIVEN_AWAY = {"thread_id": "split_part(thread_id, '.', 2)", "tenant": "'a'"}
 #: What doors write.
-WRITTEN = ("threads", "members", "accounts", "producer_keys", "sign_ins", "audit", "thread_keys")
+WRITTEN = ("threads", "members", "accounts", "producer_keys", "sign_ins", "audit", "invites", "thread_keys")
 every_table = pytest.mark.parametrize("table", TABLES)
 
 

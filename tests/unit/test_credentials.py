@@ -1,10 +1,20 @@
-"""Producer keys, refresh tokens, tickets, and names."""
+"""Producer keys, invites, refresh tokens, tickets, and names."""
 
 from uuid import uuid4
 
 import pytest
 
-from m3.access.credentials import digest, is_ticket, new_key, new_ticket, prefix_of, refresh_token, sign_in_of
+from m3.access.credentials import (
+    digest,
+    is_ticket,
+    new_invite,
+    new_key,
+    new_ticket,
+    prefix_of,
+    prefix_of_invite,
+    refresh_token,
+    sign_in_of,
+)
 from m3.access.names import is_proper, known_as, name_like, proper_name
 from m3.errors import Unsuitable
 
@@ -14,6 +24,12 @@ def test_a_key_tells_its_prefix() -> None:
     assert len(prefix) == 8
     assert prefix_of(key) == prefix
     assert new_key()[1] != key
+
+
+def test_an_invite_tells_its_prefix() -> None:
+    prefix, invite = new_invite()
+    assert prefix_of_invite(invite) == prefix
+    assert invite.startswith(f"m3i_{prefix}_")
 
 
 def test_a_refresh_token_tells_its_sign_in() -> None:
@@ -33,14 +49,17 @@ def test_a_ticket_is_known_for_one() -> None:
 def test_what_is_not_quite_one_is_none(change: object) -> None:
     assert callable(change)
     assert prefix_of(change(new_key()[1])) is None
+    assert prefix_of_invite(change(new_invite()[1])) is None
     assert sign_in_of(change(refresh_token(uuid4()))) is None
     assert not is_ticket(change(new_ticket()))
 
 
 def test_nothing_passes_for_a_credential_of_another_kind() -> None:
-    key, refresh, ticket = new_key()[1], refresh_token(uuid4()), new_ticket()
-    assert not any([prefix_of(refresh), prefix_of(ticket), sign_in_of(key), sign_in_of(ticket), is_ticket(key)])
-    assert len({digest(key), digest(refresh), digest(ticket)}) == 3
+    made = {"key": new_key()[1], "invite": new_invite()[1], "refresh": refresh_token(uuid4()), "ticket": new_ticket()}
+    known = {"key": prefix_of, "invite": prefix_of_invite, "refresh": sign_in_of, "ticket": is_ticket}
+    for kind, recognize in known.items():
+        assert [name for name, credential in made.items() if recognize(credential)] == [kind]
+    assert len({digest(credential) for credential in made.values()}) == 4
 
 
 @pytest.mark.parametrize(

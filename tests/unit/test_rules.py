@@ -12,8 +12,10 @@ from m3.access.rules import (
     SOCKET,
     SPEAKS_AS,
     Action,
+    Role,
     Standing,
     about_a_thread,
+    better_role,
     finds,
     may,
     standing_of,
@@ -59,8 +61,8 @@ IN_A_THREAD: dict[Kind, dict[Standing | None, str]] = {
 
 #: Without a thread, by kind.
 WITHOUT_A_THREAD: dict[Kind, str] = {
-    "person": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD",
-    "operator": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD OPERATE",
+    "person": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD JOIN",
+    "operator": "PROBE SIGN_IN BE SIGN_OUT CHANGE_PASSWORD MAKE_THREAD JOIN OPERATE",
     "program": "PROBE SIGN_IN BE",
     "anyone": "PROBE SIGN_IN",
 }
@@ -111,3 +113,17 @@ def test_people_see_to_threads_and_programs_feed_them() -> None:
     assert {"person": {"owner", "member", "reader"}, "program": {"feeder", "member", "reader"}} == ROLES
     assert SPEAKS_AS == {"person": "user", "operator": "user", "program": "api"}
     assert {action.name for action in OPEN_TO_ALL} == {"PROBE", "SIGN_IN"}
+
+
+@pytest.mark.parametrize(
+    ("held", "offered", "better"),
+    [
+        (None, "reader", "reader"),
+        ("reader", "reader", "reader"),
+        ("reader", "member", "member"),
+        ("member", "reader", "member"),
+        ("owner", "member", "owner"),
+    ],
+)
+def test_of_two_roles_that_is_better_which_may_more(held: Role | None, offered: Role, better: Role) -> None:
+    assert better_role(held, offered) == better

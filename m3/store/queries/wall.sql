@@ -13,6 +13,7 @@ rights (relation, privilege) AS (
         ('accounts', 'SELECT, INSERT, UPDATE'),
         ('producer_keys', 'SELECT, INSERT, UPDATE'),
         ('sign_ins', 'SELECT, INSERT, UPDATE'),
+        ('invites', 'SELECT, INSERT, UPDATE, DELETE'),
         ('audit', 'SELECT, INSERT'),
         ('thread_keys', 'SELECT, INSERT'),
         ('search_terms', 'SELECT')
