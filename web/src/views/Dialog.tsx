@@ -12,11 +12,12 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
   useEffect(() => {
     const shown = element.current;
     if (!shown) return;
+    const before = document.activeElement;
     shown.addEventListener("close", close);
     shown.showModal();
     return () => {
       shown.removeEventListener("close", close); // it tells so late, when another may be open already
-      shown.close(); // gives the keyboard back to what had it
+      if (before instanceof HTMLElement) before.focus({ preventScroll: true }); // which had the keyboard
     };
   }, [close]);
   const isBeside = (event: PointerEvent) => event.target === element.current;
