@@ -4,10 +4,12 @@ import { words } from "../words";
 const SHORTEST = 8;
 const LONGEST = 256;
 
-export const isGoodPassword = (password: string): boolean => {
-  const { length } = [...password];
-  return length >= SHORTEST && length <= LONGEST;
-};
+/** Why the new password cannot be taken for the old one, if that is so. */
+export function refusalOfNew(newPassword: string, password: string): string | undefined {
+  const { length } = [...newPassword];
+  if (length < SHORTEST || length > LONGEST) return words.value.passwordLength;
+  return newPassword === password ? words.value.samePassword : undefined;
+}
 
 /** `isNew`: it is being chosen, and the browser may offer one. */
 export function PasswordField(props: {

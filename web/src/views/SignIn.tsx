@@ -4,7 +4,7 @@ import { room } from "../app";
 import { words } from "../words";
 import { LanguageChoice } from "./LanguageChoice";
 import { Mark } from "./Mark";
-import { isGoodPassword, PasswordField } from "./PasswordField";
+import { PasswordField, refusalOfNew } from "./PasswordField";
 import { Refusal, sentenceOf } from "./Refusal";
 
 /** What is seen of a room that asks who comes in. An invitation in the address stays there, to be taken up after it. */
@@ -20,12 +20,10 @@ export function SignIn() {
 
   async function send(event: Event): Promise<void> {
     event.preventDefault();
-    if (isOneTime && !isGoodPassword(newPassword)) {
-      setRefusal(words.value.passwordLength);
-      return;
-    }
+    const refused = isOneTime ? refusalOfNew(newPassword, password) : undefined;
+    setRefusal(refused);
+    if (refused !== undefined) return;
     setBusy(true);
-    setRefusal(undefined);
     try {
       await signIn({
         ...(tenant.trim() && { tenant: tenant.trim() }),

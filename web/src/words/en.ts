@@ -190,6 +190,7 @@ export const en = {
   signOut: "Sign out",
   changePassword: "Change password",
   passwordLength: "A password has 8 to 256 characters.",
+  samePassword: "The new password is the old one.",
   passwordChanged: "The password is changed. Elsewhere you are signed out.",
   signedInAs: (name: string) => `Signed in as ${name}`,
 

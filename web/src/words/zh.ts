@@ -177,6 +177,7 @@ export const zh: Words = {
   signOut: "退出登录",
   changePassword: "修改密码",
   passwordLength: "密码长度为 8 到 256 个字符。",
+  samePassword: "新密码与旧密码相同。",
   passwordChanged: "密码已修改，其他设备上的登录已退出。",
   signedInAs: (name) => `已登录：${name}`,
 

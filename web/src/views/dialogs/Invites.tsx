@@ -74,10 +74,10 @@ export function Invites({ thread }: { thread: string }) {
           <ul class="plain members">
             {good.map((one) => (
               <li key={one.prefix}>
-                <code>{one.prefix}…</code>
                 <span>
-                  {words.value.roles[one.role]}
-                  <small> {words.value.until(day.value(Date.parse(one.expires_at)))}</small>
+                  {words.value.roles[one.role]} <code>{one.prefix}…</code>
+                  <br />
+                  <small>{words.value.until(day.value(Date.parse(one.expires_at)))}</small>
                 </span>
                 <button
                   type="button"

@@ -6,7 +6,7 @@ import { words } from "../../words";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { LanguageChoice } from "../LanguageChoice";
-import { isGoodPassword, PasswordField } from "../PasswordField";
+import { PasswordField, refusalOfNew } from "../PasswordField";
 import { Refusal, useAttempt } from "../Refusal";
 
 export function Preferences() {
@@ -96,14 +96,15 @@ function ChangePassword({ name }: { name: string }) {
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
   const [isChanged, setChanged] = useState(false);
-  const [isWrong, setWrong] = useState(false);
+  const [refusal, setRefusal] = useState<string | undefined>(undefined);
   const changing = useAttempt();
 
   async function change(event: Event): Promise<void> {
     event.preventDefault();
     setChanged(false);
-    setWrong(!isGoodPassword(newPassword));
-    if (!isGoodPassword(newPassword)) return;
+    const refused = refusalOfNew(newPassword, password);
+    setRefusal(refused);
+    if (refused !== undefined) return;
     await changing.attempt(async () => {
       await changePassword(password, newPassword);
       setChanged(true);
@@ -118,7 +119,7 @@ function ChangePassword({ name }: { name: string }) {
       <input type="text" name="username" autocomplete="username" value={name} readOnly hidden />
       <PasswordField label={words.value.password} value={password} change={setPassword} />
       <PasswordField label={words.value.newPassword} value={newPassword} change={setNewPassword} isNew />
-      <Refusal of={isWrong ? words.value.passwordLength : changing.problem} />
+      <Refusal of={refusal ?? changing.problem} />
       {isChanged && (
         <p class="good" role="status">
           {words.value.passwordChanged}

@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { changeSettings, settings } from "../../api";
 import { closeDialog, mayConfigure, threadId, toast } from "../../app";
 import type { Policy, ThreadSettings } from "../../wire";
@@ -30,7 +30,12 @@ export function Settings() {
 function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
   const [wanted, setWanted] = useState(loaded);
   const [typed, setTyped] = useState(() => typedOf(loaded));
-  const [isChecked, setChecked] = useState(false);
+  /** How often it was to be saved. */
+  const [attempts, setAttempts] = useState(0);
+  const form = useRef<HTMLFormElement>(null);
+  useEffect(() => {
+    if (attempts) form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus();
+  }, [attempts]);
   const saving = useAttempt();
   const isReadOnly = !mayConfigure.value;
   const change = (part: Partial<ThreadSettings>) => setWanted({ ...wanted, ...part });
@@ -39,7 +44,7 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
 
   async function save(event: Event): Promise<void> {
     event.preventDefault();
-    setChecked(true);
+    setAttempts(attempts + 1);
     if (!NUMBERS.every(isGood)) {
       setMoreOpen(true);
       return;
@@ -60,7 +65,7 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
     merge_window: words.value.mergeWindow,
   };
   return (
-    <form onSubmit={save} noValidate>
+    <form ref={form} onSubmit={save} noValidate>
       <p class="hint">{isReadOnly ? words.value.settingsReadOnly : words.value.settingsIntro}</p>
       <Choice
         label={words.value.pause}
@@ -103,7 +108,7 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
               label={labels[name]}
               name={name}
               value={typed[name]}
-              isWrong={isChecked && !isGood(name)}
+              isWrong={attempts > 0 && !isGood(name)}
               change={(text) => setTyped({ ...typed, [name]: text })}
             />
           ))}
