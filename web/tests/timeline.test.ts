@@ -154,3 +154,10 @@ test("the oldest messages of a thread that grows without end are let go", () => 
   expect(timeline.reachesStart).toBe(false);
   expect(timeline.trim()).toBe(false);
 });
+
+test("a fate that comes while an older page of the history is on its way is not lost", () => {
+  timeline.begin([kept(5)], 1);
+  timeline.take([{ type: "fate", message_id: "m4", number: 6, fate: "ignored" }]);
+  timeline.prepend([kept(4)], 1);
+  expect(timeline.find("m4")).toMatchObject({ fate: "ignored" });
+});

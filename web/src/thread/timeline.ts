@@ -42,6 +42,8 @@ export const HELD = 20_000;
 export const SLACK = 5_000;
 /** Replies that grow at once. There is a turn at a time, so what is older than this was missed the end of. */
 const GROWING = 4;
+/** Fates that are remembered of messages that are not held. */
+const EARLY = 1_000;
 
 export class Timeline {
   messages: readonly Said[] = [];
@@ -52,6 +54,8 @@ export class Timeline {
   reachesStart = false;
   #byId = new Map<string, Said>();
   #next = new Map<string, number>();
+  /** What was heard of messages that are not held: the page of the history with them may be on its way, and be older. */
+  #early = new Map<string, FateFrame>();
 
   find(messageId: string): Said | undefined {
     return this.#byId.get(messageId);
@@ -64,6 +68,7 @@ export class Timeline {
     this.last = 0;
     this.#byId.clear();
     this.#next.clear();
+    this.#early.clear();
     this.#addAll(page.map(ofHistory));
     for (const { seq, rev } of page) this.last = Math.max(this.last, seq, rev);
     this.reachesStart = page.length < limit;
@@ -111,8 +116,11 @@ export class Timeline {
       this.growing = without(this.growing, one.messageId);
       this.#next.delete(one.messageId);
       if (this.#byId.has(one.messageId)) continue;
-      this.#byId.set(one.messageId, one);
-      added.push(one);
+      const early = this.#early.get(one.messageId);
+      const now = early ? settled(one, early) : one;
+      this.#early.delete(one.messageId);
+      this.#byId.set(one.messageId, now);
+      added.push(now);
     }
     if (!added.length) return;
     const first = added[0] as Said;
@@ -127,8 +135,12 @@ export class Timeline {
     this.last = Math.max(this.last, frame.number ?? 0);
     const known = this.#byId.get(frame.message_id);
     if (known) {
-      this.#replace(known, { ...known, fate: frame.fate, replyId: frame.reply_id, reason: frame.reason });
+      this.#replace(known, settled(known, frame));
+      return;
     }
+    this.#early.delete(frame.message_id);
+    this.#early.set(frame.message_id, frame);
+    if (this.#early.size > EARLY) this.#early.delete(this.#early.keys().next().value as string);
   }
 
   #replace(known: Said, changed: Said): void {
@@ -170,6 +182,13 @@ export class Timeline {
     this.growing = [...without(this.growing, frame.reply_id), grown].slice(-GROWING);
   }
 }
+
+const settled = (said: Said, { fate, reply_id, reason }: FateFrame): Said => ({
+  ...said,
+  fate,
+  replyId: reply_id,
+  reason,
+});
 
 /** Where the message of that number is, or would be, among messages in order. */
 export function placeOf(messages: readonly Said[], seq: number): number {
