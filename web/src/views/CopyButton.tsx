@@ -14,9 +14,14 @@ export function CopyButton(props: { content: string; text?: string }) {
     return () => clearTimeout(timer);
   }, [isCopied]);
   return (
-    <button type="button" onClick={() => void copy(props.content).then(() => setCopied(true))}>
-      <Icon name={isCopied ? "check" : "copy"} />
-      <span role="status">{isCopied ? words.value.copied : (props.text ?? words.value.copy)}</span>
-    </button>
+    <>
+      <button type="button" onClick={() => void copy(props.content).then(() => setCopied(true))}>
+        <Icon name={isCopied ? "check" : "copy"} />
+        {isCopied ? words.value.copied : (props.text ?? words.value.copy)}
+      </button>
+      <span class="seldom" role="status">
+        {isCopied && words.value.copied}
+      </span>
+    </>
   );
 }
