@@ -44,13 +44,18 @@ export function forgetSignIn(): void {
 /** What shows who somebody is, renewed where it is about to end; undefined where nobody is signed in. A token that the
  * room `refused` is not used again. Rejects where the room does not answer. */
 export async function accessToken(refused?: string): Promise<string | undefined> {
-  const good = () => signIn.value !== undefined && signIn.value.renewAt > Date.now() && signIn.value.access !== refused;
-  if (!signIn.value || good()) return signIn.value?.access;
+  const now = () => signIn.peek(); // an effect that asks the room for something is not run anew for each renewal
+  const good = () => {
+    const known = now();
+    return known !== undefined && known.renewAt > Date.now() && known.access !== refused;
+  };
+  if (!now() || good()) return now()?.access;
   await oneAtATime(async () => {
-    signIn.value = kept(NAME, isSignIn) ?? signIn.value; // another page may have renewed it meanwhile
-    if (signIn.value && !good()) await renew(signIn.value.refresh);
+    signIn.value = kept(NAME, isSignIn) ?? now(); // another page may have renewed it meanwhile
+    const known = now();
+    if (known && !good()) await renew(known.refresh);
   });
-  return signIn.value?.access;
+  return now()?.access;
 }
 
 async function renew(refresh: string): Promise<void> {

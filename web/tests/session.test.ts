@@ -1,4 +1,5 @@
 // @vitest-environment jsdom
+import { effect } from "@preact/signals";
 import { beforeEach, expect, test, vi } from "vitest";
 import { accessToken, forgetSignIn, isSignedIn, signedInWith } from "../src/session";
 
@@ -40,6 +41,16 @@ test("a token that is about to end is renewed, once for all who want one", async
   expect(asked).toHaveBeenCalledOnce();
   expect(asked.mock.calls[0]?.[1].body).toBe('{"refresh_token":"refresh first"}');
   expect(await accessToken()).toBe("access second");
+});
+
+test("what asked for a token is not begun anew when that is renewed", async () => {
+  signedInWith(tokens("first"));
+  const begun = vi.fn(() => void accessToken());
+  const end = effect(begun);
+  givesOut("second");
+  await accessToken("access first");
+  expect(begun).toHaveBeenCalledOnce();
+  end();
 });
 
 test("a token that the room refused is renewed, though it seemed good", async () => {
