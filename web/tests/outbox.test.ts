@@ -90,6 +90,16 @@ test("what waits is still there after the page was loaded again, with its keys",
   expect(outbox.items.value).toEqual(before);
 });
 
+test("two pages of a browser keep what waits in both", () => {
+  const other = another();
+  outbox.add("here");
+  other.add("there");
+  expect(another().items.value.map((one) => one.content)).toEqual(["here", "there"]);
+  outbox.opened(say);
+  recorded("here");
+  expect(another().items.value.map((one) => one.content)).toEqual(["there"]);
+});
+
 test("nothing is kept once all is recorded", () => {
   outbox.opened(say);
   outbox.add("first");

@@ -139,9 +139,12 @@ export class Outbox {
     }
   }
 
+  /** What other pages of this browser keep in the same place stays there. */
   #change(items: readonly Unsent[]): void {
+    const own = new Set([...this.#items.value, ...items].map((one) => one.key));
+    const all = [...(kept(this.#name, isUnsent) ?? []).filter((one) => !own.has(one.key)), ...items];
     this.#items.value = items;
-    keep(this.#name, items.length ? items : null);
+    keep(this.#name, all.length ? all : null);
   }
 }
 
