@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.support.browsing import Room, Visits, composer, in_a_browser, live, new_thread, rows, say
+from tests.support.browsing import Room, Visits, composer, in_a_browser, live, look_again, new_thread, rows, say
 
 pytestmark = in_a_browser
 
@@ -74,6 +74,7 @@ async def test_what_is_said_in_another_thread_is_counted_until_it_is_seen(
     await expect(listed).to_be_visible()
     for number in range(3):
         await open_room.say(other, f"new {number}")
+    await look_again(page)
     await expect(listed).to_have_accessible_name(f"{other} 3 unread")
     await listed.click()
     await expect(page.get_by_role("heading", name=other)).to_be_visible()
@@ -89,6 +90,7 @@ async def test_a_thread_that_others_begin_appears_in_the_list(open_room: Room, v
     await live(page)
     begun = new_thread()
     await open_room.say(begun, "here I am")
+    await look_again(page)
     await expect(page.get_by_role("navigation").get_by_role("link", name=re.compile(f"^{begun}( |$)"))).to_be_visible()
 
 
@@ -124,7 +126,7 @@ async def test_a_link_to_a_thread_is_shared(open_room: Room, visit: Visits, thre
     page = await visit(open_room, thread, permissions=["clipboard-read", "clipboard-write"])
     await page.get_by_role("button", name="Members").click()
     await page.get_by_role("dialog", name="Share").get_by_role("button", name="Copy the link").click()
-    await expect(page.get_by_text("Copied")).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="Copied")).to_have_count(1)
     copied = await page.evaluate("navigator.clipboard.readText()")
     assert copied == f"{open_room.address}/?thread={thread}"
 
@@ -225,9 +227,7 @@ async def test_another_language_is_chosen_and_kept(open_room: Room, visit: Visit
     await expect(page.locator("html")).to_have_attribute("lang", "en")
 
 
-async def test_of_a_browsers_languages_the_first_of_ours_is_spoken(
-    open_room: Room, visit: Visits, thread: str
-) -> None:
+async def test_of_a_browsers_languages_the_first_of_ours_is_spoken(open_room: Room, visit: Visits, thread: str) -> None:
     page = await visit(open_room, thread, locale="de-DE")
     await expect(page.get_by_text("Nothing was said here yet")).to_be_visible()
 
