@@ -81,7 +81,7 @@ class _Sockets:
 
     async def _converse(self, receive: Receive, opening: Opening, outbox: Outbox) -> None:
         async with self._hub.joined(opening.key, outbox, opening.name) as seat, asyncio.TaskGroup() as tasks:
-            outbox.tell(frames.connected(opening.key, seat.connections))
+            outbox.tell(frames.connected(opening.key, seat.connections, seat.head))
             if opening.after is None:
                 seat.listen()
             else:

@@ -82,10 +82,15 @@ def client_id_of(text: str) -> str | None:
         return None
 
 
-def connected(key: str, connections: int) -> str:
+def connected(key: str, connections: int, head: int) -> str:
+    """``head``: the thread's last number just now. What a socket with ``after`` is sent up to it, it missed."""
     thread_id = thread_id_of(key)
     return _text(
-        type="connected", thread_id=thread_id, message=f"Connected to thread {thread_id}", connections=connections
+        type="connected",
+        thread_id=thread_id,
+        message=f"Connected to thread {thread_id}",
+        connections=connections,
+        head=head,
     )
 
 

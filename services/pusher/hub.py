@@ -84,6 +84,11 @@ class Seat:
         """How many sockets the thread has, on all pushers."""
         return self._hub.attendance.connections(self._thread.thread_id, _now())
 
+    @property
+    def head(self) -> int:
+        """The thread's last number that this pusher has heard of."""
+        return self._thread.feed.seen
+
     def type(self, *, active: bool) -> None:
         """Whoever has the socket types, or stopped."""
         if active:

@@ -55,6 +55,7 @@ async def test_the_predecessors_socket_works_as_it_did(start: Start) -> None:
             "thread_id": "default",
             "message": "Connected to thread default",
             "connections": 1,
+            "head": 0,
         }
         async with socket(address, "default") as other:
             assert (await other.next())["connections"] == 2

@@ -31,8 +31,8 @@ MESSAGE = Message(
 
 
 def test_connected() -> None:
-    assert frames.connected("room:1", 2) == (
-        '{"type":"connected","thread_id":"room:1","message":"Connected to thread room:1","connections":2}'
+    assert frames.connected("room:1", 2, 17) == (
+        '{"type":"connected","thread_id":"room:1","message":"Connected to thread room:1","connections":2,"head":17}'
     )
 
 
@@ -230,7 +230,7 @@ def test_a_tenants_thread_is_shown_by_its_id_in_every_frame() -> None:
     reply = theirs.model_copy(update={"role": "assistant", "source": "assistant", "in_reply_to": (ID,), "fate": None})
     crowd = Crowd(2, frozenset(("ann",)), 0, frozenset(("ann",)))
     shown = [
-        frames.connected("acme.room:1", 2),
+        frames.connected("acme.room:1", 2, 17),
         frames.reset("acme.room:1", 3),
         frames.cancelling("acme.room:1"),
         frames.of_turn(TurnStarted(thread_id="acme.room:1", turn_id=ID, reply_id=ID, in_reply_to=(ID,))),
