@@ -87,7 +87,22 @@ const inThread = (threadId: string, rest: string) => `/api/threads/${encodeURICo
 export const roomInfo = () => ask<RoomInfo>("GET", "/api/room");
 export const me = () => ask<Me>("GET", "/api/me");
 
-export const threads = async () => (await ask<{ threads: ThreadInList[] }>("GET", "/api/threads?limit=500")).threads;
+/** Threads that are asked for at a time, and at most. */
+const THREADS = 500;
+export const MOST_THREADS = 2_000;
+
+/** Those that are found, by their names, up to MOST_THREADS. */
+export async function threads(): Promise<ThreadInList[]> {
+  const found: ThreadInList[] = [];
+  do {
+    const query = new URLSearchParams({ limit: String(THREADS) });
+    const last = found.at(-1);
+    if (last) query.set("after", last.thread_id);
+    found.push(...(await ask<{ threads: ThreadInList[] }>("GET", `/api/threads?${query}`)).threads);
+  } while (found.length && found.length % THREADS === 0 && found.length < MOST_THREADS);
+  return found;
+}
+
 export const makeThread = (wanted: { thread_id?: string; visibility: "private" | "open" }) =>
   ask<ThreadInList>("POST", "/api/threads", wanted);
 export const changeVisibility = (threadId: string, visibility: "private" | "open") =>

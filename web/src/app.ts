@@ -3,7 +3,7 @@ import { batch, computed, effect, signal } from "@preact/signals";
 import { accept, asProblem, me, type Problem, roomInfo } from "./api";
 import { someName } from "./names";
 import { ownName } from "./preferences";
-import { isSignedIn } from "./session";
+import { isSignedIn, whichSignIn } from "./session";
 import { Conversation, type Speaker } from "./thread/conversation";
 import type { Me, Role, RoomInfo } from "./wire";
 
@@ -37,7 +37,11 @@ export const maySpeak = computed(() => who.value?.kind !== "person" || role.valu
 /** What others know whoever sits here by. */
 export const name = computed(() => (room.value?.auth === "required" ? who.value?.name : ownName.value) ?? undefined);
 
+/** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody. */
 const query = () => new URLSearchParams(location.search);
+const inviteInAddress = () => new URLSearchParams(location.hash.slice(1)).get("invite");
+export const addressOfInvite = (invite: string): string => `${location.origin}/#${new URLSearchParams({ invite })}`;
+export const isInvited = (): boolean => inviteInAddress() !== null;
 export const threadId = signal(query().get("thread") ?? DEFAULT_THREAD);
 
 export const addressOf = (thread: string): string =>
@@ -57,26 +61,44 @@ export async function start(): Promise<void> {
   await untilReached(async () => {
     room.value = await roomInfo();
   });
+  effect(beginAnewForAnother());
   effect(() => {
+    const coming = new AbortController();
     if (needsSignIn.value) who.value = undefined;
-    else void untilReached(enter);
+    else void untilReached(() => enter(coming.signal), coming.signal);
+    return () => coming.abort();
+  });
+  addEventListener("hashchange", () => {
+    if (isInvited() && who.value) void untilReached(takeUpInvite);
   });
   effect(openConversation);
 }
 
+/** Whoever signs out, or in as somebody else in another page of this browser, leaves nothing here of what was said and
+ * typed. */
+function beginAnewForAnother(): () => void {
+  let before = whichSignIn.peek();
+  return () => {
+    const now = whichSignIn.value;
+    if (before !== undefined && now !== before) location.reload();
+    before = now;
+  };
+}
+
 /** Whoever has just come in is known, and taken to where an invitation leads. */
-async function enter(): Promise<void> {
+async function enter(coming: AbortSignal): Promise<void> {
   const known = await me();
-  const invite = query().get("invite");
-  if (invite !== null && room.value?.auth === "required") await takeUp(invite);
-  if (!needsSignIn.peek()) who.value = known;
+  await takeUpInvite();
+  if (!coming.aborted) who.value = known;
 }
 
 /** `accepted` is told where the invitation is for a thread. */
 const invitation = signal<{ accepted: string } | Problem | undefined>(undefined);
 export const invited = computed(() => invitation.value);
 
-async function takeUp(invite: string): Promise<void> {
+async function takeUpInvite(): Promise<void> {
+  const invite = inviteInAddress();
+  if (invite === null || room.value?.auth !== "required") return;
   try {
     const { thread_id } = await accept(invite);
     history.replaceState(null, "", addressOf(thread_id));
@@ -93,8 +115,8 @@ async function takeUp(invite: string): Promise<void> {
 }
 
 /** Go on trying while the room is away. */
-async function untilReached(work: () => Promise<void>): Promise<void> {
-  for (;;) {
+async function untilReached(work: () => Promise<void>, wanted?: AbortSignal): Promise<void> {
+  while (!wanted?.aborted) {
     try {
       await work();
       trouble.value = undefined;
@@ -107,14 +129,20 @@ async function untilReached(work: () => Promise<void>): Promise<void> {
   }
 }
 
+/** How often a thread turned out to be another than it was. */
+const restarts = signal(0);
+
 /** Whoever comes in, and whichever thread they go to, has its conversation opened and the one before closed. */
 function openConversation(): (() => void) | undefined {
+  restarts.value;
   const known = who.value;
   const thread = threadId.value;
   if (!known) return;
   const open = room.value?.auth === "open";
   const speaker: Speaker = { client: open ? name.value : undefined, name: name.value };
-  const opened = new Conversation(thread, speaker, open ? "open" : `${known.tenant}.${known.name}`);
+  const opened = new Conversation(thread, speaker, open ? "open" : `${known.tenant}.${known.name}`, () => {
+    restarts.value++;
+  });
   conversation.value = opened;
   void opened.start();
   return () => {

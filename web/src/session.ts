@@ -3,7 +3,7 @@
  * Both are this browser's, so that its pages share one sign-in. A refresh token is good once: pages take turns.
  */
 import { computed, signal } from "@preact/signals";
-import { isRecord, isText, keep, kept, whenKeptElsewhere } from "./storage";
+import { forget, isNumber, isRecord, isText, keep, kept, whenKeptElsewhere } from "./storage";
 import type { Tokens } from "./wire";
 
 interface SignIn {
@@ -18,15 +18,19 @@ const NAME = "sign-in";
 const MARGIN = 30_000;
 /** Milliseconds that a renewal may take. */
 const RENEWAL_TIMEOUT = 15_000;
+/** Milliseconds to wait for another page that is at it. */
+const LOCK_TIMEOUT = 20_000;
 
 const isSignIn = (value: unknown): value is SignIn =>
-  isRecord(value) && isText(value.access) && isText(value.refresh) && typeof value.renewAt === "number";
+  isRecord(value) && isText(value.access) && isText(value.refresh) && isNumber(value.renewAt);
 
 const signIn = signal(kept(NAME, isSignIn));
 whenKeptElsewhere(NAME, () => {
   signIn.value = kept(NAME, isSignIn);
 });
 
+/** Which sign-in it is, of those that the room knows: its refresh tokens are `m3r_<which>_<secret>`. */
+export const whichSignIn = computed(() => signIn.value?.refresh.split("_")[1]);
 export const isSignedIn = computed(() => signIn.value !== undefined);
 
 export function signedInWith(tokens: Tokens): void {
@@ -38,7 +42,7 @@ export function signedInWith(tokens: Tokens): void {
 /** Forget the sign-in here; whether the room still knows it is for the caller to see to. */
 export function forgetSignIn(): void {
   signIn.value = undefined;
-  keep(NAME, null);
+  forget(NAME);
 }
 
 /** What shows who somebody is, renewed where it is about to end; undefined where nobody is signed in. A token that the
@@ -75,7 +79,8 @@ let renewing: Promise<void> | undefined;
 /** Among the pages of this browser where it has locks, which it has for pages that came safely; else among this one's
  * own callers. */
 function oneAtATime(work: () => Promise<void>): Promise<void> {
-  renewing ??= (navigator.locks ? navigator.locks.request("m3.sign-in", work) : work()).finally(() => {
+  const inTurn = () => navigator.locks.request("m3.sign-in", { signal: AbortSignal.timeout(LOCK_TIMEOUT) }, work);
+  renewing ??= (navigator.locks ? inTurn() : work()).finally(() => {
     renewing = undefined;
   });
   return renewing;

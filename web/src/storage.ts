@@ -1,4 +1,5 @@
-/** What this browser keeps. Without it, as in a private window that allows none, things are as at a first visit. */
+/** What this browser keeps, for all of its pages. Without it, as in a private window that allows none, things are as at a
+ * first visit. */
 
 const PREFIX = "m3.";
 
@@ -12,24 +13,46 @@ export function kept<T>(name: string, is: (value: unknown) => value is T): T | u
   }
 }
 
-export function keep(name: string, value: unknown): void {
+/** Returns whether it is: there may be no room for it, or none allowed. */
+export function keep(name: string, value: unknown): boolean {
   try {
-    if (value === null || value === undefined) localStorage.removeItem(PREFIX + name);
-    else localStorage.setItem(PREFIX + name, JSON.stringify(value));
+    localStorage.setItem(PREFIX + name, JSON.stringify(value));
+    return true;
   } catch {
-    // full, or not allowed
+    return false;
   }
 }
 
-/** Tells when another page of this browser keeps something else under the name. */
-export function whenKeptElsewhere(name: string, then: () => void): () => void {
-  const heard = (event: StorageEvent) => {
-    if (event.key === PREFIX + name) then();
+export function forget(name: string): void {
+  try {
+    localStorage.removeItem(PREFIX + name);
+  } catch {
+    // then nothing was kept either
+  }
+}
+
+/** The names that begin so, under which something is kept. */
+export function namesKept(beginning: string): string[] {
+  try {
+    return Object.keys(localStorage)
+      .filter((name) => name.startsWith(PREFIX + beginning))
+      .map((name) => name.slice(PREFIX.length));
+  } catch {
+    return [];
+  }
+}
+
+/** Tells when another page of this browser keeps or forgets something under a name that begins so; returns what ends
+ * that. */
+export function whenKeptElsewhere(beginning: string, then: (name: string) => void): () => void {
+  const heard = ({ key }: StorageEvent) => {
+    if (key?.startsWith(PREFIX + beginning)) then(key.slice(PREFIX.length));
   };
   addEventListener("storage", heard);
   return () => removeEventListener("storage", heard);
 }
 
 export const isText = (value: unknown): value is string => typeof value === "string";
+export const isNumber = (value: unknown): value is number => typeof value === "number";
 export const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);

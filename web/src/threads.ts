@@ -2,7 +2,7 @@
 import { effect, signal } from "@preact/signals";
 import { history, threads } from "./api";
 import { conversation, DEFAULT_THREAD, name, role, threadId, who } from "./app";
-import { isRecord, keep, kept } from "./storage";
+import { isNumber, keep, kept, namesKept } from "./storage";
 import type { ThreadInList } from "./wire";
 
 export interface Listed {
@@ -18,28 +18,39 @@ export interface Listed {
 const INTERVAL = 10_000;
 /** Unread messages that are counted; there may be more. */
 export const COUNTED = 99;
-/** Threads whose unread messages are counted at one look. */
+/** Threads whose unread messages are asked for at one look, and how many were. */
 const AT_ONCE = 10;
+let asked = 0;
+/** Milliseconds within which what was seen is kept. */
+const KEEPING = 1_000;
 
 export const listed = signal<readonly Listed[]>([]);
 
-const isSeen = (value: unknown): value is Record<string, number> =>
-  isRecord(value) && Object.values(value).every((number) => typeof number === "number");
-
-/** The number up to which each thread was seen here, by whom. */
-let seen: Record<string, number> = {};
+/** The number up to which each thread was seen, by whom. Each is kept under a name of its own, for all pages. */
+const seen = new Map<string, number>();
 let place = "";
+/** Threads of which more was seen than is kept: a flood is seen often. */
+const unkept = new Set<string>();
+let keeping: ReturnType<typeof setTimeout> | undefined;
 /** How many were unread when the thread's head was at that number. */
 const counted = new Map<string, { head: number; seen: number; unread: number }>();
 
 /** Everything in the open thread up to this number was looked at. */
 export function sawUpTo(thread: string, number: number): void {
-  if ((seen[thread] ?? -1) >= number) return;
-  seen[thread] = number;
-  keep(place, seen);
+  if ((seen.get(thread) ?? -1) >= number) return;
+  seen.set(thread, number);
+  unkept.add(thread);
+  keeping ??= setTimeout(keepSeen, KEEPING);
   if (listed.value.some((one) => one.threadId === thread && one.unread)) {
     listed.value = listed.value.map((one) => (one.threadId === thread ? { ...one, unread: 0 } : one));
   }
+}
+
+function keepSeen(): void {
+  clearTimeout(keeping);
+  keeping = undefined;
+  for (const thread of unkept) keep(place + thread, seen.get(thread));
+  unkept.clear();
 }
 
 /** Look now. Where the room is away the list stays as it is. */
@@ -53,51 +64,39 @@ export async function lookAtThreads(): Promise<void> {
     return;
   }
   if (who.value !== mine) return;
-  seen = seenHereOrElsewhere(found);
-  keep(place, seen);
-  let left = AT_ONCE;
+  const isFirstVisit = !namesKept(place).length;
+  for (const { thread_id: id, head } of found) {
+    // To whoever comes for the first time nothing is new, and later a thread that was not there before. What was seen of a
+    // thread that was taken back, as by a restored backup, is seen no longer.
+    const known = Math.max(seen.get(id) ?? -1, kept(place + id, isNumber) ?? -1);
+    seen.set(id, known < 0 ? (isFirstVisit ? head : 0) : Math.min(known, head));
+    if (known < 0) unkept.add(id);
+  }
+  keepSeen();
+  asked = 0;
   const looked = await Promise.all(
-    found.map(async (thread) => {
-      const id = thread.thread_id;
-      const unread =
-        thread.head > (seen[id] ?? 0) && id !== open() && left-- > 0
-          ? await unreadIn(thread)
-          : (knownUnread(thread) ?? 0);
-      return {
-        threadId: id,
-        visibility: thread.visibility,
-        role: thread.role,
-        lastAt: Date.parse(thread.last_at ?? "") || 0,
-        unread,
-      };
-    }),
+    found.map(async (thread) => ({
+      threadId: thread.thread_id,
+      visibility: thread.visibility,
+      role: thread.role,
+      lastAt: Date.parse(thread.last_at ?? "") || 0,
+      unread: await unreadIn(thread),
+    })),
   );
   if (who.value !== mine) return;
   listed.value = looked.sort((one, other) => other.lastAt - one.lastAt || one.threadId.localeCompare(other.threadId));
 }
 
-/** Of the threads that are found. Another page of this browser may have seen more. To whoever comes for the first time
- * nothing is new, and later a thread that was not there before. */
-function seenHereOrElsewhere(found: readonly ThreadInList[]): Record<string, number> {
-  const elsewhere = kept(place, isSeen);
-  const known = ({ thread_id: id, head }: ThreadInList) =>
-    Math.max(seen[id] ?? elsewhere?.[id] ?? (elsewhere ? 0 : head), elsewhere?.[id] ?? 0);
-  return Object.fromEntries(found.map((thread) => [thread.thread_id, known(thread)]));
-}
-
 /** The thread that is being looked at, where its new messages are seen as they come. */
 const open = (): string | undefined => (document.visibilityState === "visible" ? threadId.value : undefined);
 
-function knownUnread({ thread_id: id, head }: ThreadInList): number | undefined {
-  const known = counted.get(id);
-  return known && known.seen === seen[id] && head > known.seen && id !== open() ? known.unread : undefined;
-}
-
 /** Numbers are also of changes, so the messages themselves are counted, and not those of whoever sits here. */
 async function unreadIn({ thread_id: id, head }: ThreadInList): Promise<number> {
-  const since = seen[id] ?? 0;
+  const since = seen.get(id) ?? 0;
+  if (head <= since || id === open()) return 0;
   const known = counted.get(id);
-  if (known && known.seen === since && (known.head === head || known.unread > COUNTED)) return known.unread;
+  if (known?.seen === since && (known.head === head || known.unread > COUNTED)) return known.unread;
+  if (++asked > AT_ONCE) return known?.unread ?? 0; // at the next look
   try {
     const page = await history(id, { limit: COUNTED + 1, after: since });
     const unread = page.filter((said) => said.author === null || said.author !== name.value).length;
@@ -116,8 +115,7 @@ export function watchThreads(): void {
       listed.value = [];
       return;
     }
-    place = `seen.${known.kind === "anyone" ? "open" : `${known.tenant}.${known.name}`}`;
-    seen = kept(place, isSeen) ?? {};
+    place = `seen/${known.kind === "anyone" ? "open" : `${known.tenant}.${known.name}`}/`;
     void lookAtThreads();
   });
   effect(() => {
@@ -133,6 +131,7 @@ export function watchThreads(): void {
   }, INTERVAL);
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") void lookAtThreads();
+    else keepSeen(); // the page may not come back
   });
 }
 

@@ -92,6 +92,13 @@ export interface Tokens {
   refresh_token: string;
 }
 
+export interface ConnectedFrame {
+  type: "connected";
+  connections: number;
+  /** The thread's last number then: what comes up to it was missed. */
+  head: number;
+}
+
 export interface NewMessageFrame {
   type: "new_message";
   message_id: string;
@@ -166,7 +173,7 @@ export interface ErrorFrame {
 }
 
 export type Frame =
-  | { type: "connected"; connections: number }
+  | ConnectedFrame
   | { type: "pong"; timestamp: number }
   | { type: "reset"; head: number }
   | { type: "cancelling" }

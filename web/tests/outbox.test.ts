@@ -14,7 +14,7 @@ let said: SaidFrame[];
 const say = (text: string) => void said.push(JSON.parse(text) as SaidFrame);
 const texts = () => said.map((one) => one.message);
 const waiting = () => outbox.items.value.map((one) => one.content);
-const another = () => new Outbox("open.default", (frame) => frame.author === "ann");
+const another = () => new Outbox("open/default", (frame) => frame.author === "ann");
 
 function keyOf(content: string): string {
   const found = outbox.items.value.find((one) => one.content === content);
@@ -100,6 +100,25 @@ test("two pages of a browser keep what waits in both", () => {
   expect(another().items.value.map((one) => one.content)).toEqual(["there"]);
 });
 
+test("what another page of the browser has said or thrown away waits here no longer", () => {
+  outbox.add("here");
+  const other = another();
+  const name = `m3.outbox/open/default/${keyOf("here")}`;
+  outbox.remove(keyOf("here"));
+  dispatchEvent(new StorageEvent("storage", { key: name }));
+  expect(other.items.value).toEqual([]);
+});
+
+test("what the browser has no room for waits in the page, which is told", () => {
+  vi.spyOn(Storage.prototype, "setItem").mockImplementation(() => {
+    throw new DOMException("full", "QuotaExceededError");
+  });
+  expect(outbox.add("first")).toBe(false);
+  vi.restoreAllMocks();
+  expect(outbox.add("second")).toBe(true);
+  expect(waiting()).toEqual(["first", "second"]);
+});
+
 test("nothing is kept once all is recorded", () => {
   outbox.opened(say);
   outbox.add("first");
@@ -110,14 +129,14 @@ test("nothing is kept once all is recorded", () => {
 
 test("each thread, and each who speaks in it, has an outbox of its own", () => {
   outbox.add("first");
-  expect(new Outbox("open.show", () => true).items.value).toEqual([]);
-  expect(new Outbox("default.ann.default", () => true).items.value).toEqual([]);
+  expect(new Outbox("open/show", () => true).items.value).toEqual([]);
+  expect(new Outbox("default.ann/default", () => true).items.value).toEqual([]);
 });
 
 test("what somebody has spoilt in the browser's memory counts as nothing", () => {
-  localStorage.setItem("m3.outbox.open.default", '[{"key": 1}]');
+  localStorage.setItem("m3.outbox/open/default/1", '{"key": 1}');
   expect(another().items.value).toEqual([]);
-  localStorage.setItem("m3.outbox.open.default", "{");
+  localStorage.setItem("m3.outbox/open/default/1", "{");
   expect(another().items.value).toEqual([]);
 });
 
@@ -128,14 +147,14 @@ test.each(["invalid_message", "message_too_long", "forbidden"])(
     outbox.add("bad");
     outbox.add("good");
     refused("bad", code);
-    expect(outbox.items.value[0]?.refused).toBe(`No: ${code}.`);
+    expect(outbox.items.value[0]?.refused).toEqual({ code, message: `No: ${code}.` });
     recorded("good");
     expect(outbox.isEmpty).toBe(true);
     outbox.closed();
     outbox.opened(say);
     expect(texts()).toEqual(["bad", "good"]);
     outbox = another();
-    expect(outbox.items.value[0]?.refused).toBe(`No: ${code}.`);
+    expect(outbox.items.value[0]?.refused).toEqual({ code, message: `No: ${code}.` });
   },
 );
 

@@ -1,7 +1,9 @@
 import { beforeEach, expect, test } from "vitest";
-import { HELD, SLACK, Timeline } from "../src/thread/timeline";
+import { SLACK, Timeline } from "../src/thread/timeline";
 import type { DeltaFrame, HistoryMessage, NewMessageFrame, TurnFrame } from "../src/wire";
 
+/** Messages that are to be held. */
+const HELD = 100;
 const AT = "2026-01-31T12:00:00Z";
 
 let timeline: Timeline;
@@ -147,12 +149,12 @@ test("nothing grows on without a socket", () => {
 test("the oldest messages of a thread that grows without end are let go", () => {
   timeline.begin([kept(1)], 100);
   timeline.take(Array.from({ length: HELD + SLACK }, (_, index) => said(index + 2)));
-  expect(timeline.trim()).toBe(true);
+  expect(timeline.trim(HELD)).toBe(true);
   expect(timeline.messages.length).toBe(HELD);
   expect(timeline.messages.at(-1)?.seq).toBe(HELD + SLACK + 1);
   expect(timeline.find("m1")).toBeUndefined();
   expect(timeline.reachesStart).toBe(false);
-  expect(timeline.trim()).toBe(false);
+  expect(timeline.trim(HELD)).toBe(false);
 });
 
 test("a fate that comes while an older page of the history is on its way is not lost", () => {

@@ -1,7 +1,7 @@
 /** A socket of a thread that comes back by itself, and goes on behind the last number that was heard of. */
 import { type ReadonlySignal, signal } from "@preact/signals";
 import { asProblem, type Problem, socketAddress } from "../api";
-import type { Frame } from "../wire";
+import type { ConnectedFrame, Frame } from "../wire";
 
 /** `ended`: it does not come back as things are. */
 export type State = "connecting" | "open" | "waiting" | "ended";
@@ -23,7 +23,8 @@ export interface Listener {
   /** Rejects with Problem where the thread is not there or not for this reader: asked after a socket did not open, of
    * which a browser tells no reason. */
   probe: () => Promise<unknown>;
-  opened: (send: (text: string) => void) => void;
+  /** The room has a place for the socket. */
+  connected: (frame: ConnectedFrame, send: (text: string) => void) => void;
   frame: (frame: Frame) => void;
   closed: () => void;
   ended: (problem: Problem | undefined) => void;
@@ -67,6 +68,7 @@ export class Connection {
       this.#listen(new WebSocket(address));
     } catch (error) {
       const problem = asProblem(error);
+      if (this.#stopped) return;
       if (problem.passes) this.#comeBack(problem.retryAfter);
       else this.#end(problem);
     }
@@ -84,17 +86,16 @@ export class Connection {
   #listen(socket: WebSocket): void {
     this.#socket = socket;
     const late = setTimeout(() => this.#fail(socket), OPEN_TIMEOUT);
-    socket.onopen = () => {
-      clearTimeout(late);
-      this.#attempts = 0;
-      this.#state.value = "open";
-      this.#keepAlive(socket);
-      this.#listener.opened((text) => socket.send(text));
-    };
     socket.onmessage = ({ data }: MessageEvent<string>) => {
       const frame = JSON.parse(data) as Frame;
-      if (frame.type === "pong") this.#heard = true;
-      this.#listener.frame(frame);
+      if (frame.type === "connected") {
+        clearTimeout(late);
+        this.#attempts = 0; // an open socket alone is no success: a full thread is closed again
+        this.#state.value = "open";
+        this.#keepAlive(socket);
+        this.#listener.connected(frame, (text) => socket.send(text));
+      } else if (frame.type === "pong") this.#heard = true;
+      else this.#listener.frame(frame);
     };
     socket.onclose = ({ code }) => {
       clearTimeout(late);
@@ -116,11 +117,12 @@ export class Connection {
     this.#socket = undefined;
     clearInterval(this.#pinging);
     if (!socket) return;
-    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onmessage = socket.onclose = null;
     socket.close();
   }
 
   #end(problem: Problem | undefined): void {
+    this.#stopped = true;
     this.#state.value = "ended";
     this.#listener.ended(problem);
   }

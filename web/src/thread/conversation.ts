@@ -1,7 +1,7 @@
 /** One thread as it is open on this page: its timeline, its socket and what is still to be said, put together. */
 import { type ReadonlySignal, signal } from "@preact/signals";
-import { asProblem, history, message, type Problem, retry } from "../api";
-import type { Frame, NewMessageFrame, PresenceFrame } from "../wire";
+import { asProblem, history, message, Problem, retry } from "../api";
+import type { ErrorFrame, Frame, NewMessageFrame, PresenceFrame } from "../wire";
 import { Connection, type State } from "./connection";
 import { Outbox } from "./outbox";
 import { type Said, Timeline } from "./timeline";
@@ -11,7 +11,9 @@ const FIRST_PAGE = 60;
 const PAGE = 200;
 /** The history's own bound, for going far back. */
 const LONG_PAGE = 500;
-/** Most messages that are held while going back; who wants to see more of the past searches. */
+/** Messages that are held while the newest are looked at, and at most while somebody reads further up. Who wants to see more
+ * of the past searches. */
+const HELD = 20_000;
 export const MOST_HELD = 100_000;
 /** Frames that wait to be shown, past which they are taken in at once. */
 const MOST_FRAMES = 2_000;
@@ -26,11 +28,10 @@ const TYPING_END = 4_000;
 /** Milliseconds between attempts to read a thread. */
 const RELOAD_INTERVAL = 2_000;
 
-/** What was said while the page was not connected: what follows this number and was said before that time. */
+/** What was said while the page was not connected: what has a number beyond `after`, up to `upTo`. */
 export interface Missed {
   readonly after: number;
-  /** Milliseconds since 1970. */
-  readonly until: number;
+  readonly upTo: number;
 }
 
 export interface Speaker {
@@ -56,15 +57,17 @@ export class Conversation {
   readonly problem = signal<Problem | "no longer allowed" | undefined>(undefined);
   readonly isLoaded = signal(false);
   readonly isLoadingOlder = signal(false);
-  /** Somebody here asked to stop the turn that runs. */
-  readonly isStopping = signal(false);
+  /** The turn that somebody here asked to stop. */
+  readonly stopping = signal<string | undefined>(undefined);
   /** How often somebody here said something. */
   readonly spoken = signal(0);
   /** Something that the room would not do, for a while. */
   readonly notice = signal<Problem | undefined>(undefined);
   readonly #speaker: Speaker;
   readonly #connection: Connection;
+  readonly #startOver: () => void;
   #frames: Frame[] = [];
+  #older: Promise<void> | undefined;
   #scheduled = false;
   #flushedAt = 0;
   #stopped = false;
@@ -73,15 +76,17 @@ export class Conversation {
   #typed: ReturnType<typeof setTimeout> | undefined;
   #reload: ReturnType<typeof setTimeout> | undefined;
 
-  /** `place`: whose outbox it is, in this browser. */
-  constructor(threadId: string, speaker: Speaker, place: string) {
+  /** `place`: whose outbox it is, in this browser. `startOver`: the thread is another than it was, as after its backup was
+   * restored, and another conversation is to take this one's place. */
+  constructor(threadId: string, speaker: Speaker, place: string, startOver: () => void) {
     this.threadId = threadId;
     this.#speaker = speaker;
-    this.outbox = new Outbox(`${place}.${threadId}`, (frame) => this.isOwn(frame));
+    this.#startOver = startOver;
+    this.outbox = new Outbox(`${place}/${threadId}`, (frame) => this.isOwn(frame));
     this.#connection = new Connection(threadId, {
       query: () => ({ after: String(this.timeline.last), ...(speaker.client ? { client: speaker.client } : {}) }),
       probe: () => history(threadId, { limit: 1 }),
-      opened: (send) => this.#opened(send),
+      connected: ({ head }, send) => this.#connected(head, send),
       frame: (frame) => this.#hear(frame),
       closed: () => this.#closed(),
       ended: (problem) => {
@@ -120,16 +125,18 @@ export class Conversation {
     this.#stopped = true;
     clearTimeout(this.#reload);
     clearTimeout(this.#typed);
-    this.outbox.closed();
+    this.outbox.stop();
     this.#connection.stop();
   }
 
-  say(content: string): void {
+  /** Returns whether it outlasts the page, should the room be away. */
+  say(content: string): boolean {
     clearTimeout(this.#typed);
     this.#typedAt = 0;
-    this.outbox.add(content);
+    const isKept = this.outbox.add(content);
     this.spoken.value++;
     this.version.value++;
+    return isKept;
   }
 
   /** Somebody types, or has stopped to. */
@@ -147,9 +154,14 @@ export class Conversation {
     this.#connection.send(JSON.stringify({ type: "typing", active }));
   }
 
+  /** The turn that runs, which can be stopped. */
+  get turn(): string | undefined {
+    return this.timeline.growing.findLast((one) => !one.ended)?.turnId;
+  }
+
   /** Stop the agent in the middle of its turn. */
   cancel(): void {
-    this.isStopping.value = true;
+    this.stopping.value = this.turn;
     this.#connection.send('{"type":"cancel"}');
   }
 
@@ -158,17 +170,24 @@ export class Conversation {
     await this.#orNotice(() => retry(messageId));
   }
 
-  /** Read what came before. */
-  async loadOlder(limit = PAGE): Promise<void> {
+  /** Read what came before; who asks while that is done waits for it too. */
+  loadOlder(limit = PAGE): Promise<void> {
+    this.#older ??= this.#readOlder(limit).finally(() => {
+      this.#older = undefined;
+    });
+    return this.#older;
+  }
+
+  async #readOlder(limit: number): Promise<void> {
     const { timeline } = this;
-    const oldest = timeline.messages[0];
-    if (this.isLoadingOlder.value || timeline.reachesStart || !oldest || timeline.messages.length >= MOST_HELD) return;
+    const before = timeline.messages[0]?.seq;
+    if (timeline.reachesStart || before === undefined || timeline.messages.length >= MOST_HELD) return;
     this.isLoadingOlder.value = true;
     await this.#orNotice(async () => {
-      const page = await history(this.threadId, { limit, before: oldest.seq });
+      const page = await history(this.threadId, { limit, before });
       this.#flush();
       await drawn(); // so that what is added above comes alone: a list that grows at both ends at once loses its place
-      if (this.#stopped || timeline.messages[0] !== oldest) return;
+      if (this.#stopped || timeline.messages[0]?.seq !== before) return;
       timeline.prepend(page, limit);
       this.version.value++;
     });
@@ -181,23 +200,26 @@ export class Conversation {
     if (found()) return found();
     await this.#orNotice(async () => {
       const { seq } = await message(messageId);
-      for (;;) {
-        const oldest = this.timeline.messages[0];
-        if (this.#stopped || !oldest || oldest.seq <= seq) break;
+      for (let before = this.#oldest; !this.#stopped && before > seq; before = this.#oldest) {
         await this.loadOlder(LONG_PAGE);
-        if (this.timeline.messages[0] === oldest) break;
+        if (this.#oldest === before) break;
       }
     });
     return found();
   }
 
-  /** Let old messages go that nobody looks at. */
-  trim(): void {
-    if (this.timeline.trim()) this.version.value++;
+  /** The number of the oldest message that is held. */
+  get #oldest(): number {
+    return this.timeline.messages[0]?.seq ?? 0;
   }
 
-  #opened(send: (text: string) => void): void {
-    if (this.#lostAt !== undefined) this.missed.value = { after: this.#lostAt, until: Date.now() };
+  /** Let old messages go that nobody looks at. */
+  trim(): void {
+    if (this.timeline.trim(HELD)) this.version.value++;
+  }
+
+  #connected(head: number, send: (text: string) => void): void {
+    if (this.#lostAt !== undefined) this.missed.value = { after: this.#lostAt, upTo: head };
     this.#lostAt = undefined;
     this.outbox.opened(send);
   }
@@ -209,7 +231,7 @@ export class Conversation {
     this.outbox.closed();
     this.presence.value = undefined;
     this.typing.value = [];
-    this.isStopping.value = false;
+    this.stopping.value = undefined;
     this.version.value++;
   }
 
@@ -226,7 +248,8 @@ export class Conversation {
         this.#schedule();
         break;
       case "error":
-        this.outbox.refused(frame);
+        if (frame.client_id === undefined) this.#refused(frame);
+        else this.outbox.refused(frame);
         this.#schedule();
         break;
       case "reset":
@@ -242,17 +265,20 @@ export class Conversation {
     }
   }
 
+  /** Something other than a message was not taken: that the turn be stopped, since nobody is told of typing. */
+  #refused({ code, message, retry_after }: ErrorFrame): void {
+    this.stopping.value = undefined;
+    this.notice.value = new Problem(503, code, message, retry_after);
+  }
+
   /** What comes in together is shown together. */
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    if (document.visibilityState !== "visible") {
-      setTimeout(() => this.#flush(), UNSEEN_INTERVAL);
-      return;
-    }
     const early = PACE - (performance.now() - this.#flushedAt);
-    if (early <= 0) requestAnimationFrame(() => this.#flush());
-    else setTimeout(() => requestAnimationFrame(() => this.#flush()), early);
+    const show = () => void drawn().then(() => this.#flush());
+    if (early <= 0) show();
+    else setTimeout(show, early);
   }
 
   #flush(): void {
@@ -263,24 +289,10 @@ export class Conversation {
     this.#frames = [];
     for (const frame of frames) if (frame.type === "new_message") this.outbox.seen(frame);
     this.timeline.take(frames);
-    if (this.timeline.messages.length > MOST_HELD) this.timeline.trim();
-    if (!this.timeline.growing.some((one) => !one.ended)) this.isStopping.value = false;
+    this.timeline.trim(MOST_HELD);
+    const { value: stopping } = this.stopping;
+    if (!this.timeline.growing.some((one) => one.turnId === stopping && !one.ended)) this.stopping.value = undefined;
     this.version.value++;
-  }
-
-  /** The thread is another than it was, as after its backup was restored. */
-  #startOver(): void {
-    this.#frames = [];
-    this.missed.value = undefined;
-    void history(this.threadId, { limit: FIRST_PAGE }).then(
-      (page) => {
-        this.timeline.begin(page, FIRST_PAGE);
-        this.version.value++;
-      },
-      (error: unknown) => {
-        this.notice.value = asProblem(error);
-      },
-    );
   }
 
   async #orNotice(work: () => Promise<unknown>): Promise<void> {

@@ -2,23 +2,29 @@
  *
  * It is kept in this browser until the room says that it is recorded, and said again as often as needed: its key makes
  * it one message, however often it is said. Order is kept: what is behind a message that was not taken waits for it.
+ * Each message is kept under a name of its own, so that pages of one browser do not undo each other's.
  */
 import { type ReadonlySignal, signal } from "@preact/signals";
-import { isRecord, isText, keep, kept } from "../storage";
+import { forget, isNumber, isRecord, isText, keep, kept, namesKept, whenKeptElsewhere } from "../storage";
 import type { ErrorFrame, NewMessageFrame, RecordedFrame } from "../wire";
+
+export interface Refusal {
+  readonly code: string;
+  readonly message: string;
+}
 
 export interface Unsent {
   readonly key: string;
   readonly content: string;
-  /** When it was said, in milliseconds since 1970. */
+  /** When it was said, in milliseconds since 1970; of two of one page the later has more. */
   readonly at: number;
   /** Why the room will not take it. */
-  readonly refused?: string;
+  readonly refused?: Refusal;
   /** The thread has it already, and only the room's word for that is still to come. */
   readonly shown?: boolean;
 }
 
-/** Most that may wait; past it the composer keeps what is typed. */
+/** Most that may wait in a thread, of all pages of the browser; past it the composer keeps what is typed. */
 export const MOST = 200;
 /** Refusals that stand, however often it is said. */
 const LASTING = new Set([
@@ -32,14 +38,19 @@ const LASTING = new Set([
 /** Seconds after which what was not taken is said again, where the room names no time. */
 const AGAIN = 1;
 
-const isUnsent = (value: unknown): value is Unsent[] =>
-  Array.isArray(value) &&
-  value.every((one) => isRecord(one) && isText(one.key) && isText(one.content) && typeof one.at === "number");
+const isRefusal = (value: unknown): value is Refusal => isRecord(value) && isText(value.code) && isText(value.message);
+const isUnsent = (value: unknown): value is Unsent =>
+  isRecord(value) &&
+  isText(value.key) &&
+  isText(value.content) &&
+  isNumber(value.at) &&
+  (value.refused === undefined || isRefusal(value.refused));
 
 export class Outbox {
-  readonly #name: string;
+  readonly #place: string;
   readonly #own: (frame: NewMessageFrame) => boolean;
   readonly #items = signal<readonly Unsent[]>([]);
+  readonly #deaf: () => void;
   /** Keys that were said on this socket and not answered yet. */
   #said = new Set<string>();
   #say: ((text: string) => void) | undefined;
@@ -47,13 +58,17 @@ export class Outbox {
   /** When that is, in milliseconds since 1970. */
   #againAt = 0;
 
-  /** `own` tells whether a message is by whoever sits here. */
+  /** `place`: whose it is, and in which thread; it has no slash at its end. `own` tells whether a message is by whoever
+   * sits here. */
   constructor(place: string, own: (frame: NewMessageFrame) => boolean) {
-    this.#name = `outbox.${place}`;
+    this.#place = `outbox/${place}/`;
     this.#own = own;
-    this.#items.value = (kept(this.#name, isUnsent) ?? []).map(({ key, content, at, refused }) =>
-      refused === undefined ? { key, content, at } : { key, content, at, refused },
-    );
+    const found = namesKept(this.#place).map((name) => kept(name, isUnsent));
+    this.#items.value = found.filter((one) => one !== undefined).sort((one, other) => one.at - other.at);
+    this.#deaf = whenKeptElsewhere(this.#place, (name) => {
+      // Another page said it, or threw it away.
+      if (kept(name, isUnsent) === undefined) this.#without(name.slice(this.#place.length));
+    });
   }
 
   get items(): ReadonlySignal<readonly Unsent[]> {
@@ -61,7 +76,7 @@ export class Outbox {
   }
 
   get isFull(): boolean {
-    return this.#items.value.length >= MOST;
+    return Math.max(this.#items.value.length, namesKept(this.#place).length) >= MOST;
   }
 
   /** Whether nothing waits to be taken. */
@@ -69,13 +84,25 @@ export class Outbox {
     return this.#items.value.every((one) => one.refused !== undefined);
   }
 
-  add(content: string): void {
-    this.#change([...this.#items.value, { key: newKey(), content, at: Date.now() }]);
+  /** Returns whether it outlasts the page. */
+  add(content: string): boolean {
+    const at = Math.max(Date.now(), (this.#items.value.at(-1)?.at ?? 0) + 1);
+    const one = { key: newKey(), content, at };
+    this.#items.value = [...this.#items.value, one];
+    const isKept = keep(this.#place + one.key, one);
     if (this.#again === undefined) this.#flush(); // else it waits behind what is to be said again
+    return isKept;
   }
 
   remove(key: string): void {
-    this.#change(this.#items.value.filter((one) => one.key !== key));
+    forget(this.#place + key);
+    this.#without(key);
+  }
+
+  /** The page leaves the thread; what waits stays kept. */
+  stop(): void {
+    this.closed();
+    this.#deaf();
   }
 
   /** A socket is open: say everything that waits, in order. */
@@ -112,7 +139,14 @@ export class Outbox {
     const key = frame.client_id;
     if (key === undefined || !this.#said.delete(key)) return;
     if (LASTING.has(frame.code)) {
-      this.#change(this.#items.value.map((one) => (one.key === key ? { ...one, refused: frame.message } : one)));
+      const { code, message } = frame;
+      this.#items.value = this.#items.value.map((one) =>
+        one.key === key ? { ...one, refused: { code, message } } : one,
+      );
+      keep(
+        this.#place + key,
+        this.#items.value.find((one) => one.key === key),
+      );
       return;
     }
     const wait = (frame.retry_after ?? AGAIN) * 1000;
@@ -139,12 +173,8 @@ export class Outbox {
     }
   }
 
-  /** What other pages of this browser keep in the same place stays there. */
-  #change(items: readonly Unsent[]): void {
-    const own = new Set([...this.#items.value, ...items].map((one) => one.key));
-    const all = [...(kept(this.#name, isUnsent) ?? []).filter((one) => !own.has(one.key)), ...items];
-    this.#items.value = items;
-    keep(this.#name, all.length ? all : null);
+  #without(key: string): void {
+    this.#items.value = this.#items.value.filter((one) => one.key !== key);
   }
 }
 

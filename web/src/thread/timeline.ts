@@ -30,15 +30,15 @@ export interface Growing {
   readonly turnId: string;
   readonly inReplyTo: readonly string[];
   readonly text: string;
+  /** The index that its next piece is to have. */
+  readonly next: number;
   /** Pieces of it were missed, as by whoever came in the middle. */
   readonly torn: boolean;
   /** The turn has ended, and the reply is about to be recorded. */
   readonly ended: boolean;
 }
 
-/** Messages that are held while the newest are looked at; past it the oldest go until they are asked for again. */
-export const HELD = 20_000;
-/** How many more there may be before that happens, so that it happens seldom. */
+/** How many messages more than are to be held there may be before the oldest go, so that it happens seldom. */
 export const SLACK = 5_000;
 /** Replies that grow at once. There is a turn at a time, so what is older than this was missed the end of. */
 const GROWING = 4;
@@ -53,7 +53,6 @@ export class Timeline {
   /** Whether the first message of the thread is among them. */
   reachesStart = false;
   #byId = new Map<string, Said>();
-  #next = new Map<string, number>();
   /** What was heard of messages that are not held: the page of the history with them may be on its way, and be older. */
   #early = new Map<string, FateFrame>();
 
@@ -67,7 +66,6 @@ export class Timeline {
     this.growing = [];
     this.last = 0;
     this.#byId.clear();
-    this.#next.clear();
     this.#early.clear();
     this.#addAll(page.map(ofHistory));
     for (const { seq, rev } of page) this.last = Math.max(this.last, seq, rev);
@@ -81,73 +79,78 @@ export class Timeline {
   }
 
   take(frames: readonly Frame[]): void {
-    const said: Said[] = [];
+    const added: Said[] = [];
+    const changed = new Set<string>();
     for (const frame of frames) {
       if (frame.type === "new_message") {
-        said.push(ofFrame(frame));
         this.last = Math.max(this.last, frame.seq);
+        this.#add(ofFrame(frame), added);
       } else if (frame.type === "fate") {
-        if (said.length) this.#addAll(said.splice(0));
-        this.#settle(frame);
+        this.last = Math.max(this.last, frame.number ?? 0);
+        if (this.#settle(frame)) changed.add(frame.message_id);
       } else if (frame.type === "turn") this.#turn(frame);
       else if (frame.type === "delta") this.#grow(frame);
     }
-    if (said.length) this.#addAll(said);
+    this.#show(added, changed);
   }
 
   /** What grew is not heard of any more: the socket is gone. */
   interrupt(): void {
     this.growing = [];
-    this.#next.clear();
   }
 
-  /** Let the oldest messages go where there are too many. Returns whether any went. */
-  trim(): boolean {
-    if (this.messages.length <= HELD + SLACK) return false;
-    for (const gone of this.messages.slice(0, -HELD)) this.#byId.delete(gone.messageId);
-    this.messages = this.messages.slice(-HELD);
+  /** Let the oldest messages go where there are more than that, and some. Returns whether any went. */
+  trim(held: number): boolean {
+    if (this.messages.length <= held + SLACK) return false;
+    for (const gone of this.messages.slice(0, -held)) this.#byId.delete(gone.messageId);
+    this.messages = this.messages.slice(-held);
     this.reachesStart = false;
     return true;
   }
 
-  #addAll(said: Said[]): void {
+  #addAll(said: readonly Said[]): void {
     const added: Said[] = [];
-    for (const one of said) {
-      this.growing = without(this.growing, one.messageId);
-      this.#next.delete(one.messageId);
-      if (this.#byId.has(one.messageId)) continue;
-      const early = this.#early.get(one.messageId);
-      const now = early ? settled(one, early) : one;
-      this.#early.delete(one.messageId);
-      this.#byId.set(one.messageId, now);
-      added.push(now);
-    }
-    if (!added.length) return;
-    const first = added[0] as Said;
-    const newest = this.messages.at(-1);
-    const oldest = this.messages[0];
-    if (!newest || newest.seq < first.seq) this.messages = [...this.messages, ...added];
-    else if (oldest && (added.at(-1) as Said).seq < oldest.seq) this.messages = [...added, ...this.messages];
-    else this.messages = [...this.messages, ...added].sort((one, other) => one.seq - other.seq);
+    for (const one of said) this.#add(one, added);
+    this.#show(added);
   }
 
-  #settle(frame: FateFrame): void {
-    this.last = Math.max(this.last, frame.number ?? 0);
+  /** Know the message, and put it among those to be shown unless it is there. */
+  #add(one: Said, added: Said[]): void {
+    this.growing = without(this.growing, one.messageId);
+    if (this.#byId.has(one.messageId)) return;
+    const early = this.#early.get(one.messageId);
+    this.#early.delete(one.messageId);
+    this.#byId.set(one.messageId, early ? settled(one, early) : one);
+    added.push(one);
+  }
+
+  /** Returns whether it is of a message that is held. */
+  #settle(frame: FateFrame): boolean {
     const known = this.#byId.get(frame.message_id);
-    if (known) {
-      this.#replace(known, settled(known, frame));
-      return;
+    if (known) this.#byId.set(frame.message_id, settled(known, frame));
+    else {
+      this.#early.delete(frame.message_id);
+      this.#early.set(frame.message_id, frame);
+      if (this.#early.size > EARLY) this.#early.delete(this.#early.keys().next().value as string);
     }
-    this.#early.delete(frame.message_id);
-    this.#early.set(frame.message_id, frame);
-    if (this.#early.size > EARLY) this.#early.delete(this.#early.keys().next().value as string);
+    return known !== undefined;
   }
 
-  #replace(known: Said, changed: Said): void {
-    this.#byId.set(known.messageId, changed);
-    const place = placeOf(this.messages, known.seq);
-    const messages = [...this.messages];
-    messages[place] = changed;
+  /** One new array for all of it: there may be thousands of messages in it, and hundreds of changes at once. */
+  #show(added: readonly Said[], changed: ReadonlySet<string> = new Set()): void {
+    if (!added.length && !changed.size) return;
+    const newest = this.messages.at(-1)?.seq ?? 0;
+    const oldest = this.messages[0]?.seq ?? Number.POSITIVE_INFINITY;
+    const current = added.map((one) => this.#byId.get(one.messageId) as Said);
+    const isAbove = current.length > 0 && (current.at(-1) as Said).seq < oldest;
+    const messages = isAbove ? [...current, ...this.messages] : [...this.messages, ...current];
+    if (!isAbove && current.some((one, place) => one.seq <= (current[place - 1]?.seq ?? newest))) {
+      messages.sort((one, other) => one.seq - other.seq);
+    }
+    for (const id of changed) {
+      const now = this.#byId.get(id) as Said;
+      messages[placeOf(messages, now.seq)] = now;
+    }
     this.messages = messages;
   }
 
@@ -155,8 +158,8 @@ export class Timeline {
     const others = without(this.growing, frame.reply_id);
     const { reply_id: replyId, turn_id: turnId, in_reply_to: inReplyTo = [] } = frame;
     if (frame.state === "started") {
-      this.#next.set(replyId, 0);
-      this.growing = [...others, { replyId, turnId, inReplyTo, text: "", torn: false, ended: false }].slice(-GROWING);
+      const begun = { replyId, turnId, inReplyTo, text: "", next: 0, torn: false, ended: false };
+      this.growing = [...others, begun].slice(-GROWING);
       return;
     }
     const own = this.growing.find((one) => one.replyId === replyId);
@@ -166,19 +169,17 @@ export class Timeline {
 
   #grow(frame: DeltaFrame): void {
     if (this.#byId.has(frame.reply_id)) return; // it is recorded: this piece comes late
-    const own = this.growing.find((one) => one.replyId === frame.reply_id && one.turnId === frame.turn_id);
-    const torn = own?.torn || frame.index !== (this.#next.get(frame.reply_id) ?? 0);
-    this.#next.set(frame.reply_id, frame.index + 1);
-    const grown = own
-      ? { ...own, text: own.text + frame.content, torn }
-      : {
-          replyId: frame.reply_id,
-          turnId: frame.turn_id,
-          inReplyTo: [],
-          text: frame.content,
-          torn,
-          ended: false,
-        };
+    const own = this.growing.find((one) => one.replyId === frame.reply_id && one.turnId === frame.turn_id) ?? {
+      replyId: frame.reply_id,
+      turnId: frame.turn_id,
+      inReplyTo: [],
+      text: "",
+      next: 0,
+      torn: false,
+      ended: false,
+    };
+    const torn = own.torn || frame.index !== own.next;
+    const grown = { ...own, text: own.text + frame.content, next: frame.index + 1, torn };
     this.growing = [...without(this.growing, frame.reply_id), grown].slice(-GROWING);
   }
 }

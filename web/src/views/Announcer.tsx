@@ -13,7 +13,7 @@ const CHARACTERS = 400;
 
 /** Reads new messages to whoever listens to the page. The list itself cannot: rows come into it by scrolling too. */
 export function Announcer({ conversation }: { conversation: Conversation }) {
-  const told = useSignal("");
+  const told = useSignal({ sentence: "", time: 0 });
   const upTo = useRef<number | undefined>(undefined);
   const version = conversation.version.value;
   useEffect(() => {
@@ -30,17 +30,18 @@ export function Announcer({ conversation }: { conversation: Conversation }) {
       const fresh = all.slice(placeOf(all, (upTo.current ?? 0) + 1)).filter((one) => !conversation.isOwn(one));
       upTo.current = all.at(-1)?.seq ?? upTo.current;
       if (!fresh.length) return;
-      told.value =
+      const sentence =
         fresh.length <= READ
           ? fresh.map((one) => `${nameOf(one.lane, one.author)}: ${one.content.slice(0, CHARACTERS)}`).join("\n")
           : words.value.newMessages(fresh.length);
+      told.value = { sentence, time: Date.now() };
     }, GATHERING);
   }, [conversation, version]);
   const pending = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   useEffect(() => () => clearTimeout(pending.current), []);
   return (
     <div class="seldom" aria-live="polite">
-      {told.value}
+      <p key={told.value.time}>{told.value.sentence}</p>
     </div>
   );
 }

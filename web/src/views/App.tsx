@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { conversation, dialog, invited, needsSignIn, room, toast, trouble } from "../app";
+import { conversation, dialog, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
 import { goTo } from "../thread/goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
@@ -19,6 +19,9 @@ export function App() {
     const result = invited.value;
     if (result) toast.value = "accepted" in result ? words.value.invited(result.accepted) : words.value.inviteBad;
   }, [invited.value]);
+  useEffect(() => {
+    showsThreads.value = false; // once one has gone where one wanted
+  }, [threadId.value, dialog.value]);
   if (!room.value) return <Waiting />;
   if (needsSignIn.value) return <SignIn />;
   const opened = conversation.value;

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { maySpeak, room } from "../app";
+import { maySpeak, room, toast } from "../app";
 import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
@@ -41,7 +41,8 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     isFull.value = conversation.outbox.isFull;
     if (isFull.value) return;
     showLane("user");
-    conversation.say(text.trim());
+    const isKept = conversation.say(text.trim());
+    if (!isKept && conversation.state.value !== "open") toast.value = words.value.notKept;
     draft.value = "";
   };
   return (
@@ -100,9 +101,9 @@ export function Composer({ conversation }: { conversation: Conversation }) {
 
 function Stop({ conversation }: { conversation: Conversation }) {
   conversation.version.value;
-  const speaks = conversation.timeline.growing.some((one) => !one.ended);
-  if (!speaks) return null;
-  const stopping = conversation.isStopping.value;
+  const { turn } = conversation;
+  if (turn === undefined) return null;
+  const stopping = conversation.stopping.value === turn;
   return (
     <button
       type="button"

@@ -1,4 +1,4 @@
-import { effect, signal } from "@preact/signals";
+import { effect, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { asProblem, changeSettings, settings } from "../api";
 import { dialog, mayConfigure, toast } from "../app";
@@ -10,13 +10,11 @@ import { Icon } from "./Icon";
 /** Milliseconds between looks, since nobody tells when somebody else changes it. */
 const INTERVAL = 20_000;
 
-const known = signal<ThreadSettings | undefined>(undefined);
-
 /** Says that the agent is paused, where it is, and lets it go on. */
 export function Pause({ conversation }: { conversation: Conversation }) {
   const { threadId } = conversation;
+  const known = useSignal<ThreadSettings | undefined>(undefined);
   useEffect(() => {
-    known.value = undefined;
     const look = () => {
       if (document.visibilityState === "visible") {
         settings(threadId).then(

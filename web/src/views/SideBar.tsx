@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { addressOf, dialog, name, openThread, threadId } from "../app";
+import { addressOf, DEFAULT_THREAD, dialog, name, openThread, threadId } from "../app";
 import { COUNTED, type Listed, listed, withOpen } from "../threads";
 import { clock, day, midnight, words } from "../words";
 import { Avatar } from "./Avatar";
@@ -18,7 +18,7 @@ export function SideBar({ close }: { close: () => void }) {
     <>
       <nav class="side" aria-label={words.value.threads}>
         <header>
-          <a class="brand" href="/" onClick={leadingTo(() => openThread("default"))}>
+          <a class="brand" href="/" onClick={leadingTo(() => openThread(DEFAULT_THREAD))}>
             <Mark />
             {words.value.room}
           </a>

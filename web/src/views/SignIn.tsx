@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { asProblem, type Problem, signIn } from "../api";
-import { room } from "../app";
+import { isInvited, room } from "../app";
 import { words } from "../words";
 import { LanguageChoice } from "./LanguageChoice";
 import { Mark } from "./Mark";
@@ -16,7 +16,6 @@ export function SignIn() {
   const [isOneTime, setOneTime] = useState(false);
   const [isBusy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<string | undefined>(undefined);
-  const isInvited = new URLSearchParams(location.search).has("invite");
 
   async function send(event: Event): Promise<void> {
     event.preventDefault();
@@ -49,7 +48,7 @@ export function SignIn() {
         <header>
           <Mark />
           <h1 id="sign-in">{words.value.room}</h1>
-          <p class="hint">{isInvited ? words.value.signInForInvite : words.value.signInIntro}</p>
+          <p class="hint">{isInvited() ? words.value.signInForInvite : words.value.signInIntro}</p>
         </header>
         {room.value?.several_tenants && (
           <label>

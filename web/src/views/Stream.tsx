@@ -22,6 +22,8 @@ const UNASKED = 3;
 /** Milliseconds after a reader's touch in which a scroll is theirs. Others are the page's own, where rows turn out to be of
  * another height than was thought. */
 const READERS = 1_000;
+/** Frames in which a row must be drawn that is scrolled to. */
+const FOCUS_FRAMES = 60;
 /** Milliseconds within which what one says follows upon what one said. */
 const TOGETHER = 5 * 60_000;
 
@@ -38,13 +40,12 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const touched = useRef(Number.NEGATIVE_INFINITY);
   const seenUpTo = useRef(0);
   const below = useSignal(0);
-  /** Whether everything is seen at once, so that there is nothing to scroll. */
-  const isShort = useSignal(false);
+  const isNearStart = useSignal(false);
   /** Pages of the history that were read unasked. */
   const unasked = useRef(0);
   /** What was missed, once somebody went there. */
   const visited = useSignal<Missed | undefined>(undefined);
-  const shift = useGrewAtStart(rows);
+  const shift = useOtherBeginning(rows);
 
   const toEnd = useCallback(() => {
     follows.value = true;
@@ -58,8 +59,8 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
       if (document.visibilityState === "visible") sawUpTo(conversation.threadId, conversation.timeline.last);
     }
     const next = follows.peek() ? messages.length : placeOf(messages, seenUpTo.current + 1);
+    isNearStart.value = offset.current < NEAR_START;
     below.value = messages.slice(next).filter((one) => lanes.includes(one.lane)).length;
-    if (list.current) isShort.value = list.current.scrollSize <= list.current.viewportSize;
   }, [conversation, lanes]);
 
   const isReaders = (): boolean => performance.now() - touched.current < READERS;
@@ -127,7 +128,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
             <Icon name="up" />
             {words.value.missed(missed.count)}
           </button>
-        ) : isShort.value && !timeline.reachesStart && timeline.messages.length < MOST_HELD ? (
+        ) : isNearStart.value && !timeline.reachesStart && timeline.messages.length < MOST_HELD ? (
           <button type="button" onClick={() => void conversation.loadOlder()}>
             <Icon name="up" />
             {words.value.readOlder}
@@ -145,6 +146,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         onTouchMove={touch}
         onPointerDown={touch}
         onKeyDown={touch}
+        onFocusIn={touch}
       >
         <Virtualizer
           ref={list}
@@ -172,6 +174,8 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
                 newDay={!previous || midnight(previous.at) !== midnight(row.at)}
                 beginning={startOf(conversation, place)}
                 missed={missed?.place === place ? missed.count : 0}
+                place={place}
+                total={timeline.reachesStart ? rows.length : -1}
                 marked={goal.value?.messageId === row.messageId}
               />
             );
@@ -202,16 +206,17 @@ function useRows(conversation: Conversation, lanes: readonly Lane[]): readonly R
   }, [conversation, lanes, version, unsent]);
 }
 
-/** Whether there are more rows than before, and the new ones are older. */
-function useGrewAtStart(rows: readonly Row[]): boolean {
+/** Whether the list begins with another row than before, with older ones or without some of them: what is seen keeps its
+ * distance from the end then. */
+function useOtherBeginning(rows: readonly Row[]): boolean {
   const before = useRef<{ rows: readonly Row[]; first: string | undefined }>({ rows: [], first: undefined });
   const first = isSaid(rows[0]) ? rows[0].messageId : undefined;
   const last = before.current;
-  const grew = rows !== last.rows && last.first !== undefined && first !== last.first;
+  const isOther = rows !== last.rows && last.first !== undefined && first !== last.first;
   useLayoutEffect(() => {
     before.current = { rows, first };
   }, [rows]);
-  return grew;
+  return isOther;
 }
 
 /** Scroll to the message that is asked for, if it is one of these. */
@@ -222,12 +227,21 @@ function useGoal(rows: readonly Row[], list: { current: VirtualizerHandle | null
     if (!wanted || place < 0) return;
     leave();
     list.current?.scrollToIndex(place, { align: "center" });
-    const focus = setTimeout(
-      () => document.getElementById(`m-${wanted.messageId}`)?.focus({ preventScroll: true }),
-      150,
-    );
-    return () => clearTimeout(focus);
+    return focusOnceDrawn(`m-${wanted.messageId}`);
   }, [wanted]);
+}
+
+/** Returns what ends the wait for it. */
+function focusOnceDrawn(id: string): () => void {
+  let left = FOCUS_FRAMES;
+  let frame = 0;
+  const look = () => {
+    const element = document.getElementById(id);
+    if (element) element.focus({ preventScroll: true });
+    else if (--left) frame = requestAnimationFrame(look);
+  };
+  look();
+  return () => cancelAnimationFrame(frame);
 }
 
 function isOneWith(said: Said, previous: Said | undefined): boolean {
@@ -252,10 +266,9 @@ function missedIn(conversation: Conversation, rows: readonly Row[]): { place: nu
     const row = rows[place];
     if (!isSaid(row)) continue;
     if (row.seq <= missed.after) break;
-    if (row.at < missed.until) {
-      first = place;
-      count++;
-    }
+    if (row.seq > missed.upTo || (row.lane === "user" && conversation.isOwn(row))) continue;
+    first = place;
+    count++;
   }
   return first === undefined ? undefined : { place: first, count };
 }

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { memo } from "preact/compat";
 import { useMemo } from "preact/hooks";
+import { Problem } from "../api";
 import { maySpeak } from "../app";
 import { rendered } from "../markdown";
 import { language } from "../preferences";
@@ -13,6 +14,7 @@ import { clock, day, moment, words } from "../words";
 import { Avatar } from "./Avatar";
 import { draftOf } from "./draft";
 import { Icon } from "./Icon";
+import { sentenceOf } from "./Refusal";
 
 /** Characters past which what a person or a program says is folded. */
 const LONG = 1_200;
@@ -41,6 +43,9 @@ interface SaidProps {
   /** So many messages from this one on were said while the page was away. */
   missed: number;
   marked: boolean;
+  /** Its place among those that are held, from 0, and how many there are; -1 where there are older ones. */
+  place: number;
+  total: number;
 }
 
 export const SaidRow = memo((props: SaidProps) => {
@@ -52,7 +57,14 @@ export const SaidRow = memo((props: SaidProps) => {
       {beginning && <p class="beginning">{beginning}</p>}
       {newDay && <Divider>{day.value(said.at)}</Divider>}
       {missed > 0 && <Divider kind="missed">{words.value.missed(missed)}</Divider>}
-      <article class={kind} id={`m-${said.messageId}`} tabIndex={-1} aria-labelledby={`n-${said.messageId}`}>
+      <article
+        class={kind}
+        id={`m-${said.messageId}`}
+        tabIndex={-1}
+        aria-labelledby={`n-${said.messageId}`}
+        aria-posinset={props.place + 1}
+        aria-setsize={props.total}
+      >
         {starts ? <Avatar lane={said.lane} name={nameOf(said.lane, said.author)} /> : <span class="avatar" />}
         <div class="body">
           <header class={starts ? "" : "seldom"} id={`n-${said.messageId}`}>
@@ -105,7 +117,7 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
   const remove = () => conversation.outbox.remove(unsent.key);
   const isOpen = conversation.state.value === "open";
   return (
-    <article class="said user own starts unsent">
+    <article class="said user own starts unsent" aria-label={you}>
       <Avatar lane="user" name={you} />
       <div class="body">
         <header>
@@ -121,13 +133,15 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
         ) : (
           <p class="fate failed" role="alert">
             <Icon name="warning" />
-            {refused}: {unsent.refused}
+            {refused}: {sentenceOf(new Problem(422, unsent.refused.code, unsent.refused.message))}
             <button
               type="button"
               class="link"
               onClick={() => {
-                draftOf(conversation.threadId).value = unsent.content;
+                const draft = draftOf(conversation.threadId);
+                draft.value = draft.value ? `${unsent.content}\n${draft.value}` : unsent.content;
                 remove();
+                document.getElementById("composer")?.focus();
               }}
             >
               {editAgain}

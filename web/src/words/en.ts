@@ -96,6 +96,8 @@ export const en = {
   readOnly: "You may read here, and not speak.",
   send: "Send",
   tooLong: (bytes: number, most: number) => `${bytes.toLocaleString("en")} of ${most.toLocaleString("en")} bytes`,
+  notKept: "This browser keeps nothing more: leave the page open until that is sent.",
+  notReached: "That message is too far back to be shown here.",
   tooMuchWaits: "Too much waits to be sent already.",
 
   empty: "Nothing was said here yet",

@@ -85,6 +85,8 @@ export const zh: Words = {
   readOnly: "您可以在这里阅读，但不能发言。",
   send: "发送",
   tooLong: (bytes, most) => `${bytes.toLocaleString("zh-CN")} / ${most.toLocaleString("zh-CN")} 字节`,
+  notKept: "浏览器已无法保存更多内容：发送之前请不要关闭页面。",
+  notReached: "那条消息太久远，无法在此显示。",
   tooMuchWaits: "等待发送的消息过多。",
 
   empty: "这里还没有消息",

@@ -1,5 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import * as api from "../../api";
+import { addressOfInvite } from "../../app";
 import type { Invite } from "../../wire";
 import { day, words } from "../../words";
 import { Refusal, useAttempt } from "../Refusal";
@@ -28,7 +29,7 @@ export function Invites({ thread }: { thread: string }) {
     event.preventDefault();
     void change(async () => {
       const invite = await api.invite(thread, role, days * DAY);
-      setLink(`${location.origin}/?${new URLSearchParams({ invite })}`);
+      setLink(addressOfInvite(invite));
     });
   }
 
