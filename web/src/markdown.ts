@@ -2,9 +2,10 @@
  *
  * HTML in it is shown as it was written. A picture becomes a link, so that nobody is told that the message is read until
  * the reader wants to see it. What marked makes goes through DOMPurify, and only what that returns is trusted by the page.
+ * Where marked would take long, or make more than anybody reads, the text is shown as it was written.
  */
 import DOMPurify from "dompurify";
-import { Marked, type Tokens } from "marked";
+import { Marked, Tokenizer, type Tokens } from "marked";
 import { words } from "./words";
 
 const ADDRESS = /^(https?:|mailto:)/i;
@@ -31,9 +32,74 @@ function hostOf(href: string): string {
   }
 }
 
+/** What may be looked at of one text, in characters: some milliseconds for each million. 64 KiB of prose take a third. */
+const LOOKS = 4_000_000;
+/** What a paragraph, a word in bold or a cell takes beside that, in characters that could be looked at meanwhile. */
+const PIECE = 400;
+/** Lists and quotations within each other. */
+const DEPTH = 16;
+/** Spaces in a row, each of which is looked at from each. */
+const SPACES = 500;
+/** Characters of an address, whose end is looked for from its end. */
+const LONGEST_ADDRESS = 2_048;
+/** Characters of HTML. A reply of 64 KiB makes less than half of it. */
+const LONGEST_HTML = 200_000;
+
+class TooMuch extends Error {}
+
+let looksLeft = 0;
+let depth = 0;
+
+function spend(looks: number): false {
+  looksLeft -= PIECE + looks;
+  if (looksLeft < 0) throw new TooMuch();
+  return false;
+}
+
+function within<T>(work: () => T): T {
+  if (depth >= DEPTH) throw new TooMuch();
+  depth += 1;
+  try {
+    return work();
+  } finally {
+    depth -= 1;
+  }
+}
+
+const wordAt = (rest: string): number => {
+  const end = rest.search(/\s/);
+  return end < 0 ? rest.length : end;
+};
+
+/** The line under the head of a table. */
+const DELIMITERS = /^[^\n]*\n[ \t]*[|:-][|: \t-]*(?:\n|$)/;
+
+/** Each is asked for a piece at the beginning of what is left of a text, and with false leaves that to marked. These two
+ * are the first that are asked, for each block and for each piece of a line. */
+const tokenizer = {
+  space: () => spend(0),
+  // what emphasises looks for its other end in all that is left, at each of the others there; anything else in its word
+  escape: (rest: string) => spend(/^[*_~]/.test(rest) ? 4 * rest.length : wordAt(rest)),
+  blockquote(this: Tokenizer, rest: string) {
+    return within(() => Tokenizer.prototype.blockquote.call(this, rest));
+  },
+  list(this: Tokenizer, rest: string) {
+    return within(() => Tokenizer.prototype.list.call(this, rest));
+  },
+  // its rows are filled up to the width of its head
+  table(rest: string) {
+    if (!DELIMITERS.test(rest)) return false;
+    const [head = ""] = rest.split("\n", 1);
+    const [rows = ""] = rest.split(/\n[ \t]*\n/, 1);
+    return spend((head.split("|").length - 1) * rows.split("\n").length * PIECE);
+  },
+  url: (rest: string) => (wordAt(rest) > LONGEST_ADDRESS ? undefined : false),
+};
+
 const marked = new Marked({
   gfm: true,
   breaks: true,
+  tokenizer,
   renderer: {
     html: ({ text }: Tokens.HTML | Tokens.Tag) => escaped(text),
     link({ href, tokens }: Tokens.Link) {
@@ -65,9 +131,24 @@ const SANITISED = {
   ALLOWED_URI_REGEXP: ADDRESS,
 };
 
+/** As it was written, for what is no Markdown. */
+const asWritten = (content: string): string => `<div class="plain">${escaped(content)}</div>`;
+
+function html(content: string): string {
+  if (content.includes(" ".repeat(SPACES))) return asWritten(content);
+  looksLeft = LOOKS;
+  depth = 0;
+  try {
+    const made = marked.parse(content, { async: false });
+    if (made.length <= LONGEST_HTML) return made;
+  } catch {
+    // too much, or marked fails at it, which is no reason to show nothing
+  }
+  return asWritten(content);
+}
+
 /** HTML that may be set as it is; where the browser has trusted types it is one. */
 export function rendered(content: string): string {
-  const html = marked.parse(content, { async: false });
   const trusted = "trustedTypes" in globalThis;
-  return DOMPurify.sanitize(html, { ...SANITISED, RETURN_TRUSTED_TYPE: trusted }) as unknown as string;
+  return DOMPurify.sanitize(html(content), { ...SANITISED, RETURN_TRUSTED_TYPE: trusted }) as unknown as string;
 }

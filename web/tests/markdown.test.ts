@@ -172,3 +172,68 @@ test("a list begins with its own number, and a column has its side", () => {
   expect(shown("5. five").querySelector("ol")?.getAttribute("start")).toBe("5");
   expect(shown("| a |\n|--:|\n| 1 |").querySelector("td")?.getAttribute("align")).toBe("right");
 });
+
+const filled = (unit: string, length = 16_384): string => unit.repeat(Math.ceil(length / unit.length)).slice(0, length);
+
+/** What marked would fail at, take seconds for, or make a thousand times as much of. */
+const EXCESSIVE = {
+  "quotations within each other": ">".repeat(4_000),
+  "quotations apart": filled("> "),
+  "lists within each other": `${filled("- ")}a`,
+  "lists of all kinds": filled("* - + "),
+  "a list of quotations": filled("> - "),
+  "numbered lists within each other": filled("1. "),
+  "lists that go in": Array.from({ length: 100 }, (_, depth) => `${"  ".repeat(depth)}- a`).join("\n"),
+  "rules in a list": `a\n${filled("- ")}a`,
+  "a table that is filled up": `${"|a".repeat(100)}|\n${"|-".repeat(100)}|\n${"a\n".repeat(1_000)}`,
+  "a wide table": `${"|a".repeat(2_700)}|\n${"|-".repeat(2_700)}|\n${"a\n".repeat(2_700)}`,
+  "a table in a quotation": `> ${"|a".repeat(100)}|\n> ${"|-".repeat(100)}|\n${"> a\n".repeat(1_000)}`,
+  "words that are emphasised": filled("_a_"),
+  "an address without an end": `${"a".repeat(16_381)}a@a`,
+  "what may be an address": `${filled("a+.")}@`,
+  "emphasis of all kinds": filled("*a**b_c__"),
+  "emphasis that never ends": filled("**a* "),
+  "emphasis that ends late": `${"*a ".repeat(2_500)}${"b*".repeat(2_500)}`,
+  "emphasis of nothing": `${"*".repeat(8_000)}a${"*".repeat(8_000)}`,
+  "lines under words": filled("_a"),
+  "marks of exclamation": filled("!"),
+  spaces: `a${" ".repeat(16_000)}a`,
+  "a link that ends in dots": `https://a${filled(".)")}`,
+  "code that never ends": filled("a`b"),
+  brackets: filled("["),
+  tags: filled("<a b="),
+  fences: filled("```\n"),
+};
+
+test.each(Object.entries(EXCESSIVE))("something is shown, and not too much, of %s", (_, content) => {
+  for (const text of [content, content.repeat(4)]) {
+    const html = String(rendered(text));
+    expect(html.length).toBeGreaterThan(text.length / 4);
+    expect(html.length).toBeLessThan(Math.max(200_100, 6 * text.length));
+  }
+  expectHarmless(shown(content));
+});
+
+test("what is no Markdown is shown as it was written", () => {
+  const content = `${"> ".repeat(40)}**a** <b>\n\nb\n`;
+  const place = shown(content);
+  expect(place.textContent).toBe(content);
+  expect(place.querySelector(".plain")).not.toBeNull();
+  expect(place.querySelector("strong, b, blockquote")).toBeNull();
+});
+
+test("and much of what is", () => {
+  const paragraph = "A **word** of `code`, *another* and [a link](https://good.example/) in a line of some length.\n";
+  const table = `| a | b | c |\n|---|---|---|\n${"| 1 | 2 | 3 |\n".repeat(200)}`;
+  const nested = ["- a", "  - b", "    - c", "      > - d"].join("\n");
+  const content = `${`- ${paragraph}`.repeat(200)}\n${`${paragraph.repeat(4)}\n`.repeat(40)}\n${table}\n${nested}`;
+  const place = shown(content);
+  expect(place.querySelectorAll("strong")).toHaveLength(360);
+  expect(place.querySelectorAll("td")).toHaveLength(600);
+  expect(place.querySelector("li li li blockquote li")?.textContent).toBe("d");
+});
+
+test("an address that is too long for one is text", () => {
+  expect(shown(`https://good.example/${"a".repeat(3_000)}`).querySelector("a")).toBeNull();
+  expect(shown(`https://good.example/${"a".repeat(1_000)}`).querySelector("a")).not.toBeNull();
+});
