@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { asProblem, feed } from "./api";
 import { toast } from "./app";
 import { language } from "./preferences";
+import { sentenceOf } from "./words";
 import { COMMENTS, type Comment } from "./words/livestream";
 
 /** Seconds that it lasts. */
@@ -45,6 +46,6 @@ export function playLivestream(threadId: string): void {
 }
 
 function failed(error: unknown): void {
-  toast.value = asProblem(error).message;
+  toast.value = sentenceOf(asProblem(error));
   stopLivestream();
 }

@@ -48,7 +48,7 @@ export function App() {
       )}
       {opened && <Announcer key={opened.id} conversation={opened} />}
       {opened && <Title key={opened.id} conversation={opened} />}
-      {dialog.value && <Dialogs goTo={(messageId) => void goTo(messageId)} />}
+      <Dialogs goTo={(messageId) => void goTo(messageId)} />
       <Toast />
     </div>
   );

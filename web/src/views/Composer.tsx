@@ -4,6 +4,7 @@ import { maySpeak, room, toast } from "../app";
 import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
+import { isComposing } from "./composing";
 import { draftOf } from "./draft";
 import { Icon } from "./Icon";
 
@@ -117,7 +118,3 @@ function Stop({ conversation }: { conversation: Conversation }) {
     </button>
   );
 }
-
-/** Whether Enter is for the input method, which takes what was chosen with it. Safari ends the composition before the
- * key is told of, whose code is then 229 (https://w3c.github.io/uievents/#determine-keydown-keyup-keyCode). */
-const isComposing = (event: KeyboardEvent): boolean => event.isComposing || event.keyCode === 229;

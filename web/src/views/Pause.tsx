@@ -4,7 +4,7 @@ import { asProblem, changeSettings, settings } from "../api";
 import { dialog, mayConfigure, toast } from "../app";
 import type { Conversation } from "../thread/conversation";
 import type { ThreadSettings } from "../wire";
-import { words } from "../words";
+import { sentenceOf, words } from "../words";
 import { Icon } from "./Icon";
 
 /** Milliseconds between looks, since nobody tells when somebody else changes it. */
@@ -42,7 +42,7 @@ export function Pause({ conversation }: { conversation: Conversation }) {
       await changeSettings(threadId, wanted);
       known.value = wanted;
     } catch (error) {
-      toast.value = `${words.value.wentWrong} ${asProblem(error).message}`;
+      toast.value = sentenceOf(asProblem(error));
     }
   };
   return (

@@ -1,14 +1,6 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { asProblem, type Problem } from "../api";
-import { words } from "../words";
-
-/** Why something did not work, as a sentence in the reader's own language where the page has it. */
-export function sentenceOf({ status, code, message, retryAfter }: Problem): string {
-  if (status === 0) return words.value.unreachable;
-  if (status === 429 && retryAfter !== undefined) return words.value.tooOften(retryAfter);
-  const known: Partial<Record<string, string>> = words.value.refusals;
-  return known[code] ?? `${words.value.wentWrong} ${message}`;
-}
+import { sentenceOf } from "../words";
 
 export function Refusal({ of }: { of: Problem | string | undefined }) {
   if (of === undefined) return null;
@@ -19,20 +11,31 @@ export function Refusal({ of }: { of: Problem | string | undefined }) {
   );
 }
 
-/** Something that the room is asked for by whoever sits here: whether it is under way, and why it did not work. */
+/** Something that the room is asked for by whoever sits here: whether it is under way, and why it did not work. Where it
+ * is asked again meanwhile, only what is newest counts, and nothing once its asker is not shown any more. */
 export function useAttempt() {
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem | undefined>(undefined);
-  const attempt = async (work: () => Promise<unknown>): Promise<void> => {
+  const newest = useRef<unknown>(undefined);
+  useEffect(
+    () => () => {
+      newest.current = undefined;
+    },
+    [],
+  );
+  /** Tells whether it worked, and still counts. */
+  const attempt = async (work: () => Promise<unknown>): Promise<boolean> => {
+    newest.current = work;
     setBusy(true);
     setProblem(undefined);
-    try {
-      await work();
-    } catch (error) {
-      setProblem(asProblem(error));
-    } finally {
-      setBusy(false);
-    }
+    const failed = await work().then(
+      () => undefined,
+      (error: unknown) => asProblem(error),
+    );
+    if (newest.current !== work) return false;
+    setBusy(false);
+    setProblem(failed);
+    return failed === undefined;
   };
   return { isBusy, problem, attempt };
 }

@@ -1,11 +1,11 @@
 import { useState } from "preact/hooks";
 import { asProblem, type Problem, signIn } from "../api";
 import { isInvited, room } from "../app";
-import { words } from "../words";
+import { sentenceOf, words } from "../words";
 import { LanguageChoice } from "./LanguageChoice";
 import { Mark } from "./Mark";
 import { PasswordField, refusalOfNew } from "./PasswordField";
-import { Refusal, sentenceOf } from "./Refusal";
+import { Refusal } from "./Refusal";
 
 /** What is seen of a room that asks who comes in. An invitation in the address stays there, to be taken up after it. */
 export function SignIn() {

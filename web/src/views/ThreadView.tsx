@@ -4,7 +4,7 @@ import { playing, playLivestream, stopLivestream } from "../livestream";
 import { shownLanes, view } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { LANES, type Lane } from "../wire";
-import { words } from "../words";
+import { sentenceOf, words } from "../words";
 import { Composer } from "./Composer";
 import { Header } from "./Header";
 import { Icon } from "./Icon";
@@ -19,7 +19,7 @@ export function ThreadView({ conversation, showThreads }: { conversation: Conver
   const problem = conversation.problem.value;
   useEffect(() => {
     const notice = conversation.notice.value;
-    if (notice) toast.value = `${words.value.wentWrong} ${notice.message}`;
+    if (notice) toast.value = sentenceOf(notice);
   }, [conversation.notice.value]);
   useEffect(() => stopLivestream, [conversation]);
   return (

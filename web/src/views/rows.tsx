@@ -10,11 +10,10 @@ import { goTo } from "../thread/goal";
 import type { Unsent } from "../thread/outbox";
 import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
-import { clock, day, moment, words } from "../words";
+import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
 import { draftOf } from "./draft";
 import { Icon } from "./Icon";
-import { sentenceOf } from "./Refusal";
 
 /** Characters past which what a person or a program says is folded. */
 const LONG = 1_200;

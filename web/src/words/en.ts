@@ -222,12 +222,12 @@ export const en = {
     forbidden: "You may not do that here.",
     taken: "There is a thread of that name already.",
     last_owner: "A thread must keep an owner.",
+    too_many_invites: "There are too many links that are good. Take one back first.",
     took_too_long: "The search took too long. Try words that are said less often.",
   },
   wrongLogin: "The name or the password is wrong.",
   nobodyOfThatName: "There is nobody of that name.",
   tooOften: (seconds: number) => `Too many attempts. Try again in ${forTime(seconds)}.`,
-  notFetched: "That could not be fetched. Load the page again.",
   numberFrom: (least: number, most: number) =>
     `A number from ${least.toLocaleString("en")} to ${most.toLocaleString("en")}.`,
   wholeFrom: (least: number, most: number) =>

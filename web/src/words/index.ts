@@ -1,5 +1,6 @@
 /** What the page says, in the language that is chosen. */
 import { computed } from "@preact/signals";
+import type { Problem } from "../api";
 import { language } from "../preferences";
 import { en, type Words } from "./en";
 import { zh } from "./zh";
@@ -32,3 +33,11 @@ export const day = computed(() => {
 
 /** When the day began that the time is of, in the reader's own zone. */
 export const midnight = (at: number): number => new Date(at).setHours(0, 0, 0, 0);
+
+/** Why something did not work, as a sentence in the reader's own language where the page has it. */
+export function sentenceOf({ status, code, message, retryAfter }: Problem): string {
+  if (status === 0) return words.value.unreachable;
+  if (status === 429 && retryAfter !== undefined) return words.value.tooOften(retryAfter);
+  const known: Partial<Record<string, string>> = words.value.refusals;
+  return known[code] ?? `${words.value.wentWrong} ${message}`;
+}

@@ -1,28 +1,36 @@
-import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import { closeDialog, dialog, toast } from "../../app";
-import { words } from "../../words";
+import { type DialogName, dialog, threadId } from "../../app";
+import { Demo } from "./Demo";
+import { Members } from "./Members";
+import { NewThread } from "./NewThread";
+import { Preferences } from "./Preferences";
+import { Search } from "./Search";
+import { Settings } from "./Settings";
 
-const all = signal<typeof import("./all") | undefined>(undefined);
+interface OpenedProps {
+  name: DialogName;
+  goTo: (messageId: string) => void;
+}
 
-/** The window that is open, if one is. */
-export function Dialogs({ goTo }: { goTo: (messageId: string) => void }) {
+/** The window that is open, if one is. It is of one thread: where that changes below it, as by the browser's Back, it
+ * begins anew. */
+export function Dialogs({ goTo }: { goTo: OpenedProps["goTo"] }) {
   const name = dialog.value;
-  const isWanted = name !== undefined && !all.value;
-  useEffect(() => {
-    if (!isWanted) return;
-    import("./all").then(
-      (fetched) => {
-        all.value = fetched;
-      },
-      () => {
-        // the room has been updated since the page was loaded, or is away
-        toast.value = words.value.notFetched;
-        closeDialog();
-      },
-    );
-  }, [isWanted]);
-  if (name === undefined || !all.value) return null;
-  const { Opened } = all.value;
-  return <Opened key={name} name={name} goTo={goTo} />;
+  return name && <Opened key={`${name} ${threadId.value}`} name={name} goTo={goTo} />;
+}
+
+function Opened({ name, goTo }: OpenedProps) {
+  switch (name) {
+    case "settings":
+      return <Settings />;
+    case "members":
+      return <Members />;
+    case "search":
+      return <Search goTo={goTo} />;
+    case "preferences":
+      return <Preferences />;
+    case "new-thread":
+      return <NewThread />;
+    case "demo":
+      return <Demo />;
+  }
 }

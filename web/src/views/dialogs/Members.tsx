@@ -10,6 +10,7 @@ import {
   role,
   room,
   threadId,
+  toast,
 } from "../../app";
 import { listed, lookAtThreads } from "../../threads";
 import type { Member, Role, ThreadInList } from "../../wire";
@@ -121,7 +122,7 @@ const RoleOptions = () => (
   </>
 );
 
-function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promise<void> }) {
+function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promise<boolean> }) {
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("member");
   return (
@@ -130,7 +131,7 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
       aria-label={words.value.addMember}
       onSubmit={(event) => {
         event.preventDefault();
-        if (name.trim()) void props.add(name.trim(), role).then(() => setName(""));
+        if (name.trim()) void props.add(name.trim(), role).then((worked) => worked && setName(""));
       }}
     >
       <label>
@@ -159,34 +160,43 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
 }
 
 function Visibility(props: { thread: string; visibility: ThreadInList["visibility"] | undefined }) {
+  const [chosen, setChosen] = useState<ThreadInList["visibility"] | undefined>(undefined);
   const { isBusy, problem, attempt } = useAttempt();
+  async function change(event: Event): Promise<void> {
+    event.preventDefault();
+    if (!chosen) return;
+    const worked = await attempt(async () => {
+      await api.changeVisibility(props.thread, chosen);
+      await lookAtThreads();
+    });
+    if (worked) toast.value = words.value.saved;
+  }
   return (
-    <>
+    <form aria-label={words.value.visibility} onSubmit={change}>
       <Choice
         label={words.value.visibility}
-        value={props.visibility}
-        disabled={isBusy}
-        choose={(visibility) =>
-          void attempt(async () => {
-            await api.changeVisibility(props.thread, visibility);
-            await lookAtThreads();
-          })
-        }
+        value={chosen ?? props.visibility}
+        choose={setChosen}
         options={[
           ["private", words.value.visibilities.private],
           ["open", words.value.visibilities.open],
         ]}
       />
       <Refusal of={problem} />
-    </>
+      <div class="actions">
+        <button type="submit" aria-busy={isBusy}>
+          {words.value.save}
+        </button>
+      </div>
+    </form>
   );
 }
 
 function Leave({ thread }: { thread: string }) {
   const { isBusy, problem, attempt } = useAttempt();
   const leave = () =>
-    attempt(async () => {
-      await api.dismiss(thread, { name: name.value ?? "", kind: "person" });
+    attempt(() => api.dismiss(thread, { name: name.value ?? "", kind: "person" })).then((worked) => {
+      if (!worked) return;
       closeDialog();
       openThread(DEFAULT_THREAD);
       void lookAtThreads();

@@ -28,11 +28,13 @@ export function NewThread() {
       setWrong(true);
       return;
     }
-    await making.attempt(async () => {
-      const made = isOpenRoom ? id : (await makeThread({ visibility, ...(id && { thread_id: id }) })).thread_id;
-      closeDialog();
-      openThread(made);
+    let made = id;
+    const worked = await making.attempt(async () => {
+      if (!isOpenRoom) made = (await makeThread({ visibility, ...(id && { thread_id: id }) })).thread_id;
     });
+    if (!worked) return;
+    closeDialog();
+    openThread(made);
   }
 
   return (

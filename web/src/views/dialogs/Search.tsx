@@ -4,6 +4,7 @@ import { closeDialog, threadId } from "../../app";
 import type { HistoryMessage } from "../../wire";
 import { clock, day, moment, words } from "../../words";
 import { Avatar } from "../Avatar";
+import { isComposing } from "../composing";
 import { Dialog } from "../Dialog";
 import { Refusal, useAttempt } from "../Refusal";
 import { snippet } from "./snippet";
@@ -25,25 +26,22 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
   const [typed, setTyped] = useState("");
   const [found, setFound] = useState<Found | undefined>(undefined);
   const { isBusy, problem, attempt } = useAttempt();
-  /** What is searched for now: what was before is not shown any more when it comes. */
-  const current = useRef("");
+  const soon = useRef<ReturnType<typeof setTimeout>>(undefined);
 
   async function find(query: string, earlier: readonly HistoryMessage[] = []): Promise<void> {
-    current.current = query;
-    if (query === "") {
-      setFound(undefined);
-      return;
-    }
-    await attempt(async () => {
+    let all: Found | undefined;
+    const counts = await attempt(async () => {
+      if (query === "") return;
       const before = earlier.at(-1)?.seq;
       const page = await search(threadId.value, query, { limit: PAGE, ...(before !== undefined && { before }) });
-      if (current.current === query) setFound({ query, messages: [...earlier, ...page], more: page.length === PAGE });
+      all = { query, messages: [...earlier, ...page], more: page.length === PAGE };
     });
+    if (counts) setFound(all);
   }
 
   useEffect(() => {
-    const timer = setTimeout(() => void find(typed.trim()), PAUSE);
-    return () => clearTimeout(timer);
+    soon.current = setTimeout(() => void find(typed.trim()), PAUSE);
+    return () => clearTimeout(soon.current);
   }, [typed]);
 
   return (
@@ -61,7 +59,9 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
           value={typed}
           onInput={(event) => setTyped(event.currentTarget.value)}
           onKeyDown={(event) => {
-            if (event.key === "Enter" && !event.isComposing) void find(typed.trim());
+            if (event.key !== "Enter" || isComposing(event)) return;
+            clearTimeout(soon.current);
+            void find(typed.trim());
           }}
         />
       </search>

@@ -49,13 +49,14 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
       setMoreOpen(true);
       return;
     }
-    await saving.attempt(async () => {
+    const worked = await saving.attempt(async () => {
       const numbers = Object.fromEntries(NUMBERS.map((name) => [name, numberIn(typed[name], BOUNDS[name]) ?? null]));
       const prompt = wanted.system_prompt?.trim() ? wanted.system_prompt : null;
       await changeSettings(thread, { ...wanted, ...numbers, system_prompt: prompt });
-      toast.value = words.value.saved;
-      closeDialog();
     });
+    if (!worked) return;
+    toast.value = words.value.saved;
+    closeDialog();
   }
 
   const labels: Record<NumberName, string> = {

@@ -1,0 +1,188 @@
+// @vitest-environment jsdom
+import { render } from "preact";
+import { act } from "preact/test-utils";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { dialog, role, room, threadId, toast, who } from "../src/app";
+import { language } from "../src/preferences";
+import { listed } from "../src/threads";
+import { Dialogs } from "../src/views/dialogs/Dialogs";
+
+interface Asked {
+  readonly method: string;
+  readonly path: string;
+  readonly body: unknown;
+  answer: (body: unknown, status?: number) => Promise<void>;
+}
+
+const place = document.body;
+let asked: Asked[] = [];
+
+/** Whatever is to be done after an answer is done. */
+const settle = () => act(() => new Promise((resolve) => setTimeout(resolve)));
+
+beforeEach(() => {
+  asked = [];
+  vi.stubGlobal(
+    "fetch",
+    (path: string, { method, body }: { method: string; body?: string }) =>
+      new Promise((resolve) =>
+        asked.push({
+          method,
+          path,
+          body: body === undefined ? undefined : JSON.parse(body),
+          answer(answer, status = 200) {
+            resolve(new Response(status === 204 ? null : JSON.stringify(answer), { status }));
+            return settle();
+          },
+        }),
+      ),
+  );
+  HTMLDialogElement.prototype.showModal = () => undefined;
+  language.value = "en";
+  room.value = { auth: "required", demo: true, several_tenants: false, message_limit: 16_384, version: "1" };
+  who.value = { kind: "person", tenant: "default", name: "ann" };
+  role.value = "owner";
+  threadId.value = "one";
+});
+
+afterEach(() => {
+  act(() => render(null, place));
+  dialog.value = undefined;
+  toast.value = undefined;
+  vi.useRealTimers();
+});
+
+function open(name: NonNullable<typeof dialog.value>): Promise<void> {
+  dialog.value = name;
+  act(() => render(<Dialogs goTo={() => undefined} />, place));
+  return settle();
+}
+
+/** The newest that the room was asked. */
+function last(method: string, path: string): Asked {
+  const found = asked.findLast((one) => one.method === method && one.path.startsWith(path));
+  if (!found) throw new Error(`${method} ${path} is not among ${asked.map((one) => `${one.method} ${one.path}`)}`);
+  return found;
+}
+
+const find = <T extends Element>(selector: string): T => {
+  const found = place.querySelector<T>(selector);
+  if (!found) throw new Error(`no ${selector} in ${place.innerHTML}`);
+  return found;
+};
+const button = (text: string): HTMLButtonElement =>
+  [...place.querySelectorAll("button")].find((one) => one.textContent === text) ?? find(`button:contains(${text})`);
+const type = (field: HTMLInputElement | HTMLTextAreaElement, text: string) =>
+  act(() => {
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+const enter = (field: HTMLElement, init: KeyboardEventInit = {}) =>
+  act(() => {
+    field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, ...init }));
+  });
+const press = (element: HTMLElement) => act(() => element.click());
+
+const SETTINGS = {
+  system_prompt: null,
+  user_policy: null,
+  api_policy: null,
+  pause: null,
+  api_ttl: null,
+  api_cap: null,
+  batch_messages: null,
+  merge_window: null,
+};
+const MEMBERS = { members: [{ name: "ann", kind: "person", role: "owner" }] };
+
+test("settings are saved in the thread that they are of, though another was gone to meanwhile", async () => {
+  await open("settings");
+  await last("GET", "/api/threads/one/settings").answer({ settings: { ...SETTINGS, system_prompt: "of one" } });
+  type(find("textarea"), "changed in one");
+  await act(() => {
+    threadId.value = "two"; // as the browser's Back does
+  });
+  await settle();
+  await last("GET", "/api/threads/two/settings").answer({ settings: { ...SETTINGS, system_prompt: "of two" } });
+  expect(find<HTMLTextAreaElement>("textarea").value).toBe("of two");
+  press(button("Save"));
+  await settle();
+  expect(last("PUT", "/api/threads/").path).toBe("/api/threads/two/settings");
+  expect(last("PUT", "/api/threads/").body).toMatchObject({ system_prompt: "of two" });
+});
+
+test("what is saved late closes no window of another thread", async () => {
+  await open("settings");
+  await last("GET", "/api/threads/one/settings").answer({ settings: SETTINGS });
+  press(button("Save"));
+  await settle();
+  const saving = last("PUT", "/api/threads/one/settings");
+  await act(() => {
+    threadId.value = "two";
+  });
+  await saving.answer(undefined, 204);
+  expect(dialog.value).toBe("settings");
+});
+
+test("a name stays in its field when nobody of that name can be admitted", async () => {
+  await open("members");
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  type(find('form[aria-label="Add somebody"] input'), "bob");
+  press(button("Add"));
+  await settle();
+  await last("PUT", "/api/threads/one/members").answer({ code: "not_found", message: "Not Found." }, 404);
+  expect(find('[role="alert"]').textContent).toBe("There is nobody of that name.");
+  expect(find<HTMLInputElement>('form[aria-label="Add somebody"] input').value).toBe("bob");
+  press(button("Add"));
+  await settle();
+  await last("PUT", "/api/threads/one/members").answer(undefined, 204);
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  expect(find<HTMLInputElement>('form[aria-label="Add somebody"] input').value).toBe("");
+});
+
+test("who finds a thread changes once that is saved", async () => {
+  listed.value = [{ threadId: "one", visibility: "private", role: "owner", lastAt: 0, unread: 0 }];
+  await open("members");
+  const radio = find<HTMLInputElement>('input[type="radio"][value="open"]');
+  press(radio);
+  await settle();
+  expect(asked.filter((one) => one.method === "PUT")).toEqual([]);
+  expect(radio.checked).toBe(true);
+  press(button("Save"));
+  await settle();
+  expect(last("PUT", "/api/threads/one").body).toEqual({ visibility: "open" });
+});
+
+test("of several searches the newest is shown, however late the others end", async () => {
+  await open("search");
+  const field = find<HTMLInputElement>("input");
+  const said = (content: string) => ({
+    messages: [{ message_id: content, seq: 1, source: "user", content, author: "ann", timestamp: "2026-01-01T00:00Z" }],
+  });
+  type(field, "first");
+  enter(field, { keyCode: 229 });
+  await settle();
+  expect(asked).toEqual([]);
+  enter(field);
+  await settle();
+  const first = last("GET", "/api/threads/one/search?q=first");
+  type(field, "second");
+  enter(field);
+  await settle();
+  await first.answer({ code: "took_too_long", message: "Too long." }, 503);
+  expect(find('[role="status"]').textContent).toBe("Searching…");
+  await last("GET", "/api/threads/one/search?q=second").answer(said("second found"));
+  expect(find(".results").textContent).toContain("second found");
+  expect(place.querySelector('[role="alert"]')).toBeNull();
+});
+
+test("Enter searches at once, and once", async () => {
+  await open("search");
+  vi.useFakeTimers();
+  type(find("input"), "word");
+  enter(find("input"));
+  await act(async () => {
+    await vi.advanceTimersByTimeAsync(1_000);
+  });
+  expect(asked.map((one) => one.path.split("?")[1]?.split("&")[0])).toEqual(["q=word"]);
+});
