@@ -60,6 +60,7 @@ export const en = {
   copyCode: "Copy the code",
   copy: "Copy",
   copied: "Copied",
+  notCopied: "Not copied: select it",
   picture: "Picture",
   sealedMessage: "This message cannot be opened.",
 

@@ -49,6 +49,7 @@ export const zh: Words = {
   copyCode: "复制代码",
   copy: "复制",
   copied: "已复制",
+  notCopied: "未能复制，请手动选择",
   picture: "图片",
   sealedMessage: "此消息无法解密。",
 
