@@ -22,8 +22,19 @@ const isLanes = (value: unknown): value is Lane[] =>
   Array.isArray(value) && value.length > 0 && value.every(oneOf(...LANES));
 /** Longest name, in characters. */
 export const LONGEST_NAME = 32;
-const isName = (value: unknown): value is string =>
-  typeof value === "string" && value.trim() !== "" && value.length <= LONGEST_NAME;
+/** What is not printed or turns the direction of writing, without the joiners that some writing needs. */
+const UNPRINTED = /(?!\u200c|\u200d)[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/u;
+/** Something beside marks, spaces, joiners and fillers. */
+const SEEN = /(?!\u200c|\u200d|\u115f|\u1160|\u3164|\uffa0|\u2800)[^\p{M}\p{Z}]/u;
+/** Who gives no name, to the room. */
+const NOBODYS = "anyone";
+/** Whether the room takes it for a name, as m3/events.py has it: a socket of any other is refused for ever. */
+export const isName = (value: unknown): value is string =>
+  typeof value === "string" &&
+  value.length <= LONGEST_NAME &&
+  SEEN.test(value) &&
+  !UNPRINTED.test(value) &&
+  value !== NOBODYS;
 
 export type Language = "en" | "zh-CN";
 /** The browser's first language of ours. */

@@ -199,6 +199,7 @@ export const en = {
 
   yourName: "Your name",
   nameHint: "Others see it beside what you say.",
+  nameUnfit: "This cannot be a name: something in it is not seen, or it stands for having none.",
   nameWaits: "What you said is still on its way out; change your name when it is there.",
   language: "Language",
   theme: "Appearance",

@@ -186,6 +186,7 @@ export const zh: Words = {
 
   yourName: "您的名字",
   nameHint: "会显示在您的消息旁边。",
+  nameUnfit: "不能用作名字：其中有不可见的字符，或者它表示没有名字。",
   nameWaits: "您的消息还在发送中，请稍后再改名。",
   language: "语言",
   theme: "外观",

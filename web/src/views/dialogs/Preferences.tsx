@@ -1,7 +1,7 @@
-import { useState } from "preact/hooks";
+import { useId, useState } from "preact/hooks";
 import { changePassword, signOut } from "../../api";
 import { closeDialog, conversation, room, toast, who } from "../../app";
-import { LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
+import { isName, LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
 import { words } from "../../words";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
@@ -36,10 +36,12 @@ function OwnName() {
   const [name, setName] = useState(ownName.value ?? "");
   const waits = conversation.value !== undefined && !conversation.value.outbox.isEmpty;
   const wanted = name.trim();
+  const isUnfit = wanted !== "" && !isName(wanted);
+  const hint = useId();
 
   function change(event: Event): void {
     event.preventDefault();
-    if (wanted === "" || waits) return;
+    if (!isName(wanted) || waits) return;
     ownName.value = wanted;
     setName(wanted);
     toast.value = words.value.saved;
@@ -56,15 +58,17 @@ function OwnName() {
             maxLength={LONGEST_NAME}
             autocomplete="nickname"
             disabled={waits}
+            aria-invalid={isUnfit}
+            aria-describedby={hint}
             onInput={(event) => setName(event.currentTarget.value)}
           />
         </label>
-        <button type="submit" disabled={waits || wanted === "" || wanted === ownName.value}>
+        <button type="submit" disabled={waits || !isName(wanted) || wanted === ownName.value}>
           {words.value.save}
         </button>
       </div>
-      <p class="hint" role="status">
-        {waits ? words.value.nameWaits : words.value.nameHint}
+      <p id={hint} class={isUnfit ? "error" : "hint"} role="status">
+        {waits ? words.value.nameWaits : isUnfit ? words.value.nameUnfit : words.value.nameHint}
       </p>
     </form>
   );
