@@ -143,7 +143,7 @@ async def test_a_link_invites_whoever_has_an_account(asking_room: Room, visit: V
     window = owner.get_by_role("dialog", name="Members")
     await window.get_by_role("button", name="Make a link").click()
     link = await window.get_by_label("Invitation").input_value()
-    assert link.startswith(f"{asking_room.address}/?invite=m3i_")
+    assert link.startswith(f"{asking_room.address}/#invite=m3i_")
 
     guest = await visit(asking_room, path=link)
     await expect(guest.get_by_text("Sign in, and the invitation is taken up.")).to_be_visible()

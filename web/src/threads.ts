@@ -69,8 +69,9 @@ export async function lookAtThreads(): Promise<void> {
     // To whoever comes for the first time nothing is new, and later a thread that was not there before. What was seen of a
     // thread that was taken back, as by a restored backup, is seen no longer.
     const known = Math.max(seen.get(id) ?? -1, kept(place + id, isNumber) ?? -1);
-    seen.set(id, known < 0 ? (isFirstVisit ? head : 0) : Math.min(known, head));
-    if (known < 0) unkept.add(id);
+    const now = known < 0 ? (isFirstVisit ? head : 0) : Math.min(known, head);
+    seen.set(id, now);
+    if (now !== known) unkept.add(id);
   }
   keepSeen();
   asked = 0;

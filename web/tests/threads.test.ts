@@ -1,0 +1,107 @@
+// @vitest-environment jsdom
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import type { Me, ThreadInList } from "../src/wire";
+
+const ANYONE: Me = { kind: "anyone", tenant: "default", name: null };
+
+/** The threads that the room has, by name, with how much was said in each. */
+let heads: Record<string, number>;
+let asked: string[];
+
+async function answer(address: string): Promise<Response> {
+  asked.push(address);
+  const url = new URL(address, location.origin);
+  const history = /^\/api\/threads\/(.+)\/history$/.exec(url.pathname);
+  if (!history) {
+    const after = url.searchParams.get("after") ?? "";
+    const names = Object.keys(heads).sort();
+    return Response.json({
+      threads: names
+        .filter((name) => name > after)
+        .slice(0, 500)
+        .map(listedAs),
+    });
+  }
+  const since = Number(url.searchParams.get("after"));
+  const said = (heads[history[1] as string] ?? 0) - since;
+  return Response.json({ messages: Array.from({ length: Math.min(said, 100) }, () => ({ author: "bob" })) });
+}
+
+const listedAs = (name: string): ThreadInList => ({
+  thread_id: name,
+  visibility: "open",
+  role: null,
+  head: heads[name] ?? 0,
+  last_at: null,
+});
+
+/** The module as a page that is loaded anew has it. */
+async function page() {
+  vi.resetModules();
+  const app = await import("../src/app");
+  const threads = await import("../src/threads");
+  app.who.value = ANYONE;
+  threads.watchThreads();
+  await vi.advanceTimersByTimeAsync(10);
+  const unread = () => Object.fromEntries(threads.listed.value.map((one) => [one.threadId, one.unread]));
+  return { ...threads, app, unread };
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  localStorage.clear();
+  asked = [];
+  vi.stubGlobal("fetch", answer);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test("nothing is unread to whoever comes for the first time, and later what was said since and in new threads", async () => {
+  heads = { news: 5 };
+  const first = await page();
+  expect(first.unread()).toEqual({ news: 0 });
+  heads = { news: 8, show: 2 };
+  await first.lookAtThreads();
+  expect(first.unread()).toEqual({ news: 3, show: 2 });
+  expect((await page()).unread()).toEqual({ news: 3, show: 2 });
+});
+
+test("each of many threads is counted in time, a few at a look", async () => {
+  heads = Object.fromEntries(Array.from({ length: 25 }, (_, number) => [`t${number}`, 0]));
+  const { lookAtThreads, unread } = await page();
+  for (const name of Object.keys(heads)) heads[name] = 1;
+  await lookAtThreads();
+  expect(Object.values(unread()).filter(Boolean)).toHaveLength(10);
+  await lookAtThreads();
+  await lookAtThreads();
+  expect(Object.values(unread()).filter(Boolean)).toHaveLength(25);
+});
+
+test("what was seen here is seen in the browser's other pages too", async () => {
+  heads = { news: 1 };
+  const one = await page();
+  const other = await page();
+  heads = { news: 4 };
+  one.sawUpTo("news", 4);
+  await vi.advanceTimersByTimeAsync(2_000);
+  await other.lookAtThreads();
+  expect(other.unread()).toEqual({ news: 0 });
+});
+
+test("a thread that was taken back is unread again from its new end on", async () => {
+  heads = { news: 10 };
+  const { lookAtThreads, unread } = await page();
+  heads = { news: 4 };
+  await lookAtThreads();
+  heads = { news: 6 };
+  await lookAtThreads();
+  expect(unread()).toEqual({ news: 2 });
+});
+
+test("more threads than fit an answer are all listed", async () => {
+  heads = Object.fromEntries(Array.from({ length: 1_100 }, (_, number) => [`t${number}`, 0]));
+  const { listed } = await page();
+  expect(listed.value).toHaveLength(1_100);
+});
