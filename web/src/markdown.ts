@@ -5,7 +5,7 @@
  * Where marked would take long, or make more than anybody reads, the text is shown as it was written.
  */
 import DOMPurify from "dompurify";
-import { Marked, Tokenizer, type Tokens } from "marked";
+import { Marked, Renderer, Tokenizer, type Tokens } from "marked";
 import { words } from "./words";
 
 const ADDRESS = /^(https?:|mailto:)/i;
@@ -15,6 +15,8 @@ const TAGS = [
 ];
 /** Those that are no addresses; DOMPurify holds all others to what an address may be. */
 const PLAIN_ATTRIBUTES = ["class", "target", "rel", "type", "align", "start"];
+
+const HAN = /\p{Script=Han}/u;
 
 const escaped = (text: string): string => text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);
 
@@ -106,7 +108,7 @@ const marked = new Marked({
       return link(href, this.parser.parseInline(tokens));
     },
     image({ href, text }: Tokens.Image) {
-      const shown = `${words.value.picture}${text ? `: ${text}` : ""}`;
+      const shown = text ? words.value.told(words.value.picture, text) : words.value.picture;
       const host = hostOf(href);
       return link(href, `${escaped(shown)}${host ? ` <span>${escaped(host)}</span>` : ""}`, ' class="picture"');
     },
@@ -114,6 +116,16 @@ const marked = new Marked({
       // below the page's own headings
       const level = Math.min(6, depth + 2);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+    },
+    em({ tokens }: Tokens.Em) {
+      const text = this.parser.parseInline(tokens);
+      return HAN.test(text) && `<em class="han">${text}</em>`;
+    },
+    listitem({ task, tokens }: Tokens.ListItem) {
+      return task && `<li class="task">${this.parser.parse(tokens)}</li>`;
+    },
+    table(table: Tokens.Table) {
+      return `<div class="wide">${Renderer.prototype.table.call(this, table)}</div>`;
     },
     checkbox: ({ checked }: Tokens.Checkbox) => `${checked ? "☑" : "☐"} `,
     code({ text, lang }: Tokens.Code) {

@@ -162,6 +162,10 @@ test("a line ends where its writer ended it", () => {
   expect(shown("one\ntwo").querySelectorAll("br")).toHaveLength(1);
 });
 
+test("what is emphasised is told apart where its letters cannot slant", () => {
+  expect([...shown("*two* *二*").querySelectorAll("em")].map((one) => one.className)).toEqual(["", "han"]);
+});
+
 test("what is to be done has marks that nobody can press", () => {
   const place = shown("- [x] done\n- [ ] open");
   expect(place.querySelector("input")).toBeNull();

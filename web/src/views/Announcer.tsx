@@ -32,7 +32,9 @@ export function Announcer({ conversation }: { conversation: Conversation }) {
       if (!fresh.length) return;
       const sentence =
         fresh.length <= READ
-          ? fresh.map((one) => `${nameOf(one.lane, one.author)}: ${one.content.slice(0, CHARACTERS)}`).join("\n")
+          ? fresh
+              .map((one) => words.value.told(nameOf(one.lane, one.author), one.content.slice(0, CHARACTERS)))
+              .join("\n")
           : words.value.newMessages(fresh.length);
       told.value = { sentence, time: Date.now() };
     }, GATHERING);

@@ -112,7 +112,7 @@ export const GrowingRow = memo(({ growing, conversation }: { growing: Growing; c
 });
 
 export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conversation: Conversation }) => {
-  const { you, refused, sending, unsent: waiting, editAgain, discard } = words.value;
+  const { you, told, refused, sending, unsent: waiting, editAgain, discard } = words.value;
   const remove = () => conversation.outbox.remove(unsent.key);
   const isOpen = conversation.state.value === "open";
   return (
@@ -132,7 +132,7 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
         ) : (
           <p class="fate failed" role="alert">
             <Icon name="warning" />
-            {refused}: {sentenceOf(new Problem(422, unsent.refused.code, unsent.refused.message))}
+            {told(refused, sentenceOf(new Problem(422, unsent.refused.code, unsent.refused.message)))}
             <button
               type="button"
               class="link"
@@ -227,7 +227,7 @@ function Answered({ ids, conversation }: { ids: readonly string[]; conversation:
 function JumpTo({ id, conversation }: { id: string; conversation: Conversation }) {
   const answered = conversation.timeline.find(id);
   const name = answered && (conversation.isOwn(answered) ? words.value.you : nameOf(answered.lane, answered.author));
-  const what = answered ? `${name}: ${snippetOf(answered.content)}` : words.value.elsewhere;
+  const what = answered ? words.value.told(name ?? "", snippetOf(answered.content)) : words.value.elsewhere;
   return (
     <button
       type="button"
@@ -248,7 +248,7 @@ function JumpTo({ id, conversation }: { id: string; conversation: Conversation }
 
 /** What became of it, said quietly; loudly only where it failed. */
 function FateLine({ said, conversation }: { said: Said; conversation: Conversation }) {
-  const { fates, retry, stopped, jumpToReply } = words.value;
+  const { fates, told, retry, stopped, jumpToReply } = words.value;
   if (said.lane === "assistant") return said.cancelled ? <p class="fate">{stopped}</p> : null;
   const { fate, replyId } = said;
   if (!fate) return null;
@@ -267,10 +267,7 @@ function FateLine({ said, conversation }: { said: Said; conversation: Conversati
   return (
     <p class={`fate ${fate}`}>
       <Icon name={fate === "pending" ? "clock" : fate === "failed" ? "warning" : "stop"} />
-      <span>
-        {fates[fate]}
-        {fate === "failed" && said.reason ? `: ${said.reason}` : ""}
-      </span>
+      <span>{fate === "failed" && said.reason ? told(fates.failed, said.reason) : fates[fate]}</span>
       {mayRetry && (
         <button type="button" class="link" onClick={() => void conversation.retry(said.messageId)}>
           {retry}

@@ -12,6 +12,8 @@ export const en = {
   lanes: { user: "People", api: "Programs", assistant: "Agent" } satisfies Record<Lane, string>,
   lane: { user: "Person", api: "Program", assistant: "Agent" } satisfies Record<Lane, string>,
   you: "You",
+  /** Who says it or what is so, and then what it is. */
+  told: (what: string, more: string) => `${what}: ${more}`,
   somebody: "Somebody",
 
   threads: "Threads",

@@ -6,6 +6,7 @@ export const zh: Words = {
   lanes: { user: "观众", api: "程序", assistant: "智能体" },
   lane: { user: "用户", api: "程序", assistant: "智能体" },
   you: "我",
+  told: (what, more) => `${what}：${more}`,
   somebody: "某人",
 
   threads: "会话",

@@ -82,7 +82,7 @@ export function Invites({ thread }: { thread: string }) {
                 </span>
                 <button
                   type="button"
-                  aria-label={`${words.value.takeBack}: ${one.prefix}`}
+                  aria-label={words.value.told(words.value.takeBack, one.prefix)}
                   disabled={isBusy}
                   onClick={() =>
                     void change(async () => {

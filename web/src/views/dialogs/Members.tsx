@@ -81,7 +81,7 @@ function List({ thread }: { thread: string }) {
             </span>
             {mayConfigure.value && member.kind === "person" ? (
               <select
-                aria-label={`${words.value.role}: ${member.name}`}
+                aria-label={words.value.told(words.value.role, member.name)}
                 value={member.role}
                 disabled={isBusy}
                 onChange={(event) => {
