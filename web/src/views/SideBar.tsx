@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { addressOf, DEFAULT_THREAD, dialog, name, openThread, threadId } from "../app";
 import { COUNTED, type Listed, listed, withOpen } from "../threads";
-import { clock, day, midnight, words } from "../words";
+import { briefly, words } from "../words";
 import { Avatar } from "./Avatar";
 import { Icon } from "./Icon";
 import { Mark } from "./Mark";
@@ -93,9 +93,7 @@ function ThreadItem({ thread, close }: { thread: Listed; close: () => void }) {
             <span class="seldom">{words.value.unread(Math.min(unread, COUNTED), more)}</span>
           </span>
         ) : (
-          lastAt > 0 && (
-            <time>{midnight(lastAt) === midnight(Date.now()) ? clock.value(lastAt) : day.value(lastAt)}</time>
-          )
+          lastAt > 0 && <time>{briefly.value(lastAt)}</time>
         )}
       </a>
     </li>

@@ -70,7 +70,12 @@ function Messages({ conversation }: { conversation: Conversation }) {
     return <Empty conversation={conversation} />;
   }
   if (view.value === "stream")
-    return <Stream key={lanes.join()} conversation={conversation} lanes={lanes} label={words.value.messages} />;
+    return (
+      <>
+        <h2 class="seldom">{words.value.messages}</h2>
+        <Stream key={lanes.join()} conversation={conversation} lanes={lanes} label={words.value.messages} />
+      </>
+    );
   return (
     <div class="side-by-side">
       {LANES.filter((lane) => lanes.includes(lane)).map((lane) => (

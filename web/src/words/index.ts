@@ -31,6 +31,18 @@ export const day = computed(() => {
   };
 });
 
+/** As shortly as it can be said: the time of today, or the day. */
+export const briefly = computed(() => {
+  const thisYear = new Intl.DateTimeFormat(language.value, { month: "short", day: "numeric" });
+  const another = new Intl.DateTimeFormat(language.value, { year: "numeric", month: "numeric", day: "numeric" });
+  return (at: number) => {
+    const today = midnight(Date.now());
+    if (at >= today) return clock.value(at);
+    if (midnight(at) === midnight(today - 1)) return words.value.yesterday;
+    return (new Date(at).getFullYear() === new Date().getFullYear() ? thisYear : another).format(at);
+  };
+});
+
 /** When the day began that the time is of, in the reader's own zone. */
 export const midnight = (at: number): number => new Date(at).setHours(0, 0, 0, 0);
 
