@@ -117,9 +117,10 @@ const marked = new Marked({
       const level = Math.min(6, depth + 2);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
-    em({ tokens }: Tokens.Em) {
-      const text = this.parser.parseInline(tokens);
-      return HAN.test(text) && `<em class="han">${text}</em>`;
+    em({ text, tokens }: Tokens.Em) {
+      // its beginning tells, and within each other they are not all looked through
+      const isHan = HAN.test(text.slice(0, PIECE));
+      return `<em${isHan ? ' class="han"' : ""}>${this.parser.parseInline(tokens)}</em>`;
     },
     listitem({ task, tokens }: Tokens.ListItem) {
       return task && `<li class="task">${this.parser.parse(tokens)}</li>`;
