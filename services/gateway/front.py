@@ -15,27 +15,20 @@ from m3.web import Refusal
 
 PAGE = Path(__file__).with_name("page")
 
-#: The page runs what it was built of, shows pictures that are its own or in what it loaded, and asks its own host and
-#: port alone. Text becomes elements only through DOMPurify.
+#: The page runs what it was built of, shows its own pictures, and asks its own host and port alone. Text becomes
+#: elements only through DOMPurify.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types dompurify"
 )
 #: Asked for anew each time, since it names what else there is.
 _OF_THE_PAGE = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
 #: A file has the hash of what is in it in its name.
-_OF_A_FILE = {"Cache-Control": "public, max-age=31536000, immutable"}
+_OF_A_FILE = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
 
-#: What a file is, by how its name ends; no other is served.
-_TEXTS = {
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-}
-_KINDS = _TEXTS | {".png": "image/png", ".webp": "image/webp", ".woff2": "font/woff2"}
+#: What a file is, by how its name ends; all are text, and no other is served.
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True)
@@ -75,14 +68,9 @@ def front(folder: Path) -> APIRouter:
         file = files.get(path)
         if file is None:
             raise Refusal(404, "not_found", "Not Found.")
-        headers = dict(_OF_A_FILE)
-        content = file.content
-        if file.kind in _TEXTS.values():
-            headers["Vary"] = "Accept-Encoding"
-            if _takes_gzip(request):
-                headers["Content-Encoding"] = "gzip"
-                content = file.zipped
-        return Response(content, headers=headers, media_type=file.kind)
+        if _takes_gzip(request):
+            return Response(file.zipped, headers=_OF_A_FILE | {"Content-Encoding": "gzip"}, media_type=file.kind)
+        return Response(file.content, headers=_OF_A_FILE, media_type=file.kind)
 
     return router
 
