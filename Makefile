@@ -8,7 +8,12 @@ UV := $(shell command -v uv 2>/dev/null)
 # The page is built from these; PAGE_LIBRARIES is what npm writes last where it puts what the page is built with.
 PAGE := services/gateway/page/index.html
 PAGE_LIBRARIES := web/node_modules/.package-lock.json
-PAGE_SOURCES := $(wildcard web/*.html web/*.json web/*.ts) $(shell find web/src web/public 2>/dev/null)
+PAGE_SOURCES := $(wildcard web/*.html web/*.json web/*.ts) $(shell find web/src 2>/dev/null)
+
+# npm would put the libraries into one folder twice at once, as two environments share theirs.
+.NOTPARALLEL:
+# What a build left that failed is no page.
+.DELETE_ON_ERROR:
 
 .PHONY: help run test check format page screenshots bench faults secrets lock clean
 
@@ -106,7 +111,7 @@ endif
 	@set -e; $(call environment,.venv-litellm,tests/litellm.lock)
 	@touch $@
 
-# The versions of node that web/package.json takes.
+# The versions of node that web/package.json takes; a test compares them.
 NODE_WILL_DO := const [major, minor] = process.versions.node.split(".").map(Number); \
 	process.exit(major > 22 || (major === 20 && minor > 18) || (major === 22 && minor > 11) ? 0 : 1)
 NODE := $(if $(shell command -v npm >/dev/null && node -e '$(NODE_WILL_DO)' 2>/dev/null && echo yes),,.venv-node/ready)
