@@ -5,9 +5,12 @@ import { someName } from "./names";
 import { ownName } from "./preferences";
 import { isSignedIn, whichSignIn } from "./session";
 import { Conversation, type Speaker } from "./thread/conversation";
+import { sayLeftovers } from "./thread/leftovers";
 import type { Me, Role, RoomInfo } from "./wire";
 
 export const DEFAULT_THREAD = "default";
+/** Whose outboxes and seen numbers those of an open room are: this browser's. */
+export const OPEN_PLACE = "open";
 /** Milliseconds between attempts to reach a room that is away. */
 const AGAIN = 2_000;
 
@@ -42,7 +45,9 @@ const query = () => new URLSearchParams(location.search);
 const inviteInAddress = () => new URLSearchParams(location.hash.slice(1)).get("invite");
 export const addressOfInvite = (invite: string): string => `${location.origin}/#${new URLSearchParams({ invite })}`;
 export const isInvited = (): boolean => inviteInAddress() !== null;
-export const threadId = signal(query().get("thread") ?? DEFAULT_THREAD);
+/** An empty name is none. */
+const threadInAddress = () => query().get("thread") || DEFAULT_THREAD;
+export const threadId = signal(threadInAddress());
 
 export const addressOf = (thread: string): string =>
   thread === DEFAULT_THREAD ? "/" : `/?${new URLSearchParams({ thread })}`;
@@ -53,7 +58,7 @@ export function openThread(thread: string): void {
 }
 
 addEventListener("popstate", () => {
-  threadId.value = query().get("thread") ?? DEFAULT_THREAD;
+  threadId.value = threadInAddress();
 });
 
 export async function start(): Promise<void> {
@@ -140,12 +145,20 @@ function openConversation(): (() => void) | undefined {
   if (!known) return;
   const open = room.value?.auth === "open";
   const speaker: Speaker = { client: open ? name.value : undefined, name: name.value };
-  const opened = new Conversation(thread, speaker, open ? "open" : `${known.tenant}.${known.name}`, () => {
+  const place = open ? OPEN_PLACE : `${known.tenant}.${known.name}`;
+  const begin = (id: string, again: () => void) => new Conversation(id, speaker, place, again);
+  const opened = begin(thread, () => {
     restarts.value++;
   });
   conversation.value = opened;
   void opened.start();
+  const leaving = new AbortController();
+  const unsubscribe = opened.state.subscribe((state) => {
+    if (state === "open") void sayLeftovers(place, thread, (id) => begin(id, () => undefined), leaving.signal);
+  });
   return () => {
+    leaving.abort();
+    unsubscribe();
     opened.stop();
     conversation.value = undefined;
   };

@@ -34,7 +34,8 @@ export const whichSignIn = computed(() => signIn.value?.refresh.split("_")[1]);
 export const isSignedIn = computed(() => signIn.value !== undefined);
 
 export function signedInWith(tokens: Tokens): void {
-  const renewAt = Date.now() + tokens.expires_in * 1000 - MARGIN;
+  const life = tokens.expires_in * 1000;
+  const renewAt = Date.now() + life - Math.min(MARGIN, life / 2);
   signIn.value = { access: tokens.access_token, refresh: tokens.refresh_token, renewAt };
   keep(NAME, signIn.value);
 }

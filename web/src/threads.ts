@@ -1,7 +1,7 @@
 /** The threads that whoever sits here finds, and how much of each they have not seen. */
 import { effect, signal } from "@preact/signals";
 import { history, threads } from "./api";
-import { conversation, DEFAULT_THREAD, name, role, threadId, who } from "./app";
+import { conversation, DEFAULT_THREAD, name, OPEN_PLACE, role, threadId, who } from "./app";
 import { isNumber, keep, kept, namesKept } from "./storage";
 import type { ThreadInList } from "./wire";
 
@@ -29,6 +29,8 @@ export const listed = signal<readonly Listed[]>([]);
 /** The number up to which each thread was seen, by whom. Each is kept under a name of its own, for all pages. */
 const seen = new Map<string, number>();
 let place = "";
+/** Nothing was kept here before this page, which has not looked yet. */
+let isFirstVisit = false;
 /** Threads of which more was seen than is kept: a flood is seen often. */
 const unkept = new Set<string>();
 let keeping: ReturnType<typeof setTimeout> | undefined;
@@ -64,7 +66,6 @@ export async function lookAtThreads(): Promise<void> {
     return;
   }
   if (who.value !== mine) return;
-  const isFirstVisit = !namesKept(place).length;
   for (const { thread_id: id, head } of found) {
     // To whoever comes for the first time nothing is new, and later a thread that was not there before. What was seen of a
     // thread that was taken back, as by a restored backup, is seen no longer.
@@ -73,6 +74,7 @@ export async function lookAtThreads(): Promise<void> {
     seen.set(id, now);
     if (now !== known) unkept.add(id);
   }
+  isFirstVisit = false;
   keepSeen();
   asked = 0;
   const looked = await Promise.all(
@@ -116,7 +118,8 @@ export function watchThreads(): void {
       listed.value = [];
       return;
     }
-    place = `seen/${known.kind === "anyone" ? "open" : `${known.tenant}.${known.name}`}/`;
+    place = `seen/${known.kind === "anyone" ? OPEN_PLACE : `${known.tenant}.${known.name}`}/`;
+    isFirstVisit = !namesKept(place).length;
     void lookAtThreads();
   });
   effect(() => {
@@ -142,5 +145,6 @@ export function withOpen(threads: readonly Listed[], id: string): readonly Liste
   const has = (one: string) => threads.some((thread) => thread.threadId === one);
   const unknown = (one: string): Listed => ({ threadId: one, visibility: "open", role: null, lastAt: 0, unread: 0 });
   const begins = who.value?.kind === "anyone" && id !== DEFAULT_THREAD && !has(DEFAULT_THREAD);
-  return [...(has(id) ? [] : [unknown(id)]), ...threads, ...(begins ? [unknown(DEFAULT_THREAD)] : [])];
+  const isThere = has(id) || conversation.value?.problem.value;
+  return [...(isThere ? [] : [unknown(id)]), ...threads, ...(begins ? [unknown(DEFAULT_THREAD)] : [])];
 }

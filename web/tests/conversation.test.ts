@@ -1,6 +1,8 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Conversation } from "../src/thread/conversation";
+import { sayLeftovers } from "../src/thread/leftovers";
+import { threadsWaiting } from "../src/thread/outbox";
 import type { Frame, HistoryMessage, NewMessageFrame } from "../src/wire";
 
 /** A socket whose room is the test. */
@@ -198,6 +200,40 @@ test("a thread that was taken back is begun anew", async () => {
   await begin();
   socket().hear({ type: "reset", head: 0 });
   expect(restarts).toBe(1);
+});
+
+test("a thread that cannot be read just now is away, and what is said in it waits", async () => {
+  vi.stubGlobal("fetch", () => Promise.reject(new TypeError("Failed to fetch")));
+  await begin();
+  expect(conversation.state.value).toBe("waiting");
+  conversation.say("hello");
+  expect(conversation.outbox.items.value).toHaveLength(1);
+  vi.stubGlobal("fetch", answer);
+  await pass(5_000);
+  socket().hear(connected(0));
+  expect(socket().sent).toHaveLength(1);
+  expect(conversation.state.value).toBe("open");
+});
+
+test("what was said in threads that are not open any more is said for them", async () => {
+  const begun = (thread: string) => new Conversation(thread, { client: "ann", name: "ann" }, "open", () => undefined);
+  for (const thread of ["one", "two"]) {
+    const left = begun(thread);
+    left.say(`in ${thread}`);
+    left.stop();
+  }
+  const done = sayLeftovers("open", "t", begun, new AbortController().signal);
+  for (const thread of ["one", "two"]) {
+    await pass(100);
+    expect(socket().url).toContain(`/ws/chat/${thread}?`);
+    socket().hear(connected(0));
+    const { client_id } = JSON.parse(socket().sent[0] ?? "{}") as { client_id: string };
+    socket().hear({ type: "recorded", message_id: "m", seq: 1, client_id });
+    await pass(100);
+  }
+  await done;
+  expect(FakeSocket.opened).toHaveLength(2);
+  expect(threadsWaiting("open")).toEqual([]);
 });
 
 test("who asks for a message far back while older ones are being read waits for them, and gets it", async () => {

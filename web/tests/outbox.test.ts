@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { MOST, Outbox } from "../src/thread/outbox";
+import { MOST, Outbox, threadsWaiting } from "../src/thread/outbox";
 import type { ErrorFrame, NewMessageFrame } from "../src/wire";
 
 interface SaidFrame {
@@ -107,6 +107,16 @@ test("what another page of the browser has said or thrown away waits here no lon
   outbox.remove(keyOf("here"));
   dispatchEvent(new StorageEvent("storage", { key: name }));
   expect(other.items.value).toEqual([]);
+});
+
+test("the threads in which something waits are known, of each who speaks", () => {
+  outbox.add("first");
+  new Outbox("open/show", () => true).add("second");
+  new Outbox("default.ann/other", () => true).add("third");
+  expect(threadsWaiting("open").sort()).toEqual(["default", "show"]);
+  outbox.opened(say);
+  refused("first", "forbidden");
+  expect(threadsWaiting("open")).toEqual(["show"]);
 });
 
 test("what the browser has no room for waits in the page, which is told", () => {

@@ -6,10 +6,11 @@ const ANYONE: Me = { kind: "anyone", tenant: "default", name: null };
 
 /** The threads that the room has, by name, with how much was said in each. */
 let heads: Record<string, number>;
-let asked: string[];
+/** What the room waits for before it answers. */
+let slow: Promise<void> | undefined;
 
 async function answer(address: string): Promise<Response> {
-  asked.push(address);
+  await slow;
   const url = new URL(address, location.origin);
   const history = /^\/api\/threads\/(.+)\/history$/.exec(url.pathname);
   if (!history) {
@@ -50,7 +51,7 @@ async function page() {
 beforeEach(() => {
   vi.useFakeTimers();
   localStorage.clear();
-  asked = [];
+  slow = undefined;
   vi.stubGlobal("fetch", answer);
 });
 
@@ -66,6 +67,15 @@ test("nothing is unread to whoever comes for the first time, and later what was 
   await first.lookAtThreads();
   expect(first.unread()).toEqual({ news: 3, show: 2 });
   expect((await page()).unread()).toEqual({ news: 3, show: 2 });
+});
+
+test("what is seen of the open thread before the first look is over makes no other thread unread", async () => {
+  heads = { news: 5, show: 7 };
+  slow = new Promise((resolve) => setTimeout(resolve, 3_000));
+  const { sawUpTo, unread } = await page();
+  sawUpTo("news", 5);
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(unread()).toEqual({ news: 0, show: 0 });
 });
 
 test("each of many threads is counted in time, a few at a look", async () => {

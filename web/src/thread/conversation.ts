@@ -1,5 +1,5 @@
 /** One thread as it is open on this page: its timeline, its socket and what is still to be said, put together. */
-import { type ReadonlySignal, signal } from "@preact/signals";
+import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { asProblem, history, message, Problem, retry } from "../api";
 import type { ErrorFrame, Frame, NewMessageFrame, PresenceFrame } from "../wire";
 import { Connection, type State } from "./connection";
@@ -63,6 +63,8 @@ export class Conversation {
   readonly spoken = signal(0);
   /** Something that the room would not do, for a while. */
   readonly notice = signal<Problem | undefined>(undefined);
+  /** It could not be read, and is tried again. */
+  readonly #isUnread = signal(false);
   readonly #speaker: Speaker;
   readonly #connection: Connection;
   readonly #startOver: () => void;
@@ -95,9 +97,10 @@ export class Conversation {
     });
   }
 
-  get state(): ReadonlySignal<State> {
-    return this.#connection.state;
-  }
+  /** Of its connection; `waiting` also while the thread cannot be read. */
+  readonly state: ReadonlySignal<State> = computed(() =>
+    this.problem.value ? "ended" : this.#isUnread.value ? "waiting" : this.#connection.state.value,
+  );
 
   isOwn(said: Pick<Said, "author"> | Pick<NewMessageFrame, "author">): boolean {
     return said.author !== undefined && said.author === this.#speaker.name;
@@ -110,11 +113,13 @@ export class Conversation {
       if (this.#stopped) return;
       this.timeline.begin(page, FIRST_PAGE);
       this.isLoaded.value = true;
+      this.#isUnread.value = false;
       this.version.value++;
       void this.#connection.open();
     } catch (error) {
       const problem = asProblem(error);
       if (this.#stopped) return;
+      this.#isUnread.value = problem.passes;
       if (problem.passes)
         this.#reload = setTimeout(() => void this.start(), (problem.retryAfter ?? 0) * 1000 || RELOAD_INTERVAL);
       else this.problem.value = problem;

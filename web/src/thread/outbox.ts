@@ -38,13 +38,26 @@ const LASTING = new Set([
 /** Seconds after which what was not taken is said again, where the room names no time. */
 const AGAIN = 1;
 
+/** Latest time that there is, and longest key that the room takes. */
+const LATEST = 8.64e15;
+const LONGEST_KEY = 255;
+
 const isRefusal = (value: unknown): value is Refusal => isRecord(value) && isText(value.code) && isText(value.message);
 const isUnsent = (value: unknown): value is Unsent =>
   isRecord(value) &&
   isText(value.key) &&
+  value.key.length <= LONGEST_KEY &&
   isText(value.content) &&
   isNumber(value.at) &&
+  Math.abs(value.at) <= LATEST &&
   (value.refused === undefined || isRefusal(value.refused));
+
+/** The threads of whoever that is in which something waits to be taken. */
+export function threadsWaiting(who: string): string[] {
+  const beginning = `outbox/${who}/`;
+  const waiting = namesKept(beginning).filter((name) => kept(name, isUnsent)?.refused === undefined);
+  return [...new Set(waiting.map((name) => name.slice(beginning.length, name.lastIndexOf("/"))))];
+}
 
 export class Outbox {
   readonly #place: string;

@@ -60,6 +60,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           ref={field}
           id="composer"
           rows={1}
+          dir="auto"
           value={text}
           aria-label={words.value.composer}
           aria-describedby="composer-keys"

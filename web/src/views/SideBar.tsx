@@ -16,7 +16,13 @@ export function SideBar({ close }: { close: () => void }) {
   const found = looked ? all.filter((one) => one.threadId.toLowerCase().includes(looked)) : all;
   return (
     <>
-      <nav class="side" aria-label={words.value.threads}>
+      <nav
+        class="side"
+        aria-label={words.value.threads}
+        onKeyDown={(event) => {
+          if (event.key === "Escape") close();
+        }}
+      >
         <header>
           <a class="brand" href="/" onClick={leadingTo(() => openThread(DEFAULT_THREAD))}>
             <Mark />

@@ -22,6 +22,8 @@ const UNASKED = 3;
 /** Milliseconds after a reader's touch in which a scroll is theirs. Others are the page's own, where rows turn out to be of
  * another height than was thought. */
 const READERS = 1_000;
+/** Keys that scroll up. */
+const UPWARDS = new Set(["ArrowUp", "PageUp", "Home"]);
 /** Frames in which a row must be drawn that is scrolled to. */
 const FOCUS_FRAMES = 60;
 /** Milliseconds within which what one says follows upon what one said. */
@@ -74,8 +76,9 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
 
   const scrolled = (now: number): void => {
     const { scrollSize, viewportSize } = list.current as VirtualizerHandle;
-    if (now + viewportSize >= scrollSize - AT_END) follows.value = true;
-    else if (now < offset.current && isReaders()) follows.value = false;
+    const isUp = now < offset.current;
+    if (isUp && isReaders()) follows.value = false;
+    else if (!isUp && now + viewportSize >= scrollSize - AT_END) follows.value = true;
     offset.current = now;
     mark();
     readOlder();
@@ -84,6 +87,12 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const touch = (): void => {
     touched.current = performance.now();
     readOlder();
+  };
+
+  /** At once: in a flood the end is followed again before the scroll is told of. */
+  const leave = (isUp: boolean): void => {
+    touch();
+    if (isUp && offset.current > 0) follows.value = false;
   };
 
   useLayoutEffect(() => {
@@ -142,10 +151,10 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         aria-busy={!conversation.isLoaded.value}
         // biome-ignore lint/a11y/noNoninteractiveTabindex: by keyboard one scrolls only what one can be at
         tabIndex={0}
-        onWheel={touch}
+        onWheel={(event) => leave(event.deltaY < 0)}
         onTouchMove={touch}
         onPointerDown={touch}
-        onKeyDown={touch}
+        onKeyDown={(event) => leave(UPWARDS.has(event.key))}
         onFocusIn={touch}
       >
         <Virtualizer
@@ -182,9 +191,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
           }}
         </Virtualizer>
       </div>
-      {!rows.length && conversation.isLoaded.value && lanes.length < 3 && (
-        <p class="nothing">{words.value.nothingShown}</p>
-      )}
+      {!rows.length && timeline.reachesStart && lanes.length < 3 && <p class="nothing">{words.value.nothingShown}</p>}
       <button type="button" class="below" hidden={follows.value} onClick={toEnd}>
         <Icon name="down" />
         {below.value ? words.value.newBelow(below.value) : words.value.toNewest}

@@ -57,14 +57,14 @@ export function ThreadView({ conversation, showThreads }: { conversation: Conver
 
 function Messages({ conversation }: { conversation: Conversation }) {
   conversation.version.value;
-  if (!conversation.isLoaded.value) {
+  const { timeline, outbox } = conversation;
+  if (!conversation.isLoaded.value && !outbox.items.value.length) {
     return (
       <section class="empty" role="status">
         <p class="hint">{words.value.loading}</p>
       </section>
     );
   }
-  const { timeline, outbox } = conversation;
   const lanes = shownLanes.value;
   if (!timeline.messages.length && !timeline.growing.length && !outbox.items.value.length) {
     return <Empty conversation={conversation} />;
@@ -157,7 +157,7 @@ function LivestreamButton({ threadId }: { threadId: string }) {
       {words.value.playStream}
     </button>
   ) : (
-    <button type="button" aria-label={words.value.stopStream} onClick={stopLivestream}>
+    <button type="button" aria-label={words.value.stopStream} onClick={(event) => event.detail < 2 && stopLivestream()}>
       <Icon name="stop" />
       {words.value.streamPlays(left)}
     </button>

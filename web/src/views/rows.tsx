@@ -123,7 +123,9 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
           <b>{you}</b>
           <time>{clock.value(unsent.at)}</time>
         </header>
-        <div class="content plain">{unsent.content}</div>
+        <div class="content plain" dir="auto">
+          {unsent.content}
+        </div>
         {unsent.refused === undefined ? (
           <p class="fate">
             <Icon name="clock" />
@@ -175,7 +177,9 @@ function Content({ said }: { said: Said }) {
   return (
     <>
       {html === undefined ? (
-        <div class={`${kind} plain`}>{said.content}</div>
+        <div class={`${kind} plain`} dir="auto">
+          {said.content}
+        </div>
       ) : (
         <div class={`${kind} markdown`} dangerouslySetInnerHTML={{ __html: html }} />
       )}

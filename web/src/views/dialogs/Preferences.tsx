@@ -1,7 +1,8 @@
 import { useId, useState } from "preact/hooks";
 import { changePassword, signOut } from "../../api";
-import { closeDialog, conversation, room, toast, who } from "../../app";
+import { closeDialog, conversation, OPEN_PLACE, room, toast, who } from "../../app";
 import { isName, LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
+import { threadsWaiting } from "../../thread/outbox";
 import { words } from "../../words";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
@@ -34,7 +35,9 @@ export function Preferences() {
 
 function OwnName() {
   const [name, setName] = useState(ownName.value ?? "");
-  const waits = conversation.value !== undefined && !conversation.value.outbox.isEmpty;
+  // By its key a message is one only together with the name under which it was said.
+  const opened = conversation.value;
+  const waits = opened?.state.value !== "open" || !opened.outbox.isEmpty || threadsWaiting(OPEN_PLACE).length > 0;
   const wanted = name.trim();
   const isUnfit = wanted !== "" && !isName(wanted);
   const hint = useId();
