@@ -15,7 +15,9 @@ from tests.support.packages import Say
 from tests.support.processes import Process, processes, reachable
 from tests.support.scripted_model import ScriptedModel, scripted_model
 
-PAGE = Path(__file__).parents[2] / "services/gateway/page/index.html"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "services/gateway/page/index.html"
+AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 OPERATORS_PASSWORD = "correct horse"
 
 
@@ -30,6 +32,14 @@ def without(what: str) -> NoReturn:
 def built_page() -> None:
     if not PAGE.exists():
         without("the page was not built; `make page` does it, and `make test` too")
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """What looks for faults of accessibility, as a script."""
+    if not AXE.exists():
+        without("axe-core is not there; `make test` fetches it")
+    return AXE.read_text("utf-8")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

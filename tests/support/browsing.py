@@ -145,7 +145,7 @@ class Visits:
         path = path or ("/" if thread is None else f"/?thread={thread}")
         kept = {"origins": [{"origin": room.address, "localStorage": [{"name": "m3.name", "value": f'"{name}"'}]}]}
         opened = await self._browser.new_context(
-            **{"locale": "en-US", "base_url": room.address, "storage_state": kept} | context
+            **{"locale": "en-US", "reduced_motion": "reduce", "base_url": room.address, "storage_state": kept} | context
         )
         self._contexts.append(opened)
         self._hosts.add(urlsplit(room.address).netloc)
