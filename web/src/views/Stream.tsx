@@ -244,8 +244,8 @@ function focusOnceDrawn(id: string): () => void {
   let frame = 0;
   const look = () => {
     const element = document.getElementById(id);
-    if (element) element.focus({ preventScroll: true });
-    else if (--left) frame = requestAnimationFrame(look);
+    element?.focus({ preventScroll: true }); // in vain as long as it is hidden, to be measured
+    if (!element?.matches(":focus") && --left) frame = requestAnimationFrame(look);
   };
   look();
   return () => cancelAnimationFrame(frame);
