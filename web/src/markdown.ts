@@ -14,7 +14,7 @@ const TAGS = [
   ..."div span button".split(" "),
 ];
 /** Those that are no addresses; DOMPurify holds all others to what an address may be. */
-const PLAIN_ATTRIBUTES = ["class", "target", "rel", "type", "align", "start"];
+const PLAIN_ATTRIBUTES = ["class", "target", "rel", "type", "align", "start", "tabindex"];
 
 const HAN = /\p{Script=Han}/u;
 
@@ -126,13 +126,13 @@ const marked = new Marked({
       return task && `<li class="task">${this.parser.parse(tokens)}</li>`;
     },
     table(table: Tokens.Table) {
-      return `<div class="wide">${Renderer.prototype.table.call(this, table)}</div>`;
+      return `<div class="wide" tabindex="0">${Renderer.prototype.table.call(this, table)}</div>`;
     },
     checkbox: ({ checked }: Tokens.Checkbox) => `${checked ? "☑" : "☐"} `,
     code({ text, lang }: Tokens.Code) {
       const name = (lang ?? "").split(/\s/, 1)[0] ?? "";
       const head = `<div><span>${escaped(name)}</span><button type="button" class="copy">${escaped(words.value.copyCode)}</button></div>`;
-      return `<div class="code">${head}<pre><code>${escaped(text)}</code></pre></div>`;
+      return `<div class="code">${head}<pre tabindex="0"><code>${escaped(text)}</code></pre></div>`;
     },
   },
 });

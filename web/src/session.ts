@@ -14,8 +14,9 @@ interface SignIn {
 }
 
 const NAME = "sign-in";
-/** Milliseconds before its end in which an access token is not used any more. */
+/** Milliseconds before its end in which an access token is not used any more, and the most that may be of its life. */
 const MARGIN = 30_000;
+const MOST_OF_LIFE = 0.9;
 /** Milliseconds that a renewal may take. */
 const RENEWAL_TIMEOUT = 15_000;
 /** Milliseconds to wait for another page that is at it. */
@@ -35,7 +36,7 @@ export const isSignedIn = computed(() => signIn.value !== undefined);
 
 export function signedInWith(tokens: Tokens): void {
   const life = tokens.expires_in * 1000;
-  const renewAt = Date.now() + life - Math.min(MARGIN, life / 2);
+  const renewAt = Date.now() + life - Math.min(MARGIN, life * MOST_OF_LIFE);
   signIn.value = { access: tokens.access_token, refresh: tokens.refresh_token, renewAt };
   keep(NAME, signIn.value);
 }

@@ -17,7 +17,7 @@ const ALLOWED = new Set(
     " ",
   ),
 );
-const ATTRIBUTES = new Set("href title class target rel type align start".split(" "));
+const ATTRIBUTES = new Set("href title class tabindex target rel type align start".split(" "));
 
 /** That nothing in it runs, is fetched, or leads to what is not a page or mail. */
 function expectHarmless(place: HTMLElement): void {

@@ -35,7 +35,7 @@ test("a token that is good is used without asking", async () => {
 });
 
 test("a token that is about to end is renewed, once for all who want one", async () => {
-  signedInWith(tokens("first", 20));
+  signedInWith(tokens("first", 0));
   givesOut("second");
   expect(await Promise.all([accessToken(), accessToken(), accessToken()])).toEqual(Array(3).fill("access second"));
   expect(asked).toHaveBeenCalledOnce();
