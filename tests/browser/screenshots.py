@@ -119,7 +119,7 @@ async def _playing(scene: Scene) -> AsyncIterator[str]:
             await _say_all(address, scene)
             yield address
             over.set()
-            room.stop()
+            await asyncio.to_thread(room.stop)
 
 
 def _script(scene: Scene, over: asyncio.Event) -> Script:
