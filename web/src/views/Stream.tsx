@@ -184,7 +184,6 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
                 beginning={startOf(conversation, place)}
                 missed={missed?.place === place ? missed.count : 0}
                 place={place}
-                total={timeline.reachesStart ? rows.length : -1}
                 marked={goal.value?.messageId === row.messageId}
               />
             );

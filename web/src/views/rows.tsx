@@ -42,9 +42,8 @@ interface SaidProps {
   /** So many messages from this one on were said while the page was away. */
   missed: number;
   marked: boolean;
-  /** Its place among those that are held, from 0, and how many there are; -1 where there are older ones. */
+  /** Its place among those that are held, from 0. */
   place: number;
-  total: number;
 }
 
 export const SaidRow = memo((props: SaidProps) => {
@@ -62,7 +61,7 @@ export const SaidRow = memo((props: SaidProps) => {
         tabIndex={-1}
         aria-labelledby={`n-${said.messageId}`}
         aria-posinset={props.place + 1}
-        aria-setsize={props.total}
+        aria-setsize={-1} // nobody knows how long a thread becomes
       >
         {starts ? <Avatar lane={said.lane} name={nameOf(said.lane, said.author)} /> : <span class="avatar" />}
         <div class="body">
