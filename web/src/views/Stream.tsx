@@ -37,6 +37,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const { conversation, lanes, label } = props;
   const rows = useRows(conversation, lanes);
   const list = useRef<VirtualizerHandle>(null);
+  const scroller = useRef<HTMLDivElement>(null);
   const follows = useSignal(true);
   const offset = useRef(0);
   const touched = useRef(Number.NEGATIVE_INFINITY);
@@ -49,9 +50,11 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const visited = useSignal<Missed | undefined>(undefined);
   const shift = useOtherBeginning(rows);
 
+  /** Not by the list's own scrolling, which goes on for a while where rows are not measured yet, against a reader who leaves. */
   const toEnd = useCallback(() => {
     follows.value = true;
-    list.current?.scrollTo(Number.MAX_SAFE_INTEGER);
+    const element = scroller.current;
+    if (element) element.scrollTop = element.scrollHeight;
   }, []);
 
   const mark = useCallback(() => {
@@ -145,6 +148,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         ) : null}
       </div>
       <div
+        ref={scroller}
         class="scroller"
         role="feed"
         aria-label={label}
