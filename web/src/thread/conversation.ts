@@ -309,9 +309,10 @@ export class Conversation {
   }
 }
 
-/** Resolves when the page was drawn, or soon where nobody sees it. */
+/** Resolves when the page was drawn, or soon where nobody sees it. Not before: rows that come above are measured when they
+ * are drawn, and if that is before the list was told how far it was scrolled for them it loses its place. */
 const drawn = (): Promise<void> =>
   new Promise((resolve) => {
-    requestAnimationFrame(() => resolve());
+    requestAnimationFrame(() => setTimeout(resolve));
     setTimeout(resolve, UNSEEN_INTERVAL);
   });
