@@ -148,17 +148,18 @@ def newest(page: Page) -> Locator:
 
 
 async def wheel(page: Page, pixels: int) -> None:
-    """Scroll as a reader does, and wait until the page has."""
+    """Scroll as a reader does, and wait until it comes to rest."""
     feed = page.get_by_role("feed")
     await feed.hover()
-    before = await feed.evaluate("feed => feed.scrollTop")
+    moves = await feed.evaluate(
+        """feed => {
+            feed.rests = new Promise(resolve => feed.addEventListener("scrollend", resolve, {once: true}));
+            return feed.scrollTop > 0;
+        }"""
+    )
     await page.mouse.wheel(0, pixels)
-    if before > 0:
-        await until(lambda: _moved(feed, before))
-
-
-async def _moved(feed: Locator, before: float) -> bool:
-    return bool(await feed.evaluate("feed => feed.scrollTop") != before)
+    if moves:
+        await feed.evaluate("feed => feed.rests.then(() => null)")
 
 
 async def read_at(page: Page) -> tuple[Locator, float]:
