@@ -4,6 +4,7 @@ import { Conversation } from "../src/thread/conversation";
 import { sayLeftovers } from "../src/thread/leftovers";
 import { threadsWaiting } from "../src/thread/outbox";
 import type { Frame, HistoryMessage, NewMessageFrame } from "../src/wire";
+import { kept } from "./messages";
 
 /** A socket whose room is the test. */
 class FakeSocket {
@@ -37,7 +38,7 @@ class FakeSocket {
 }
 
 /** The room's history, by number. */
-let kept: HistoryMessage[];
+let history: HistoryMessage[];
 /** What waits for its answer, where the history is slow. */
 let slow: Promise<void> | undefined;
 let conversation: Conversation;
@@ -45,25 +46,6 @@ let restarts: number;
 
 const socket = () => FakeSocket.opened.at(-1) as FakeSocket;
 const connected = (head: number): Frame => ({ type: "connected", connections: 1, head });
-
-function message(seq: number, more: Partial<HistoryMessage> = {}): HistoryMessage {
-  return {
-    message_id: `m${seq}`,
-    seq,
-    rev: seq,
-    source: "user",
-    content: `${seq}`,
-    timestamp: "2026-01-31T12:00:00Z",
-    author: null,
-    in_reply_to: [],
-    cancelled: false,
-    fate: "pending",
-    reply_id: null,
-    reply_seq: null,
-    reason: null,
-    ...more,
-  };
-}
 
 const said = (seq: number): NewMessageFrame => ({
   type: "new_message",
@@ -88,10 +70,10 @@ async function answer(address: string): Promise<Response> {
   await slow;
   const url = new URL(address, location.origin);
   const asked = /^\/api\/messages\/m(\d+)$/.exec(url.pathname);
-  if (asked) return Response.json(message(Number(asked[1])));
+  if (asked) return Response.json(kept(Number(asked[1])));
   const limit = Number(url.searchParams.get("limit"));
   const before = Number(url.searchParams.get("before") ?? Number.POSITIVE_INFINITY);
-  return Response.json({ messages: kept.filter(({ seq }) => seq < before).slice(-limit) });
+  return Response.json({ messages: history.filter(({ seq }) => seq < before).slice(-limit) });
 }
 
 /** Everything that is due by then, timers and promises. */
@@ -106,7 +88,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   localStorage.clear();
   FakeSocket.opened = [];
-  kept = [];
+  history = [];
   slow = undefined;
   restarts = 0;
   vi.stubGlobal("WebSocket", FakeSocket);
@@ -123,7 +105,7 @@ afterEach(() => {
 });
 
 test("a socket begins behind the newest message that was read", async () => {
-  kept = [message(1), message(2)];
+  history = [kept(1), kept(2)];
   await begin();
   expect(new URL(socket().url).searchParams.get("after")).toBe("2");
   expect(conversation.state.value).toBe("connecting");
@@ -237,7 +219,7 @@ test("what was said in threads that are not open any more is said for them", asy
 });
 
 test("who asks for a message far back while older ones are being read waits for them, and gets it", async () => {
-  kept = Array.from({ length: 900 }, (_, place) => message(place + 1));
+  history = Array.from({ length: 900 }, (_, place) => kept(place + 1));
   await begin();
   let go = () => {};
   slow = new Promise((resolve) => {
@@ -253,7 +235,7 @@ test("who asks for a message far back while older ones are being read waits for 
 });
 
 test("a change of the oldest message does not keep older ones from being added", async () => {
-  kept = Array.from({ length: 100 }, (_, place) => message(place + 1));
+  history = Array.from({ length: 100 }, (_, place) => kept(place + 1));
   await begin();
   socket().hear(connected(100));
   const reading = conversation.loadOlder();

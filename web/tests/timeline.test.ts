@@ -1,10 +1,10 @@
 import { beforeEach, expect, test } from "vitest";
 import { SLACK, Timeline } from "../src/thread/timeline";
-import type { DeltaFrame, HistoryMessage, NewMessageFrame, TurnFrame } from "../src/wire";
+import type { DeltaFrame, NewMessageFrame, TurnFrame } from "../src/wire";
+import { AT, kept } from "./messages";
 
 /** Messages that are to be held. */
 const HELD = 100;
-const AT = "2026-01-31T12:00:00Z";
 
 let timeline: Timeline;
 
@@ -21,25 +21,6 @@ function said(seq: number, more: Partial<NewMessageFrame> = {}): NewMessageFrame
     content: `${seq}`,
     timestamp: Date.parse(AT) / 1000,
     in_reply_to: [],
-    ...more,
-  };
-}
-
-function kept(seq: number, more: Partial<HistoryMessage> = {}): HistoryMessage {
-  return {
-    message_id: `m${seq}`,
-    seq,
-    rev: seq,
-    source: "user",
-    content: `${seq}`,
-    timestamp: AT,
-    author: null,
-    in_reply_to: [],
-    cancelled: false,
-    fate: "pending",
-    reply_id: null,
-    reply_seq: null,
-    reason: null,
     ...more,
   };
 }

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { conversation, dialog, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
-import { goTo } from "../thread/goal";
+import { goTo } from "../goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
 import { Dialogs } from "./dialogs/Dialogs";

@@ -1,8 +1,8 @@
 import { useSignal } from "@preact/signals";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { Virtualizer, type VirtualizerHandle } from "virtua";
+import { goal } from "../goal";
 import { type Conversation, type Missed, MOST_HELD } from "../thread/conversation";
-import { goal } from "../thread/goal";
 import type { Unsent } from "../thread/outbox";
 import { type Growing, placeOf, type Said } from "../thread/timeline";
 import { sawUpTo } from "../threads";

@@ -1,8 +1,8 @@
 /** The message that somebody asked to be taken to. */
 import { signal } from "@preact/signals";
-import { conversation, toast } from "../app";
-import { showLane } from "../preferences";
-import { words } from "../words";
+import { conversation, toast } from "./app";
+import { showLane } from "./preferences";
+import { words } from "./words";
 
 /** Milliseconds for which it is marked. */
 const MARKED = 2_500;
