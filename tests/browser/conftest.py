@@ -8,9 +8,10 @@ from typing import NoReturn
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
-from tests.support.browsing import Answers, Room, Visits, address_of, chromium, new_thread
+from tests.support.browsing import Answers, Room, Visits, address_of, new_thread
+from tests.support.chromium import NoChromiumError, chromium
 from tests.support.packages import Say
 from tests.support.processes import Process, processes, reachable
 from tests.support.scripted_model import ScriptedModel, scripted_model
@@ -44,14 +45,11 @@ def axe() -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(built_page: None, say: Say) -> AsyncIterator[Browser]:
-    path = chromium(say)
-    if path is None:
-        without("no Chromium: install the package chromium")
-    sandboxed = [] if os.geteuid() else ["--no-sandbox"]  # which root cannot have
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=sandboxed)
-        yield browser
-        await browser.close()
+    try:
+        async with chromium(say) as browser:
+            yield browser
+    except NoChromiumError as error:
+        without(f"no Chromium: {error}")
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, WebSocket, expect
 
-from tests.support.packages import Say, install
 from tests.support.scripted_model import Behaviour, Script, in_turn, prompt, says
 from tests.support.town import bearer_header
 from tests.support.until import DEADLINE
@@ -23,23 +21,12 @@ from tests.support.until import DEADLINE
 #: The browser belongs to one event loop, which all tests of the page share.
 in_a_browser = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-
 #: What the browser itself says while the room is away.
 AWAY = r"net::ERR_|WebSocket connection to"
 
 _numbers = count(1)
 
 expect.set_options(timeout=DEADLINE * 1000)
-
-
-def chromium(say: Say) -> str | None:
-    """The path of a Chromium; on Debian and Ubuntu as root it is installed first."""
-    return _installed() or (_installed() if install("chromium", say) and install("fonts-noto-cjk", say) else None)
-
-
-def _installed() -> str | None:
-    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 def new_thread() -> str:

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, async_playwright
 
 from tests.support.packages import Say, install
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 #: What is needed of fonts: one that has Chinese.
 PACKAGES = ("chromium", "fonts-noto-cjk")
 
