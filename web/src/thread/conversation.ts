@@ -20,6 +20,8 @@ const MOST_FRAMES = 2_000;
 /** Least milliseconds between what is shown and what comes next, so that a flood leaves the page time for its reader. A lone
  * message does not wait. */
 const PACE = 50;
+/** Milliseconds more for each character of a reply that grows, which is laid out as a whole each time. */
+const PACE_OF_CHARACTER = 0.005;
 /** Milliseconds between looks while the page is not seen and draws no frames. */
 const UNSEEN_INTERVAL = 250;
 /** Milliseconds between two words that one types, and after the last until one does not. */
@@ -280,7 +282,8 @@ export class Conversation {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    const early = PACE - (performance.now() - this.#flushedAt);
+    const grown = this.timeline.growing.reduce((sum, { text }) => sum + text.length, 0);
+    const early = PACE + grown * PACE_OF_CHARACTER - (performance.now() - this.#flushedAt);
     const show = () => void drawn().then(() => this.#flush());
     if (early <= 0) show();
     else setTimeout(show, early);
