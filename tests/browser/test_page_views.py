@@ -16,12 +16,17 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 # ---- Lanes
 
 
-async def test_lanes_are_left_out_and_kept_so(open_room: Room, visit: Visits, thread: str) -> None:
+async def said_in_each_lane(open_room: Room, visit: Visits, thread: str) -> Page:
     page = await visit(open_room, thread)
     await say(page, "a person's")
     await expect(rows(page, by="Agent")).to_be_visible()
     await open_room.settle(thread, api_policy="ignore")
     await open_room.feed(thread, ["a program's"])
+    return page
+
+
+async def test_lanes_are_left_out_and_kept_so(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await said_in_each_lane(open_room, visit, thread)
     people, programs, agent = (
         page.get_by_role("button", name=f"Show {lane}") for lane in ("people", "programs", "agent")
     )
@@ -42,11 +47,7 @@ async def test_lanes_are_left_out_and_kept_so(open_room: Room, visit: Visits, th
 
 
 async def test_lanes_are_shown_side_by_side(open_room: Room, visit: Visits, thread: str) -> None:
-    page = await visit(open_room, thread)
-    await say(page, "a person's")
-    await expect(rows(page, by="Agent")).to_be_visible()
-    await open_room.settle(thread, api_policy="ignore")
-    await open_room.feed(thread, ["a program's"])
+    page = await said_in_each_lane(open_room, visit, thread)
     await page.get_by_role("button", name="Lanes side by side").click()
     for lane, said in (("People", "a person's"), ("Programs", "a program's"), ("Agent", "heard [user]")):
         column = page.get_by_role("region", name=lane).get_by_role("feed")
