@@ -320,6 +320,15 @@ class CancelAsked(Event):
     thread_id: ThreadKey
 
 
+class RetellingAsked(Event):
+    """Somebody who begins to hear a thread asks whoever is at it to tell its turn from the start. ``origin`` is the
+    queue to tell; nobody else is to hear it again."""
+
+    type: Literal["retelling_asked"] = "retelling_asked"
+    thread_id: ThreadKey
+    origin: str
+
+
 class ThreadSockets(BaseModel):
     """The sockets of a thread that one pusher has: how many, the names of who has them, how many more names there are
     than are listed, and the names of who types."""
@@ -355,7 +364,7 @@ Incoming = MessageAccepted | TurnFailed | MessagesPassedOver | TurnInterrupted |
 Unanswered = TurnFailed | MessagesPassedOver
 #: What the agent does just now, for whoever watches; never recorded.
 TurnNews = TurnStarted | ReplyGrew | TurnEnded
-AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked | SocketsCounted
+AnyEvent = Incoming | MessageRecorded | MessageSettled | TurnNews | CancelAsked | RetellingAsked | SocketsCounted
 #: What happens in a thread and takes its next number.
 ThreadEvent = MessageRecorded | MessageSettled
 

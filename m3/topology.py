@@ -9,6 +9,8 @@ agent ──knocked(lane, thread)──▶ chat.out, as a message of the lane wo
 recorder ──changed(thread)──▶ chat.out ──▶ its pushers: fates
 agent ──thinking(thread)──▶ chat.out ──▶ its pushers, and gateways whose callers read along: turns and their text
 gateway, pusher ──asked_to_cancel(thread)──▶ chat.control ──▶ one private queue an agent
+gateway, pusher ──asked_to_retell(thread)──▶ chat.control ──▶ one private queue an agent
+agent ──retold(origin)──▶ the private queue of the process that asked: the turn so far
 pusher ──counted(itself)──▶ chat.control ──▶ one private queue a pusher: what sockets each has
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead
 """
@@ -118,8 +120,14 @@ def asked_to_cancel(thread_id: ThreadKey) -> Route:
     return Route(CHAT_CONTROL.name, f"cancel.{thread_id}", must_arrive=False)
 
 
-#: The binding keys of an agent that hears of every cancellation.
+def asked_to_retell(thread_id: ThreadKey) -> Route:
+    """To every agent, likewise. Whoever is in vain hears the turn from then on."""
+    return Route(CHAT_CONTROL.name, f"retell.{thread_id}", must_arrive=False, confirmed=False)
+
+
+#: The binding keys of an agent that hears all that it is asked.
 EVERY_CANCELLATION = _of_all("cancel")
+EVERY_RETELLING = _of_all("retell")
 
 
 def counted(pusher: UUID) -> Route:
@@ -134,6 +142,11 @@ EVERY_COUNT = "sockets.*"
 def told(origin: str) -> Route:
     """To one process, which may be gone by now."""
     return Route("", origin, must_arrive=False)
+
+
+def retold(origin: str) -> Route:
+    """To one process, in its place among the news of the turn."""
+    return Route("", origin, must_arrive=False, confirmed=False)
 
 
 def every_lane(thread_id: ThreadKey) -> str:

@@ -1,4 +1,5 @@
-"""Hears what breaks turns off: somebody who cancels, and new messages of threads that are to be interrupted."""
+"""Hears what breaks turns off: somebody who cancels, and new messages of threads that are to be interrupted. And who
+asks to be told a turn from its start."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -11,7 +12,7 @@ import structlog
 from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, UndecodableEvents
-from m3.events import CancelAsked, Message, MessageRecorded, OutsideSource, decode
+from m3.events import CancelAsked, Message, MessageRecorded, OutsideSource, RetellingAsked, decode
 from m3.tasks import background
 from services.agent.turn import Turns
 
@@ -48,7 +49,7 @@ class Ear:
     @asynccontextmanager
     async def open(cls, bus: Bus, turns: Turns) -> AsyncIterator["Ear"]:
         async with bus.subscribe("agent.control") as subscription:
-            for key in topology.EVERY_CANCELLATION:
+            for key in (*topology.EVERY_CANCELLATION, *topology.EVERY_RETELLING):
                 await subscription.bind(topology.CHAT_CONTROL, key)
             ear = cls(subscription, turns)
             async with background("agent control", ear._hear_all()):
@@ -99,6 +100,8 @@ class Ear:
         for event in events:
             if isinstance(event, CancelAsked):
                 self._turns.stop(event.thread_id, "cancelled")
+            elif isinstance(event, RetellingAsked):
+                self._turns.retell(event.thread_id, event.origin)
             elif isinstance(event, MessageRecorded):
                 self._hear_message(event.message)
 

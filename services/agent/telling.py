@@ -1,18 +1,22 @@
 """Tells whoever watches a thread what a turn does, while it does it. News that may be lost: the reply is recorded."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
 from m3 import topology
 from m3.bus import Bus
 from m3.errors import BusError, StoreUnavailable
-from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode
+from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode_within
 from m3.sealing import Content
+from m3.topology import Route
 from services.agent.spoken import Spoken
 
 #: Seconds for which text is gathered, once its first piece is out: each piece costs every watcher a frame.
 GATHER = 0.05
+#: Bytes of what is told at a time, unless one piece alone is longer: a pusher hands on a body as a whole.
+MAX_BODY = 64 * 1024
 
 
 class Telling:
@@ -36,6 +40,7 @@ class Telling:
         self.turn_id = turn_id
         self.reply_id = reply_id
         self.in_reply_to = in_reply_to
+        self._asked: set[str] = set()  # the queues of who asks for all of it
         self._grown = asyncio.Event()
         self._finished = asyncio.Event()
 
@@ -44,34 +49,41 @@ class Telling:
         while not await self._tell_attempt():
             pass
 
+    def retell(self, origin: str) -> None:
+        """Have ``run`` tell that queue all that it has told."""
+        self._asked.add(origin)
+        self._grown.set()
+
     async def _tell_attempt(self) -> bool:
         """Tell one attempt of the model at the reply; False if it began anew, which voids what was told."""
-        attempt, index = self.spoken.restarts, 0
-        await self._publish(
+        attempt = self.spoken.restarts
+        told: list[TurnNews] = [
             TurnStarted(
                 thread_id=self.thread_id,
                 turn_id=self.turn_id,
                 reply_id=self.reply_id,
                 in_reply_to=self.in_reply_to,
             )
-        )
+        ]
+        await self._publish(told)
         while True:
             await self._grown.wait()
             self._grown.clear()
             last = self._finished.is_set()
             if self.spoken.restarts != attempt:
                 return False
+            while self._asked:  # before the next piece, so that it follows
+                await self._publish(told, topology.retold(self._asked.pop()))
             if text := self.spoken.take_new():
-                await self._publish(
-                    ReplyGrew(
-                        thread_id=self.thread_id,
-                        turn_id=self.turn_id,
-                        reply_id=self.reply_id,
-                        index=index,
-                        text=text,
-                    )
+                piece = ReplyGrew(
+                    thread_id=self.thread_id,
+                    turn_id=self.turn_id,
+                    reply_id=self.reply_id,
+                    index=len(told) - 1,
+                    text=text,
                 )
-                index += 1
+                told.append(piece)
+                await self._publish([piece])
             if last:
                 return True
             with suppress(TimeoutError):
@@ -85,20 +97,19 @@ class Telling:
 
     async def end(self, outcome: TurnOutcome, reason: str | None = None) -> None:
         """Tell that the turn is over."""
-        await self._publish(
-            TurnEnded(
-                thread_id=self.thread_id,
-                turn_id=self.turn_id,
-                reply_id=self.reply_id,
-                outcome=outcome,
-                reason=reason,
-            )
+        ended = TurnEnded(
+            thread_id=self.thread_id,
+            turn_id=self.turn_id,
+            reply_id=self.reply_id,
+            outcome=outcome,
+            reason=reason,
         )
+        await self._publish([ended])
 
-    async def _publish(self, news: TurnNews) -> None:
+    async def _publish(self, news: Sequence[TurnNews], route: Route | None = None) -> None:
         with suppress(BusError, StoreUnavailable):
-            told = await self._content.sealed([news])
-            await self._bus.publish(topology.thinking(self.thread_id), encode(told))
+            for body in encode_within(await self._content.sealed(news), MAX_BODY):
+                await self._bus.publish(route or topology.thinking(self.thread_id), body)
 
     def _hear(self) -> None:
         self.first_text = self.first_text or asyncio.get_running_loop().time()

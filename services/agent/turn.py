@@ -72,6 +72,7 @@ class _Context:
 class _Thinking:
     """A turn while the model is asked. ``stopped`` is why somebody broke it off."""
 
+    telling: Telling
     asking: "asyncio.Task[Usage | None]"
     stopped: TurnOutcome | None = None
 
@@ -108,6 +109,11 @@ class Turns:
             log.info("turn stopped", thread_id=thread_id, why=why)
             thinking.stop(why)
 
+    def retell(self, thread_id: str, origin: str) -> None:
+        """Tell that queue the thread's turn from its start, if the model is at one."""
+        if thinking := self._thinking.get(thread_id):
+            thinking.telling.retell(origin)
+
     async def take(self, plan: Plan, settings: ThreadSettings, may_begin: Callable[[], bool]) -> None:
         """Ask the model for one reply and see it recorded, or the reason why there is none; nothing of that unless it
         ``may_begin`` when all is read.
@@ -131,7 +137,7 @@ class Turns:
         with _followed(plan.turn, telling) as span:
             with metrics.TURNS_RUNNING.track_inprogress():
                 async with told:
-                    end = await self._ask(context, telling.spoken)
+                    end = await self._ask(context, telling)
                     took = self._took(context, telling, end, started_at, begun)
             await self._settle(context, telling, end, took, span)
             span.ended({"m3.turn.outcome": end.outcome}, error="model_failed" if end.outcome == "failed" else "")
@@ -151,10 +157,10 @@ class Turns:
             summary=await self.store.summary(plan.turn[0].thread_id) if self.settings.summarise else None,
         )
 
-    async def _ask(self, context: _Context, spoken: Spoken) -> _End:
+    async def _ask(self, context: _Context, telling: Telling) -> _End:
         """Have the model speak until it is done, fails, takes too long or is stopped."""
-        asking = asyncio.create_task(self._answer(context, spoken), name=f"turn of {context.thread_id}")
-        thinking = self._thinking[context.thread_id] = _Thinking(asking)
+        asking = asyncio.create_task(self._answer(context, telling.spoken), name=f"turn of {context.thread_id}")
+        thinking = self._thinking[context.thread_id] = _Thinking(telling, asking)
         task = asyncio.current_task()
         assert task is not None
         try:

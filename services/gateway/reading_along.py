@@ -12,6 +12,7 @@ from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ReplyGrew, TurnNews, TurnStarted, decode, reply_id
+from m3.retelling import ask_to_retell
 from m3.sealing import Content
 from m3.store import Store
 from m3.tasks import background
@@ -74,7 +75,8 @@ class _Thread:
 
 
 class ReadingAlong:
-    def __init__(self, subscription: Subscription, content: Content, linger: float) -> None:
+    def __init__(self, bus: Bus, subscription: Subscription, content: Content, linger: float) -> None:
+        self._bus = bus
         self._subscription = subscription
         self._content = content
         self._linger = linger
@@ -86,7 +88,7 @@ class ReadingAlong:
         """Hear of turns while inside the block. ``linger``: seconds that a thread stays bound that nobody reads along,
         since whoever does will do so again."""
         async with bus.subscribe("gateway.turns") as subscription:
-            reading = cls(subscription, store.content, linger)
+            reading = cls(bus, subscription, store.content, linger)
             async with (
                 background("gateway turns", reading._hear_turns()),
                 background("gateway unbinding", reading._unbind_unread()),
@@ -94,8 +96,9 @@ class ReadingAlong:
                 yield reading
 
     @asynccontextmanager
-    async def reader(self, thread_id: str, message_id: UUID) -> AsyncIterator[Reader]:
-        """Hear of the message's turns while inside the block; to be entered before it is handed in."""
+    async def reader(self, thread_id: str, message_id: UUID, *, resumed: bool = False) -> AsyncIterator[Reader]:
+        """Hear of the message's turns while inside the block; to be entered before it is handed in. ``resumed``: it was
+        before, so a turn that runs is told from its start."""
         thread = self._threads.setdefault(thread_id, _Thread())
         reader = Reader(message_id)
         thread.readers.add(reader)
@@ -103,6 +106,8 @@ class ReadingAlong:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BIND_TIMEOUT):
                     await self._bind(thread_id, thread)
+                    if resumed:
+                        await ask_to_retell(self._bus, thread_id, self._subscription)
             yield reader
         finally:
             thread.readers.discard(reader)
@@ -137,6 +142,7 @@ class ReadingAlong:
             with suppress(Interrupted):  # the reply will tell what was missed
                 for body in await self._subscription.take(NEWS_AT_ONCE):
                     self._hear(body)
+                    await asyncio.sleep(0)  # a turn told from its start has more pieces than may wait
 
     def _hear(self, body: bytes) -> None:
         try:

@@ -15,6 +15,7 @@ from services.pusher.built import built
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
 from services.pusher.replay import Read, Replay
+from services.pusher.running_turn import RunningTurn
 
 _push_lags = {lane: metrics.PUSH_LAG.labels(lane) for lane in get_args(Lane)}
 
@@ -30,6 +31,7 @@ class Audience:
     def __init__(self) -> None:
         self.listeners: set[Outbox] = set()
         self.watchers: set[Outbox] = set()
+        self._turn = RunningTurn()
         self._replay: Replay | None = None
         self._for_listeners: list[bytes] = []
         self._for_watchers: list[bytes] = []
@@ -39,7 +41,12 @@ class Audience:
         return len(self.listeners) + len(self.watchers)
 
     def join(self, outbox: Outbox) -> None:
-        (self.watchers if outbox.all_events else self.listeners).add(outbox)
+        """Have it sent what follows, and where it watches, first what was heard of the turn that runs."""
+        if outbox.all_events:
+            self.watchers.add(outbox)
+            outbox.unbounded().tell(*map(frames.of_turn, self._turn.heard))
+        else:
+            self.listeners.add(outbox)
 
     def leave(self, outbox: Outbox) -> None:
         self.listeners.discard(outbox)
@@ -60,6 +67,7 @@ class Audience:
     def gather(self, event: ThreadEvent | TurnNews) -> int:
         """Have it sent with the next flush; nothing is built that nobody gets. Returns how many bytes that makes for a
         socket."""
+        self._turn.hear(event)
         if isinstance(event, TurnNews):
             if not self.watchers:
                 return 0

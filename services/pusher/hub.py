@@ -17,6 +17,7 @@ from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ThreadEvent, TurnNews, decode
 from m3.frames import text
+from m3.retelling import ask_to_retell
 from m3.store import Store
 from m3.tasks import background
 from services.pusher import frames, presence
@@ -167,8 +168,9 @@ class Seat:
 
 
 class Hub:
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what its threads live on
         self,
+        bus: Bus,
         store: Store,
         subscription: Subscription,
         attendance: Attendance,
@@ -177,6 +179,7 @@ class Hub:
         sockets_per_thread: int | None,
     ) -> None:
         self.store = store
+        self._bus = bus
         self.attendance = attendance
         self._reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
@@ -197,11 +200,11 @@ class Hub:
         all pushers; those that come at the same moment to several of them may be a few more.
         """
         async with attending(bus) as attendance, bus.subscribe("pusher") as subscription:
-            hub = cls(store, subscription, attendance, linger=linger, sockets_per_thread=sockets_per_thread)
+            hub = cls(bus, store, subscription, attendance, linger=linger, sockets_per_thread=sockets_per_thread)
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
-                background("pusher presence", hub._tell_presence(bus)),
+                background("pusher presence", hub._tell_presence()),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
                 with metrics.counted((metrics.THREADS, hub._threads.__len__)):
@@ -235,6 +238,7 @@ class Hub:
         await self.store.content.prepare(thread.thread_id)
         thread.feed.start(await self.store.head(thread.thread_id))
         self._check(thread)
+        await ask_to_retell(self._bus, thread.thread_id, self._subscription)
 
     async def _hear_announcements(self) -> None:
         while True:
@@ -354,7 +358,7 @@ class Hub:
             thread.audience.close(Close.TAKEN_BACK)
         return head
 
-    async def _tell_presence(self, bus: Bus) -> None:
+    async def _tell_presence(self) -> None:
         """Tell the other pushers of our sockets, and our sockets that watch of everybody's."""
         changed: set[str] = set()
         while True:
@@ -363,7 +367,7 @@ class Hub:
                     await self.attendance.stirred.wait()
             await asyncio.sleep(GATHERING)
             self.attendance.stirred.clear()
-            await tell(bus, self.attendance)
+            await tell(self._bus, self.attendance)
             changed |= self.attendance.changed(_now())
             enough = _now() + GATHERING  # the others must hear of this pusher, however many threads changed
             for thread_id in tuple(changed):

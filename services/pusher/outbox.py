@@ -30,7 +30,8 @@ class Outbox:
 
     def tell(self, *frames: str) -> None:
         """Put frames for this socket alone, together."""
-        self.put(b"".join(map(text_frame, frames)))
+        if frames:
+            self.put(b"".join(map(text_frame, frames)))
 
     def unbounded(self) -> "Outbox":
         """The same socket, for who has much to put and waits with ``drain`` in between."""

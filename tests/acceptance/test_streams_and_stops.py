@@ -10,6 +10,7 @@ import pytest
 from tests.support.client import client, socket, streaming
 from tests.support.processes import Process
 from tests.support.scripted_model import Behaviour, ScriptedModel, prompt, scripted_model, streams, streams_until
+from tests.support.until import until
 
 Start = Callable[..., Process]
 Doors = tuple[str, str]
@@ -97,6 +98,26 @@ async def test_a_turn_is_stopped_from_a_socket_or_by_http_and_who_waits_gets_wha
                 while (ended := await watcher.next("turn"))["state"] != "ended":
                     pass
                 assert ended["outcome"] == "cancelled"
+
+
+async def test_whoever_comes_in_the_middle_of_a_reply_hears_it_from_its_start(
+    open_doors: Callable[[ScriptedModel], Doors],
+) -> None:
+    async with scripted_model(script) as model:
+        gateway, pusher = await asyncio.to_thread(open_doors, model)
+        async with client(gateway) as http:
+            asking = asyncio.create_task(
+                http.post("/api/chat", json={"message": "speak for ever", "thread_id": "t"}), name="asking"
+            )
+            await until(lambda: len(model.asked) == 1)
+            async with socket(pusher, "t", events="all") as first, socket(pusher, "t", events="all") as second:
+                for late in (first, second):
+                    assert (await late.next("turn"))["state"] == "started"
+                    heard = ""
+                    while heard != "Once upon a time":
+                        heard += (await late.next("delta"))["content"]
+                await _by_http(http, None)
+            assert (await asking).json()["response"] == "Once upon a time"
 
 
 async def _by_http(http: httpx2.AsyncClient, _: object) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
-from tests.support.browsing import AWAY, Room, Visits, address_of, composer, in_a_browser, live, rows, say
+from tests.support.browsing import AWAY, Answers, Room, Visits, address_of, composer, in_a_browser, live, rows, say
 from tests.support.ports import free_ports
 from tests.support.processes import Process
+from tests.support.scripted_model import streams_until
 
 pytestmark = in_a_browser
 
@@ -86,6 +87,25 @@ async def test_a_page_without_a_network_says_so_and_shows_what_it_missed(
         await expect(rows(page, f"missed {time}")).to_be_visible()
         await expect(page.get_by_text("1 message while you were away")).to_have_count(1)
     assert await shown(page) == ["before", "missed once", "missed twice"]
+
+
+async def test_a_reply_that_grows_stays_while_the_network_is_away_and_goes_on(
+    open_room: Room, visit: Visits, answers: Answers, thread: str
+) -> None:
+    visit.allow(AWAY)
+    goes_on = asyncio.Event()
+    answers.to("grow on, please", streams_until(goes_on, "Once upon ", then="a time"))
+    page = await visit(open_room, thread)
+    await say(page, "grow on, please")
+    reply = rows(page, by="Agent")
+    await expect(reply).to_contain_text("Once upon")
+    await page.context.set_offline(True)
+    await says_that_it_is_offline(page)
+    await expect(reply).to_contain_text("Once upon")
+    goes_on.set()
+    await page.context.set_offline(False)
+    await live(page)
+    await expect(reply).to_contain_text("Once upon a time")
 
 
 async def test_what_is_said_offline_outlives_the_page(open_room: Room, visit: Visits, thread: str) -> None:

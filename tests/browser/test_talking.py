@@ -37,7 +37,9 @@ async def test_they_see_who_is_here_and_who_types(open_room: Room, visit: Visits
     await expect(ann.get_by_text("1 page is open here").first).to_be_attached()
 
 
-async def test_a_reply_grows_as_it_is_said(open_room: Room, visit: Visits, answers: Answers, thread: str) -> None:
+async def test_a_reply_grows_as_it_is_said_also_for_who_comes_in_the_middle(
+    open_room: Room, visit: Visits, answers: Answers, thread: str
+) -> None:
     goes_on = asyncio.Event()
     answers.to("grow, please", streams_until(goes_on, "Once **upon** ", "a time", then=" there was a fox."))
     page = await visit(open_room, thread)
@@ -45,6 +47,10 @@ async def test_a_reply_grows_as_it_is_said(open_room: Room, visit: Visits, answe
     reply = rows(page, by="Agent")
     await expect(reply).to_contain_text("Once upon a time")
     await expect(reply).to_have_attribute("aria-busy", "true")
+    late = await visit(open_room, thread)
+    for came_in_the_middle in (late, page):
+        await came_in_the_middle.reload()
+        await expect(rows(came_in_the_middle, by="Agent")).to_have_text(re.compile(r"grow, pleaseOnce upon a time\s*$"))
     goes_on.set()
     await expect(reply).to_contain_text("Once upon a time there was a fox.")
     await expect(reply).not_to_have_attribute("aria-busy", "true")

@@ -11,11 +11,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from m3.bus import Bus, open_bus
-from m3.errors import Unroutable
-from m3.events import ReplyGrew, TurnEnded, TurnStarted, decode, encode
-from m3.frames import Frame, text
+from m3.bus.memory import MemoryBus
+from m3.errors import BusUnavailable, Unroutable
+from m3.events import ReplyGrew, RetellingAsked, TurnEnded, TurnStarted, decode, encode
+from m3.frames import Frame, text, turn_news
 from m3.store import Store, open_store
-from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, Route
+from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, EVERY_RETELLING, Route, retold
 from services.recorder import recorder
 from tests.support.client import Socket, socket
 from tests.support.counting import Since
@@ -185,6 +186,50 @@ async def test_a_turn_is_shown_as_it_goes_to_who_asked_for_all_events(bus: Bus, 
         ]
         assert await plain.hears_nothing()
         assert await foreign.hears_nothing()
+
+
+async def test_a_socket_that_opens_in_the_middle_of_a_turn_is_told_it_from_its_start(bus: Bus, store: Store) -> None:
+    started = TurnStarted(thread_id="t", turn_id=UUID(int=1), reply_id=UUID(int=2), in_reply_to=(UUID(int=3),))
+    pieces = [
+        ReplyGrew(thread_id="t", turn_id=UUID(int=1), reply_id=UUID(int=2), index=index, text=str(index))
+        for index in range(3)
+    ]
+
+    async def hears_the_turn(listener: Socket) -> None:
+        heard = [await listener.next("turn"), *[await listener.next("delta") for _ in pieces]]
+        assert heard == [turn_news(started), *map(turn_news, pieces)]
+
+    async with running_pusher(bus, store) as (address, _), bus.subscribe("agent") as agent:
+        await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
+        async with socket(address, "t", events="all") as first:
+            await first.next("connected")
+            assert await first.hears_nothing()  # it listens by now
+            async with asyncio.timeout(DEADLINE):
+                (asked,) = decode((await agent.take(1))[0])
+            assert isinstance(asked, RetellingAsked)
+            await bus.publish(retold(asked.origin), encode([started, *pieces[:2]]))
+            await think(bus, pieces[2])
+            await hears_the_turn(first)
+            for query in ({}, {"after": "0"}):
+                async with socket(address, "t", events="all", **query) as later:
+                    await hears_the_turn(later)
+            turn = started.model_dump(include={"thread_id", "turn_id", "reply_id"})
+            await think(bus, TurnEnded(**turn, outcome="failed"))
+            await first.next("turn")
+            async with socket(address, "t", events="all") as late:
+                await late.next("connected")
+                assert await late.hears_nothing()
+
+
+async def test_a_thread_is_opened_though_nobody_can_be_asked_for_its_turn(memory: Bus, store: Store) -> None:
+    class Deaf(MemoryBus):
+        async def publish(self, route: Route, body: bytes) -> None:
+            if route.key.startswith("retell."):
+                raise BusUnavailable("Nobody hears.")
+            await super().publish(route, body)
+
+    async with running_pusher(Deaf(), store) as (address, _), socket(address, "t") as listener:
+        assert (await listener.next("connected"))["thread_id"] == "t"
 
 
 async def test_what_only_some_sockets_asked_for_is_built_once_for_all_of_them_and_never_for_nobody(

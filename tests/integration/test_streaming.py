@@ -11,10 +11,22 @@ import pytest
 
 from m3.bus import Bus, open_bus
 from m3.errors import Unroutable
-from m3.events import Message, ReplyGrew, TurnEnded, TurnOutcome, TurnStarted, encode, reply_id
+from m3.events import (
+    Message,
+    ReplyGrew,
+    RetellingAsked,
+    TurnEnded,
+    TurnNews,
+    TurnOutcome,
+    TurnStarted,
+    decode,
+    encode,
+    encode_within,
+    reply_id,
+)
 from m3.store import Store
-from m3.topology import Route
-from services.gateway.reading_along import Reader
+from m3.topology import CHAT_CONTROL, EVERY_RETELLING, Route, retold
+from services.gateway.reading_along import WAITING, Reader
 from services.recorder import recorder
 from tests.support.client import client, streaming
 from tests.support.gateway import (
@@ -352,6 +364,29 @@ async def test_who_comes_back_reads_on_at_any_gateway(bus: Bus, store: Store) ->
         async with streaming(other, "hello", back(message.message_id)) as stream:
             assert names(await stream.rest()) == ["new_message"]
         assert await store.head("default") == 2
+
+
+async def test_who_comes_back_in_the_middle_of_a_turn_is_told_it_from_its_start(bus: Bus, store: Store) -> None:
+    pieces = 3 * WAITING
+    async with (
+        recorder(bus, store, grace=1),
+        running_gateway(bus, store) as http,
+        bus.subscribe("agent") as agent,
+    ):
+        await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
+        async with streaming(http, "hello") as stream:
+            await stream.next()
+        message = await next_message(store)
+        turn = Turn(message)
+        async with streaming(http, "hello", back(message.message_id)) as stream:
+            async with asyncio.timeout(DEADLINE):
+                (asked,) = decode((await agent.take(1))[0])
+            assert isinstance(asked, RetellingAsked)
+            told: list[TurnNews] = [turn.started, *[turn.grew(index, "…") for index in range(pieces)]]
+            for body in encode_within(told, 64 * 1024):
+                await bus.publish(retold(asked.origin), body)
+            events = [await stream.next() for _ in told]
+            assert names([event for event in events if event]) == ["turn started", *["delta"] * pieces]
 
 
 async def test_who_comes_back_without_a_stream_gets_the_reply_too(memory: Bus, store: Store) -> None:

@@ -21,6 +21,7 @@ from m3.events import (
     Message,
     MessageRecorded,
     ReplyGrew,
+    RetellingAsked,
     RetryAsked,
     TurnEnded,
     TurnNews,
@@ -145,6 +146,33 @@ async def test_a_reply_that_broke_off_is_begun_anew_and_told_so(memory_bus: Bus,
         last_start = max(place for place, one in enumerate(news) if isinstance(one, TurnStarted))
         assert [one.text for one in news[last_start:] if isinstance(one, ReplyGrew)] == ["Anew"]
         assert await spoken(store) == ["hi", "Anew"]
+
+
+async def test_who_asks_in_the_middle_is_told_the_turn_from_its_start_and_nobody_else_is(
+    bus: Bus, store: Store, agents: Agents
+) -> None:
+    more = asyncio.Event()
+    async with (
+        scripted_model(lambda _: streams_until(more, "Once ", "upon ", then="a time")) as model,
+        visited(bus, store) as visitor,
+        watching(bus) as watcher,
+        watching(bus, "foreign") as foreign,
+        agents(bus, model, count=2),
+    ):
+        said = await visitor.say("tell me a story")
+        await watcher.until_said("Once upon ")
+        async with bus.subscribe("late") as subscription:
+            late = Watcher(subscription)
+            await subscription.bind(topology.CHAT_OUT, "turn.thread")
+            for thread_id in ("thread", "foreign"):
+                asked = RetellingAsked(thread_id=thread_id, origin=subscription.name)
+                await bus.publish(topology.asked_to_retell(thread_id), encode([asked]))
+            await late.until_said("Once upon ")
+            more.set()
+            assert await late.until_ended() == await watcher.until_ended()
+            assert late.text == "Once upon a time" == (await spoken(store))[-1]
+            assert (await visitor.outcome(said)).fate == "answered"
+            assert not foreign.news
 
 
 async def test_a_failed_turn_tells_its_end_and_the_reason(memory_bus: Bus, store: Store, agents: Agents) -> None:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from m3.events import MessageRecorded, MessageSettled, ReplyGrew, ThreadEvent, TurnNews
+from m3.events import MessageRecorded, MessageSettled, ReplyGrew, ThreadEvent, TurnNews, TurnStarted
 from services.pusher import frames
 from services.pusher.audience import Audience
 from services.pusher.close_codes import Close
@@ -15,6 +15,7 @@ from tests.unit.test_feed import MESSAGE
 SAID = MessageRecorded(message=MESSAGE)
 REPLY = MessageRecorded(message=MESSAGE.model_copy(update={"in_reply_to": (UUID(int=2), UUID(int=3))}))
 FATE = MessageSettled(message=MESSAGE.model_copy(update={"rev": 4, "fate": "shed", "reason": "Why."}))
+STARTED = TurnStarted(thread_id="t", turn_id=UUID(int=4), reply_id=UUID(int=5), in_reply_to=(UUID(int=6),))
 DELTA = ReplyGrew(thread_id="t", turn_id=UUID(int=4), reply_id=UUID(int=5), index=0, text="hel")
 
 
@@ -31,7 +32,7 @@ def join(sockets: Audience, *, all_events: bool = False, limit: int = 1_000_000)
 
 def kinds(writer: Writer) -> list[str]:
     """The types of the frames in each write, such as ``message+fate``."""
-    marks = {b'"new_message"': "message", b'"fate"': "fate", b'"delta"': "delta"}
+    marks = {b'"new_message"': "message", b'"fate"': "fate", b'"delta"': "delta", b'"turn"': "turn"}
     return [
         "+".join(name for _, name in sorted((write.index(mark), name) for mark, name in marks.items() if mark in write))
         for write in writer.writes
@@ -49,6 +50,12 @@ def test_a_lone_message_is_one_write_to_everybody(sockets: Audience) -> None:
     tell(sockets, SAID)
     assert plain.writes == watcher.writes
     assert kinds(plain) == ["message"]
+
+
+def test_who_watches_from_the_middle_of_a_turn_on_is_told_it_from_its_start_in_one_write(sockets: Audience) -> None:
+    tell(sockets, STARTED, DELTA)
+    plain, watcher = join(sockets), join(sockets, all_events=True, limit=1)
+    assert (kinds(plain), kinds(watcher)) == ([], ["turn+delta"])
 
 
 def test_what_came_together_is_one_write_to_each_socket(sockets: Audience) -> None:

@@ -23,6 +23,7 @@ from m3.events import (
     OutsideText,
     PassedOverFate,
     ReplyGrew,
+    RetellingAsked,
     RetryAsked,
     SocketsCounted,
     ThreadId,
@@ -118,6 +119,7 @@ EVENTS: list[AnyEvent] = [
     TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="failed", reason="No model."),
     TurnEnded(thread_id="t", turn_id=TURN.turn_id, reply_id=OTHER, outcome="interrupted"),
     CancelAsked(thread_id="t"),
+    RetellingAsked(thread_id="t", origin="queue"),
     SocketsCounted(pusher=ONE, number=1, anew=True, asks=True),
     SocketsCounted(
         pusher=ONE,
@@ -206,7 +208,7 @@ def test_what_is_shown_of_a_thread_is_described_by_its_id_alone() -> None:
 
 def test_what_the_agent_does_just_now_is_nothing_to_record() -> None:
     assert not set(get_args(TurnNews)) & set(get_args(Incoming))
-    assert not {CancelAsked, SocketsCounted} & set(get_args(Incoming))
+    assert not {CancelAsked, RetellingAsked, SocketsCounted} & set(get_args(Incoming))
 
 
 @pytest.mark.parametrize("fate", ["pending", "answered", "failed", "lost"])

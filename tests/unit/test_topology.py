@@ -108,6 +108,10 @@ def test_what_the_agent_does_is_news_for_whoever_reads_along_and_for_no_agent() 
 def test_a_cancellation_is_heard_by_every_agent_and_kept_for_none() -> None:
     assert topology.asked_to_cancel("t:1@x") == Route(CHAT_CONTROL.name, "cancel.t:1@x", must_arrive=False)
     assert topology.EVERY_CANCELLATION == ("cancel.*", "cancel.*.*")
+    assert topology.asked_to_retell("acme.t") == Route(
+        CHAT_CONTROL.name, "retell.acme.t", must_arrive=False, confirmed=False
+    )
+    assert topology.EVERY_RETELLING == ("retell.*", "retell.*.*")
     assert CHAT_CONTROL in EXCHANGES
     assert not any(queue.exchange is CHAT_CONTROL for queue in QUEUES)
 

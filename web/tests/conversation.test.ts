@@ -66,6 +66,16 @@ const turn = (id: string, state: "started" | "ended"): Frame => ({
   ...(state === "ended" && { outcome: "failed" as const }),
 });
 
+const delta = (index: number, content: string): Frame => ({
+  type: "delta",
+  turn_id: "1",
+  reply_id: "r-1",
+  index,
+  content,
+});
+
+const PRESENCE: Frame = { type: "presence", connections: 1, clients: [] };
+
 async function answer(address: string): Promise<Response> {
   await slow;
   const url = new URL(address, location.origin);
@@ -122,6 +132,26 @@ test("what was missed is what has a number up to the thread's when the page came
   expect(new URL(socket().url).searchParams.get("after")).toBe("1");
   socket().hear(connected(3), said(2), said(3), said(4));
   expect(conversation.missed.value).toEqual({ after: 1, upTo: 3 });
+});
+
+test("a reply that grows stays while the socket is away, and goes on with the next one", async () => {
+  const grown = () => conversation.timeline.growing.map(({ text, torn }) => ({ text, torn }));
+  await begin();
+  socket().hear(connected(0), turn("1", "started"), delta(0, "Once "));
+  await pass(500);
+  expect(conversation.turn).toBe("1");
+  socket().end();
+  expect(grown()).toEqual([{ text: "Once ", torn: false }]);
+  expect(conversation.turn).toBeUndefined();
+  await pass(2_000);
+  const retold = [turn("1", "started"), delta(0, "Once "), delta(1, "upon")];
+  socket().hear(connected(0), ...retold, PRESENCE, delta(2, " a time"));
+  await pass(500);
+  expect(grown()).toEqual([{ text: "Once upon a time", torn: false }]);
+  socket().end();
+  await pass(2_000);
+  socket().hear(connected(0), PRESENCE);
+  expect(grown()).toEqual([]);
 });
 
 test("what comes in is shown although the browser draws nothing, as for a page that nobody sees", async () => {

@@ -121,9 +121,24 @@ test("what a cancelled turn had said stays until it is recorded", () => {
   expect(timeline.growing).toMatchObject([{ text: "half", ended: true }]);
 });
 
-test("nothing grows on without a socket", () => {
+test("what had grown when the socket went stays until the next one has told what grows", () => {
   timeline.take([started, delta(0, "half")]);
   timeline.interrupt();
+  expect(timeline.growing).toMatchObject([{ text: "half" }]);
+  timeline.take([started, delta(0, "half"), delta(1, " and half")]);
+  expect(timeline.resume()).toBe(false);
+  expect(timeline.growing).toMatchObject([{ text: "half and half", torn: false }]);
+});
+
+test("what the next socket does not tell of is over", () => {
+  timeline.take([started, delta(0, "half")]);
+  timeline.interrupt();
+  expect(timeline.resume()).toBe(true);
+  expect(timeline.growing).toEqual([]);
+});
+
+test("a turn that is told of after its reply was recorded is over", () => {
+  timeline.take([said(2, { message_id: "r", source: "assistant", in_reply_to: ["m1"] }), started]);
   expect(timeline.growing).toEqual([]);
 });
 

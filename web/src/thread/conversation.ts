@@ -161,8 +161,9 @@ export class Conversation {
     this.#connection.send(JSON.stringify({ type: "typing", active }));
   }
 
-  /** The turn that runs, which can be stopped. */
+  /** The turn that runs, where it can be stopped. */
   get turn(): string | undefined {
+    if (this.state.value !== "open") return undefined;
     return this.timeline.growing.findLast((one) => !one.ended)?.turnId;
   }
 
@@ -242,9 +243,16 @@ export class Conversation {
     this.version.value++;
   }
 
+  /** The room tells who is here after all that runs, and was missed. */
+  #resume(): void {
+    this.#flush();
+    if (this.timeline.resume()) this.version.value++;
+  }
+
   #hear(frame: Frame): void {
     switch (frame.type) {
       case "presence":
+        if (this.presence.value === undefined) this.#resume();
         this.presence.value = frame;
         break;
       case "typing":

@@ -52,6 +52,8 @@ export class Timeline {
   last = 0;
   /** Whether the first message of the thread is among them. */
   reachesStart = false;
+  /** What grew when the socket went. */
+  #unheard: readonly Growing[] = [];
   #byId = new Map<string, Said>();
   /** What was heard of messages that are not held: the page of the history with them may be on its way, and be older. */
   #early = new Map<string, FateFrame>();
@@ -94,9 +96,17 @@ export class Timeline {
     this.#show(added, changed);
   }
 
-  /** What grew is not heard of any more: the socket is gone. */
+  /** What grows is not heard of any more: the socket is gone. */
   interrupt(): void {
-    this.growing = [];
+    this.#unheard = this.growing;
+  }
+
+  /** The next socket has told what grows, anew: what it did not is over. Returns whether that changed anything. */
+  resume(): boolean {
+    const before = this.growing;
+    this.growing = before.filter((one) => !this.#unheard.includes(one));
+    this.#unheard = [];
+    return this.growing.length < before.length;
   }
 
   /** Let the oldest messages go where there are more than that, and some. Returns whether any went. */
@@ -155,6 +165,7 @@ export class Timeline {
   }
 
   #turn(frame: TurnFrame): void {
+    if (this.#byId.has(frame.reply_id)) return; // it is recorded: this comes late
     const others = without(this.growing, frame.reply_id);
     const { reply_id: replyId, turn_id: turnId, in_reply_to: inReplyTo = [] } = frame;
     if (frame.state === "started") {
