@@ -1,3 +1,4 @@
+import { firstOf } from "../cutting";
 import type { Lane } from "../wire";
 import { Icon } from "./Icon";
 
@@ -9,7 +10,7 @@ export function Avatar({ lane, name }: { lane: Lane; name: string }) {
   if (lane === "user") {
     return (
       <span class={`avatar user hue-${hueOf(name)}`} aria-hidden="true">
-        {[...name.trim()][0]?.toLocaleUpperCase()}
+        {firstOf(name.trim())?.toLocaleUpperCase()}
       </span>
     );
   }

@@ -1,6 +1,8 @@
 /** The part of a message that was searched for, with the words marked as the room finds them (m3/sealing/terms.py): whole
  * words, whatever their case; of writing without spaces each two characters side by side. */
 
+import { whole } from "../../cutting";
+
 export interface Part {
   readonly text: string;
   readonly isMarked: boolean;
@@ -20,7 +22,7 @@ export function snippet(content: string, query: string): Part[] {
   const marks = marksIn(text, query);
   const first = marks[0]?.[0] ?? 0;
   const start = first > BEFORE ? whole(text, first - BEFORE) : 0;
-  const end = whole(text, Math.min(text.length, start + LENGTH));
+  const end = whole(text, start + LENGTH);
   const parts: Part[] = [];
   const add = (from: number, to: number, isMarked: boolean) => {
     if (from < to) parts.push({ text: text.slice(from, to), isMarked });
@@ -68,6 +70,3 @@ function pairsOf(dense: string): string[] {
   if (characters.length === 1) return characters;
   return characters.slice(1).map((character, place) => `${characters[place]}${character}`);
 }
-
-/** The place, or the one before it where a character would be cut in two. */
-const whole = (text: string, place: number): number => (/[\udc00-\udfff]/.test(text[place] ?? "") ? place - 1 : place);
