@@ -123,6 +123,13 @@ async def test_what_is_typed_stays_in_its_thread(open_room: Room, visit: Visits,
     await expect(composer(page)).to_have_value("half a thou")
 
 
+async def test_what_a_reply_answers_is_told_without_its_markdown(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await say(page, "**bold** and `code` and [a link](https://example.com)")
+    answered = rows(page, by="Agent").get_by_role("button", name="Go to: You: bold and code and a link")
+    await expect(answered).to_have_text("You bold and code and a link")
+
+
 async def test_a_link_to_a_thread_is_shared(open_room: Room, visit: Visits, thread: str) -> None:
     page = await visit(open_room, thread, permissions=["clipboard-read", "clipboard-write"])
     await page.get_by_role("button", name="Members").click()

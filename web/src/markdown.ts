@@ -6,6 +6,7 @@
  */
 import DOMPurify from "dompurify";
 import { Marked, Renderer, Tokenizer, type Tokens } from "marked";
+import { whole } from "./cutting";
 import { words } from "./words";
 
 const ADDRESS = /^(https?:|mailto:)/i;
@@ -165,3 +166,19 @@ export function rendered(content: string): string {
   const trusted = "trustedTypes" in globalThis;
   return DOMPurify.sanitize(html(content), { ...SANITISED, RETURN_TRUSTED_TYPE: trusted }) as unknown as string;
 }
+
+/** Characters at the beginning of a text that are looked at for a line of it. */
+const BEGINNING = 1_000;
+/** What does not begin a line. */
+const INLINE = "a, code, em, strong, del, span";
+
+/** What one reads of its beginning, without what marks it up, in one line. */
+export function inOneLine(content: string): string {
+  const beginning = content.slice(0, whole(content, BEGINNING));
+  const shown = DOMPurify.sanitize(html(beginning), { ...SANITISED, RETURN_DOM_FRAGMENT: true });
+  for (const head of shown.querySelectorAll(".code > div")) head.remove();
+  for (const block of shown.querySelectorAll(`:not(${INLINE})`)) block.before(" ");
+  return oneLine(shown.textContent ?? "") || oneLine(beginning);
+}
+
+const oneLine = (text: string): string => text.trim().replace(/\s+/g, " ");

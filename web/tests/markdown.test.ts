@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { expect, test } from "vitest";
-import { rendered } from "../src/markdown";
+import { inOneLine, rendered } from "../src/markdown";
 import { language } from "../src/preferences";
 
 language.value = "en";
@@ -240,4 +240,35 @@ test("and much of what is", () => {
 test("an address that is too long for one is text", () => {
   expect(shown(`https://good.example/${"a".repeat(3_000)}`).querySelector("a")).toBeNull();
   expect(shown(`https://good.example/${"a".repeat(1_000)}`).querySelector("a")).not.toBeNull();
+});
+
+test.each([
+  ["**bold**, *slanted*, ~~gone~~ and `code`", "bold, slanted, gone and code"],
+  ["# Heading\nand text", "Heading and text"],
+  ["see [the docs](https://example.com/a?b=c)", "see the docs"],
+  ["see [that](javascript:alert(1))", "see that"],
+  ["![a cat](https://example.com/cat.png)", "Picture: a cat example.com"],
+  ["look:\n```python\nprint(1)\nprint(2)\n```\nlike so", "look: print(1) print(2) like so"],
+  ["```js\nan open fence", "an open fence"],
+  ["- one\n- two\n  - three\n\n1. four", "one two three four"],
+  ["- [x] done\n- [ ] not yet", "☑ done ☐ not yet"],
+  ["> quoted\n\nand answered", "quoted and answered"],
+  ["| a | b |\n|---|---|\n| 1 | 2 |", "a b 1 2"],
+  ["one\ntwo  \nthree\n\nfour", "one two three four"],
+  ["a &amp; b &lt;i&gt; <i>c</i>", "a & b <i> <i>c</i>"],
+  ["5 * 3 * 2 and snake_case_name", "5 * 3 * 2 and snake_case_name"],
+  ["麻婆豆腐**真好**", "麻婆豆腐真好"],
+  ["---", "---"],
+  ["", ""],
+])("in one line %j reads as %j", (content, line) => {
+  expect(inOneLine(content)).toBe(line);
+});
+
+test.each([
+  ["**".repeat(32_768), 1_000],
+  ["> ".repeat(32_768), 1_000],
+  [`[${"a](b ".repeat(13_000)}`, 1_000],
+  ["🦊".repeat(32_768), 1_000],
+])("of a long text, as %.9s…, only the beginning is looked at", (content, most) => {
+  expect(inOneLine(content).length).toBeLessThanOrEqual(most);
 });

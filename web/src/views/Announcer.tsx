@@ -4,6 +4,7 @@ import type { Conversation } from "../thread/conversation";
 import { placeOf } from "../thread/timeline";
 import { words } from "../words";
 import { nameOf } from "./rows";
+import { shortly } from "./shortly";
 
 /** Milliseconds in which new messages gather, so that a flood is told of as one sentence. */
 const GATHERING = 1_500;
@@ -32,9 +33,7 @@ export function Announcer({ conversation }: { conversation: Conversation }) {
       if (!fresh.length) return;
       const sentence =
         fresh.length <= READ
-          ? fresh
-              .map((one) => words.value.told(nameOf(one.lane, one.author), one.content.slice(0, CHARACTERS)))
-              .join("\n")
+          ? fresh.map((one) => words.value.told(nameOf(one.lane, one.author), shortly(one, CHARACTERS))).join("\n")
           : words.value.newMessages(fresh.length);
       told.value = { sentence, time: Date.now() };
     }, GATHERING);

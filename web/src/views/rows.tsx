@@ -14,6 +14,7 @@ import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
 import { draftOf } from "./draft";
 import { Icon } from "./Icon";
+import { shortly } from "./shortly";
 
 /** Characters past which what a person or a program says is folded. */
 const LONG = 1_200;
@@ -24,11 +25,6 @@ const LISTED = 50;
 
 export const nameOf = (lane: Lane, author: string | undefined): string =>
   author ?? (lane === "user" ? words.value.somebody : words.value.lane[lane]);
-
-const snippetOf = (content: string): string => {
-  const line = content.trim().replace(/\s+/g, " ");
-  return line.length > SNIPPET ? `${line.slice(0, SNIPPET)}…` : line;
-};
 
 interface SaidProps {
   said: Said;
@@ -230,17 +226,19 @@ function Answered({ ids, conversation }: { ids: readonly string[]; conversation:
 function JumpTo({ id, conversation }: { id: string; conversation: Conversation }) {
   const answered = conversation.timeline.find(id);
   const name = answered && (conversation.isOwn(answered) ? words.value.you : nameOf(answered.lane, answered.author));
-  const what = answered ? words.value.told(name ?? "", snippetOf(answered.content)) : words.value.elsewhere;
+  const { content, lane } = answered ?? {};
+  const snippet = useMemo(() => answered && shortly(answered, SNIPPET), [content, lane, language.value]);
+  const what = answered ? words.value.told(name ?? "", snippet ?? "") : words.value.elsewhere;
   return (
     <button
       type="button"
-      class={`link jump ${answered?.lane ?? ""}`}
+      class={`link jump ${lane ?? ""}`}
       aria-label={words.value.jumpTo(what)}
       onClick={() => void goTo(id)}
     >
       {answered ? (
         <>
-          <b>{name}</b> {snippetOf(answered.content)}
+          <b>{name}</b> {snippet}
         </>
       ) : (
         what
