@@ -121,6 +121,15 @@ async def test_what_is_typed_stays_in_its_thread(open_room: Room, visit: Visits,
     await expect(composer(page)).to_have_value("")
     await page.go_back()
     await expect(composer(page)).to_have_value("half a thou")
+    await page.reload()
+    await expect(composer(page)).to_have_value("half a thou")
+    await expect(composer(page)).to_be_focused()
+    await page.keyboard.type("ght")
+    await page.keyboard.press("Enter")
+    await expect(rows(page, "half a thought", by="You")).to_be_visible()
+    await page.reload()
+    await live(page)
+    await expect(composer(page)).to_have_value("")
 
 
 async def test_what_a_reply_answers_is_told_without_its_markdown(open_room: Room, visit: Visits, thread: str) -> None:

@@ -9,7 +9,7 @@ import { sayLeftovers } from "./thread/leftovers";
 import type { Me, Role, RoomInfo } from "./wire";
 
 export const DEFAULT_THREAD = "default";
-/** Whose outboxes and seen numbers those of an open room are: this browser's. */
+/** Whose outboxes, drafts and seen numbers those of an open room are: this browser's. */
 export const OPEN_PLACE = "open";
 /** Milliseconds between attempts to reach a room that is away. */
 const AGAIN = 2_000;
@@ -39,6 +39,11 @@ export const maySpeak = computed(() => who.value?.kind !== "person" || role.valu
 
 /** What others know whoever sits here by. */
 export const name = computed(() => (room.value?.auth === "required" ? who.value?.name : ownName.value) ?? undefined);
+
+/** Whose what this browser keeps of whoever sits here is. */
+export const place = computed(() =>
+  who.value?.kind === "anyone" ? OPEN_PLACE : `${who.value?.tenant}.${who.value?.name}`,
+);
 
 /** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody. */
 const query = () => new URLSearchParams(location.search);
@@ -145,8 +150,8 @@ function openConversation(): (() => void) | undefined {
   if (!known) return;
   const open = room.value?.auth === "open";
   const speaker: Speaker = { client: open ? name.value : undefined, name: name.value };
-  const place = open ? OPEN_PLACE : `${known.tenant}.${known.name}`;
-  const begin = (id: string, again: () => void) => new Conversation(id, speaker, place, again);
+  const whose = place.value;
+  const begin = (id: string, again: () => void) => new Conversation(id, speaker, whose, again);
   const opened = begin(thread, () => {
     restarts.value++;
   });
@@ -154,7 +159,7 @@ function openConversation(): (() => void) | undefined {
   void opened.start();
   const leaving = new AbortController();
   const unsubscribe = opened.state.subscribe((state) => {
-    if (state === "open") void sayLeftovers(place, thread, (id) => begin(id, () => undefined), leaving.signal);
+    if (state === "open") void sayLeftovers(whose, thread, (id) => begin(id, () => undefined), leaving.signal);
   });
   return () => {
     leaving.abort();

@@ -1,7 +1,7 @@
 /** The threads that whoever sits here finds, and how much of each they have not seen. */
 import { effect, signal } from "@preact/signals";
 import { history, threads } from "./api";
-import { conversation, DEFAULT_THREAD, name, OPEN_PLACE, role, threadId, who } from "./app";
+import { conversation, DEFAULT_THREAD, name, place, role, threadId, who } from "./app";
 import { isNumber, keep, kept, namesKept } from "./storage";
 import type { ThreadInList } from "./wire";
 
@@ -28,7 +28,7 @@ export const listed = signal<readonly Listed[]>([]);
 
 /** The number up to which each thread was seen, by whom. Each is kept under a name of its own, for all pages. */
 const seen = new Map<string, number>();
-let place = "";
+let seenAt = "";
 /** Nothing was kept here before this page, which has not looked yet. */
 let isFirstVisit = false;
 /** Threads of which more was seen than is kept: a flood is seen often. */
@@ -51,7 +51,7 @@ export function sawUpTo(thread: string, number: number): void {
 function keepSeen(): void {
   clearTimeout(keeping);
   keeping = undefined;
-  for (const thread of unkept) keep(place + thread, seen.get(thread));
+  for (const thread of unkept) keep(seenAt + thread, seen.get(thread));
   unkept.clear();
 }
 
@@ -69,7 +69,7 @@ export async function lookAtThreads(): Promise<void> {
   for (const { thread_id: id, head } of found) {
     // To whoever comes for the first time nothing is new, and later a thread that was not there before. What was seen of a
     // thread that was taken back, as by a restored backup, is seen no longer.
-    const known = Math.max(seen.get(id) ?? -1, kept(place + id, isNumber) ?? -1);
+    const known = Math.max(seen.get(id) ?? -1, kept(seenAt + id, isNumber) ?? -1);
     const now = known < 0 ? (isFirstVisit ? head : 0) : Math.min(known, head);
     seen.set(id, now);
     if (now !== known) unkept.add(id);
@@ -118,8 +118,8 @@ export function watchThreads(): void {
       listed.value = [];
       return;
     }
-    place = `seen/${known.kind === "anyone" ? OPEN_PLACE : `${known.tenant}.${known.name}`}/`;
-    isFirstVisit = !namesKept(place).length;
+    seenAt = `seen/${place.value}/`;
+    isFirstVisit = !namesKept(seenAt).length;
     void lookAtThreads();
   });
   effect(() => {

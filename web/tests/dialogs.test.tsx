@@ -186,3 +186,12 @@ test("Enter searches at once, and once", async () => {
   });
   expect(asked.map((one) => one.path.split("?")[1]?.split("&")[0])).toEqual(["q=word"]);
 });
+
+test("whoever signs out leaves nothing of what they typed", async () => {
+  localStorage.setItem("m3.draft/default.ann/one", JSON.stringify({ text: "half a thou", at: 1 }));
+  await open("preferences");
+  press(button("Sign out"));
+  await settle();
+  expect(last("POST", "/api/logout")).toBeTruthy();
+  expect(localStorage.getItem("m3.draft/default.ann/one")).toBeNull();
+});

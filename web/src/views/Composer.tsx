@@ -5,7 +5,7 @@ import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
 import { isComposing } from "./composing";
-import { draftOf } from "./draft";
+import { draftOf, writeDraft } from "./draft";
 import { Icon } from "./Icon";
 
 /** The part of the longest message from which on its length is told. */
@@ -18,8 +18,7 @@ const encoder = new TextEncoder();
 export function Composer({ conversation }: { conversation: Conversation }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const isFull = useSignal(false);
-  const draft = draftOf(conversation.threadId);
-  const text = draft.value;
+  const text = draftOf(conversation.threadId).value;
   const limit = room.value?.message_limit ?? USUAL_LIMIT;
   // A character has three bytes at most for each of its UTF-16 units, so short ones need not be counted.
   const bytes = text.length * 3 < limit * TELLING ? 0 : encoder.encode(text.trim()).length;
@@ -44,7 +43,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     showLane("user");
     const isKept = conversation.say(text.trim());
     if (!isKept && conversation.state.value !== "open") toast.value = words.value.notKept;
-    draft.value = "";
+    writeDraft(conversation.threadId, "");
   };
   return (
     <form
@@ -67,8 +66,8 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           placeholder={words.value.composerHint(conversation.threadId)}
           enterkeyhint="send"
           onInput={(event) => {
-            draft.value = event.currentTarget.value;
-            conversation.type(draft.value !== "");
+            writeDraft(conversation.threadId, event.currentTarget.value);
+            conversation.type(event.currentTarget.value !== "");
           }}
           onBlur={() => conversation.type(false)}
           onKeyDown={(event) => {

@@ -12,7 +12,7 @@ import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
 import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
-import { draftOf } from "./draft";
+import { draftOf, writeDraft } from "./draft";
 import { Icon } from "./Icon";
 import { shortly } from "./shortly";
 
@@ -134,8 +134,8 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
               type="button"
               class="link"
               onClick={() => {
-                const draft = draftOf(conversation.threadId);
-                draft.value = draft.value ? `${unsent.content}\n${draft.value}` : unsent.content;
+                const { threadId } = conversation;
+                writeDraft(threadId, [unsent.content, draftOf(threadId).value].filter(Boolean).join("\n"));
                 remove();
                 document.getElementById("composer")?.focus();
               }}

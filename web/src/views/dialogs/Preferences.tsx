@@ -6,6 +6,7 @@ import { threadsWaiting } from "../../thread/outbox";
 import { words } from "../../words";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
+import { forgetDrafts } from "../draft";
 import { LanguageChoice } from "../LanguageChoice";
 import { PasswordField, refusalOfNew } from "../PasswordField";
 import { Refusal, useAttempt } from "../Refusal";
@@ -81,6 +82,7 @@ function Account() {
   const name = who.value?.name;
   async function leave(): Promise<void> {
     closeDialog();
+    forgetDrafts();
     await signOut().catch(() => undefined); // forgotten here in any case
   }
   return (
