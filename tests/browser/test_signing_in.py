@@ -114,7 +114,13 @@ async def test_a_private_thread_is_seen_by_who_was_added(asking_room: Room, visi
     listed = other.get_by_role("navigation").get_by_role("link", name=re.compile(f"^{thread}"))
     await expect(listed).to_be_visible()
 
-    await window.get_by_label(f"Role: {bob}").select_option("reader")
+    await window.get_by_label(f"Role: {bob}").focus()
+    await owner.keyboard.press("ArrowDown")  # by a slip, or not
+    await owner.keyboard.press("Tab")
+    await expect(window.get_by_role("button", name=f"Save: {bob}: reader")).to_be_focused()
+    await owner.keyboard.press("Enter")
+    await expect(window.get_by_label(f"Role: {bob}")).to_be_focused()
+    await expect(window.get_by_role("button", name=f"Save: {bob}")).to_be_hidden()
     await other.reload()
     await expect(other.get_by_text("You may read here, and not speak.")).to_be_visible()
     await expect(composer(other)).to_be_hidden()

@@ -77,6 +77,11 @@ const type = (field: HTMLInputElement | HTMLTextAreaElement, text: string) =>
     field.value = text;
     field.dispatchEvent(new Event("input", { bubbles: true }));
   });
+const choose = (field: HTMLSelectElement, value: string) =>
+  act(() => {
+    field.value = value;
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  });
 const enter = (field: HTMLElement, init: KeyboardEventInit = {}) =>
   act(() => {
     field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true, ...init }));
@@ -138,6 +143,45 @@ test("a name stays in its field when nobody of that name can be admitted", async
   await last("PUT", "/api/threads/one/members").answer(undefined, 204);
   await last("GET", "/api/threads/one/members").answer(MEMBERS);
   expect(find<HTMLInputElement>('form[aria-label="Add somebody"] input').value).toBe("");
+});
+
+test("a role changes once that is saved, and what ownership is about is told before", async () => {
+  await open("members");
+  const bob = { name: "bob", kind: "person", role: "member" };
+  await last("GET", "/api/threads/one/members").answer({ members: [...MEMBERS.members, bob] });
+  const field = find<HTMLSelectElement>('select[aria-label="Role: bob"]');
+  const told = () => place.querySelector('[role="alert"]')?.textContent;
+  choose(field, "reader");
+  expect(told()).toBeUndefined();
+  choose(field, "owner");
+  expect(told()).toBe("An owner may change everything here, and remove other owners.");
+  choose(field, "member");
+  expect(place.querySelector('button[aria-label^="Save: "]')).toBeNull();
+  choose(find('select[aria-label="Role: ann"]'), "reader");
+  expect(told()).toBe("You would not be an owner any more.");
+  choose(find('select[aria-label="Role: ann"]'), "owner");
+  choose(field, "owner");
+  await settle();
+  expect(asked.filter((one) => one.method === "PUT")).toEqual([]);
+  press(find('button[aria-label="Save: bob: owner"]'));
+  expect(document.activeElement).toBe(field);
+  await settle();
+  expect(last("PUT", "/api/threads/one/members/bob").body).toEqual({ role: "owner" });
+  await last("PUT", "/api/threads/one/members/bob").answer({ ...bob, role: "owner" });
+  await last("GET", "/api/threads/one/members").answer({ members: [...MEMBERS.members, { ...bob, role: "owner" }] });
+  expect(field.value).toBe("owner");
+  expect(place.querySelector('button[aria-label^="Save: "]')).toBeNull();
+});
+
+test("a role that the room refuses is still to be saved, and why is told", async () => {
+  await open("members");
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  choose(find('select[aria-label="Role: ann"]'), "member");
+  press(find('button[aria-label="Save: ann: member"]'));
+  await settle();
+  await last("PUT", "/api/threads/one/members/ann").answer({ code: "last_owner", message: "No." }, 409);
+  expect(find(".error").textContent).toBe("A thread must keep an owner.");
+  expect(find('button[aria-label="Save: ann: member"]')).toBeTruthy();
 });
 
 test("who finds a thread changes once that is saved", async () => {

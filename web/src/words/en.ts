@@ -158,6 +158,8 @@ export const en = {
   sure: "Really?",
   removeMember: (name: string) => `Remove ${name}`,
   leave: "Leave the thread",
+  giveOwnership: "An owner may change everything here, and remove other owners.",
+  giveUpOwnership: "You would not be an owner any more.",
   inviteByLink: "Invite by link",
   inviteHint: "Whoever has an account and opens the link becomes a member.",
   inviteFor: "Good for",

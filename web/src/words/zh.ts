@@ -145,6 +145,8 @@ export const zh: Words = {
   sure: "确定吗？",
   removeMember: (name) => `移除 ${name}`,
   leave: "退出会话",
+  giveOwnership: "所有者可以更改这里的一切，也可以移除其他所有者。",
+  giveUpOwnership: "您将不再是所有者。",
   inviteByLink: "通过链接邀请",
   inviteHint: "拥有账号的人打开链接后即成为成员。",
   inviteFor: "有效期",

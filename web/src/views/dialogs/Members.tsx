@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "../../api";
 import {
   addressOf,
@@ -77,26 +77,14 @@ function List({ thread }: { thread: string }) {
             <Avatar lane={member.kind === "program" ? "api" : "user"} name={member.name} />
             <span>
               {member.name}
-              {member.kind === "person" && member.name === name.value && <small> {words.value.you}</small>}
+              {isOneself(member) && <small> {words.value.you}</small>}
             </span>
             {mayConfigure.value && member.kind === "person" ? (
-              <select
-                aria-label={words.value.told(words.value.role, member.name)}
-                value={member.role}
-                disabled={isBusy}
-                onChange={(event) => {
-                  const field = event.currentTarget;
-                  const wanted = field.value as Role;
-                  field.value = member.role; // until the room has it
-                  void change(() => api.admit(thread, member.name, wanted));
-                }}
-              >
-                <RoleOptions />
-              </select>
+              <RoleField member={member} give={(role) => change(() => api.admit(thread, member.name, role))} />
             ) : (
               <small>{words.value.roles[member.role]}</small>
             )}
-            {mayConfigure.value && !(member.kind === "person" && member.name === name.value) && (
+            {mayConfigure.value && !isOneself(member) && (
               <SureButton
                 text={words.value.remove}
                 label={words.value.removeMember(member.name)}
@@ -109,6 +97,48 @@ function List({ thread }: { thread: string }) {
       </ul>
       {mayConfigure.value && <Add isBusy={isBusy} add={(name, role) => change(() => api.admit(thread, name, role))} />}
     </section>
+  );
+}
+
+const isOneself = (member: Member): boolean => member.kind === "person" && member.name === name.value;
+
+/** A key in it is pressed by a slip, so what is chosen is only so once that is saved. */
+function RoleField({ member, give }: { member: Member; give: (role: Role) => Promise<boolean> }) {
+  const [chosen, setChosen] = useState(member.role);
+  const field = useRef<HTMLSelectElement>(null);
+  const { giveOwnership, giveUpOwnership, roles, role, save, told } = words.value;
+  useEffect(() => setChosen(member.role), [member.role]);
+  const warning = chosen === "owner" ? giveOwnership : isOneself(member) ? giveUpOwnership : undefined;
+  return (
+    <>
+      <select
+        ref={field}
+        aria-label={told(role, member.name)}
+        value={chosen}
+        onChange={(event) => setChosen(event.currentTarget.value as Role)}
+      >
+        <RoleOptions />
+      </select>
+      {chosen !== member.role && (
+        <>
+          <button
+            type="button"
+            aria-label={`${save}: ${told(member.name, roles[chosen])}`}
+            onClick={() => {
+              field.current?.focus(); // since the button goes
+              void give(chosen);
+            }}
+          >
+            {save}
+          </button>
+          {warning && (
+            <p class="hint" role="alert">
+              {warning}
+            </p>
+          )}
+        </>
+      )}
+    </>
   );
 }
 
