@@ -308,6 +308,25 @@ async def test_a_long_message_is_folded_until_it_is_asked_for(open_room: Room, v
     assert await row.evaluate("row => row.clientHeight") > height
 
 
+@pytest.mark.parametrize(("width", "height"), [(812, 375), (667, 375), (640, 320)])
+async def test_on_a_phone_held_sideways_half_of_the_height_is_for_messages(
+    open_room: Room, visit: Visits, thread: str, width: int, height: int
+) -> None:
+    await open_room.settle(thread, user_policy="ignore")
+    await open_room.say(thread, "hello")
+    page = await visit(open_room, thread, **PHONE | {"viewport": {"width": width, "height": height}})
+    await expect(rows(page, "hello")).to_be_in_viewport()
+    feed = await page.get_by_role("feed").bounding_box()
+    assert feed
+    assert feed["height"] >= height / 2
+    await fits(page)
+    for button in await page.get_by_role("main").get_by_role("button").all():
+        await expect(button).to_be_in_viewport(ratio=1)
+    await page.get_by_role("button", name="Show threads").tap()
+    await expect(page.get_by_role("button", name="New thread")).to_be_in_viewport(ratio=1)
+    await expect(page.get_by_role("button", name="Preferences")).to_be_in_viewport(ratio=1)
+
+
 async def fits(page: Page) -> None:
     """Nothing is wider than the page, nor anything that is said than the list of it."""
     over = await page.evaluate(
