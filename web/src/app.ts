@@ -118,7 +118,7 @@ async function takeUpInvite(): Promise<void> {
     });
   } catch (error) {
     const problem = asProblem(error);
-    if (problem.passes) throw problem;
+    if (problem.passes || problem.status === 401) throw problem; // it is there still after another sign-in
     history.replaceState(null, "", addressOf(threadId.peek()));
     invitation.value = problem;
   }
@@ -134,7 +134,8 @@ async function untilReached(work: () => Promise<void>, wanted?: AbortSignal): Pr
     } catch (error) {
       trouble.value = asProblem(error);
       if (!trouble.value.passes) return;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN));
+      const wait = Math.max(AGAIN, (trouble.value.retryAfter ?? 0) * 1000);
+      await new Promise((resolve) => setTimeout(resolve, wait));
     }
   }
 }
