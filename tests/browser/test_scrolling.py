@@ -132,6 +132,21 @@ async def test_a_page_that_nobody_touches_stays_at_the_end(open_room: Room, visi
         await expect(newest(page)).to_be_hidden()
 
 
+async def test_who_is_at_the_end_stays_there_when_the_last_message_is_folded(
+    open_room: Room, visit: Visits, long_thread: str
+) -> None:
+    page = await visit(open_room, long_thread)
+    await live(page)
+    await open_room.feed(long_thread, [f"the longest. {'word ' * 600}"])
+    longest = rows(page, "the longest.")
+    await longest.get_by_role("button", name="Show all").click()
+    await longest.get_by_role("button", name="Show less").click()
+    await expect(longest.get_by_role("button", name="Show all")).to_be_in_viewport()
+    await open_room.feed(long_thread, ["after the longest"])
+    await expect(rows(page, "after the longest")).to_be_in_viewport()
+    await expect(newest(page)).to_be_hidden()
+
+
 async def flood(room: Room, thread: str) -> None:
     """Messages at that rate, in four batches a second."""
     batch = RATE // 4

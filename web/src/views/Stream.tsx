@@ -80,8 +80,10 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
   const scrolled = (now: number): void => {
     const { scrollSize, viewportSize } = list.current as VirtualizerHandle;
     const isUp = now < offset.current;
-    if (isUp && isReaders()) follows.value = false;
-    else if (!isUp && now + viewportSize >= scrollSize - AT_END) follows.value = true;
+    const left = scrollSize - viewportSize - now;
+    // Up to the very end it is no reader that goes: rows became lower, or the end bounced back.
+    if (left <= (isUp ? 1 : AT_END)) follows.value = true;
+    else if (isUp && isReaders()) follows.value = false;
     offset.current = now;
     mark();
     readOlder();
