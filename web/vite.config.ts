@@ -9,7 +9,6 @@ export default defineConfig({
     outDir: "../services/gateway/page",
     emptyOutDir: true,
     license: { fileName: "licenses.md" }, // of what is built in, beside the page and not served
-    target: "es2022",
     assetsInlineLimit: 0, // the policy of the page lets nothing be part of its text
     modulePreload: { polyfill: false },
     rolldownOptions: {
