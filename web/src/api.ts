@@ -88,18 +88,20 @@ export const roomInfo = () => ask<RoomInfo>("GET", "/api/room");
 export const me = () => ask<Me>("GET", "/api/me");
 
 /** Threads that are asked for at a time, and at most. */
-const THREADS = 500;
+export const THREADS_OF_A_REQUEST = 500;
 export const MOST_THREADS = 2_000;
 
 /** Those that are found, by their names, up to MOST_THREADS. */
 export async function threads(): Promise<ThreadInList[]> {
   const found: ThreadInList[] = [];
+  let part: ThreadInList[];
   do {
-    const query = new URLSearchParams({ limit: String(THREADS) });
+    const query = new URLSearchParams({ limit: String(THREADS_OF_A_REQUEST) });
     const last = found.at(-1);
     if (last) query.set("after", last.thread_id);
-    found.push(...(await ask<{ threads: ThreadInList[] }>("GET", `/api/threads?${query}`)).threads);
-  } while (found.length && found.length % THREADS === 0 && found.length < MOST_THREADS);
+    part = (await ask<{ threads: ThreadInList[] }>("GET", `/api/threads?${query}`)).threads;
+    found.push(...part);
+  } while (part.length === THREADS_OF_A_REQUEST && found.length < MOST_THREADS);
   return found;
 }
 

@@ -6,6 +6,8 @@ const ANYONE: Me = { kind: "anyone", tenant: "default", name: null };
 
 /** The threads that the room has, by name, with how much was said in each. */
 let heads: Record<string, number>;
+/** Requests for the list, or a part of it. */
+let listings: number;
 /** What the room waits for before it answers. */
 let slow: Promise<void> | undefined;
 
@@ -14,6 +16,7 @@ async function answer(address: string): Promise<Response> {
   const url = new URL(address, location.origin);
   const history = /^\/api\/threads\/(.+)\/history$/.exec(url.pathname);
   if (!history) {
+    listings += 1;
     const after = url.searchParams.get("after") ?? "";
     const names = Object.keys(heads).sort();
     return Response.json({
@@ -52,6 +55,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   localStorage.clear();
   slow = undefined;
+  listings = 0;
   vi.stubGlobal("fetch", answer);
 });
 
@@ -114,4 +118,11 @@ test("more threads than fit an answer are all listed", async () => {
   heads = Object.fromEntries(Array.from({ length: 1_100 }, (_, number) => [`t${number}`, 0]));
   const { listed } = await page();
   expect(listed.value).toHaveLength(1_100);
+});
+
+test("a list that ends with a whole answer is asked for once more, and not for ever", async () => {
+  heads = Object.fromEntries(Array.from({ length: 500 }, (_, number) => [`t${number}`, 0]));
+  const { listed } = await page();
+  expect(listed.value).toHaveLength(500);
+  expect(listings).toBe(2);
 });
