@@ -32,6 +32,23 @@ async def test_an_open_room_lists_its_threads_to_everybody_a_page_at_a_time(memo
     assert {thread["role"] for thread in threads} == {None}
 
 
+async def test_a_person_finds_their_own_threads_and_open_ones_in_one_order_each_once_a_page_at_a_time(
+    memory_bus: Bus, store: Store, town: Town
+) -> None:
+    ann = await town.person("ann")
+    for number in range(9):
+        mine = {"ann": "member"} if number % 3 < 2 else {}
+        await town.thread(f"t{number}", "open" if number % 3 else "private", **mine)
+    await town.thread("acme.t1", "open")
+    async with running_gateway(memory_bus, store, **asking().model_dump(exclude_unset=True)) as http:
+        found: list[str] = []
+        for _ in range(5):
+            after = found[-1] if found else "0"
+            answer = await http.get("/api/threads", params={"after": after, "limit": 2}, headers=bearer_header(ann))
+            found += [thread["thread_id"] for thread in answer.json()["threads"]]
+    assert found == [f"t{number}" for number in range(9)]
+
+
 async def test_a_thread_is_listed_with_its_last_number_and_when_its_newest_message_was_said(
     memory_bus: Bus, store: Store, town: Town
 ) -> None:
