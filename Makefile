@@ -44,7 +44,7 @@ page: $(PAGE) ## Build the page from web/
 screenshots: .venv/dev page ## Take the README's pictures anew, into docs/pictures
 	@exec $(BIN)/python -m tests.browser.screenshots
 
-MEASURES := roundtrip first_delta agents flood fanout live many accept history idle checking sealing page
+MEASURES := roundtrip first_delta agents flood fanout live many accept history listing idle checking sealing page
 
 bench: .venv/dev $(PAGE) ## Measure everything that bench/results.md tells, an hour; ONLY=<name> for one
 	@set -e; for name in $(or $(ONLY),$(MEASURES)); do $(BIN)/python -m bench.$$name; done

@@ -37,15 +37,25 @@ class Line:
         said = "\n".join(json.dumps({"message": message, "source": "user"}) for message in messages)
         await self._post(f"/api/threads/{thread_id}/messages", "application/x-ndjson", said)
 
+    async def get(self, path: str, token: str | None = None) -> bytes:
+        """The body of the answer. Raises ConnectionError where it is another than 200."""
+        shown = f"Authorization: Bearer {token}\r\n" if token else ""
+        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{shown}\r\n", status="200")
+
     async def _post(self, path: str, content_type: str, body: str) -> None:
-        self._writer.write(
+        request = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {content_type}\r\n"
-            f"Prefer: respond-async\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"Prefer: respond-async\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         )
+        await self._ask(request, status="202")
+
+    async def _ask(self, request: str, *, status: str) -> bytes:
+        self._writer.write(request.encode())
         async with asyncio.timeout(TIMEOUT):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
             length = re.search(r"(?i)content-length: *(\d+)", head)
             assert length, head
             answer = await self._reader.readexactly(int(length[1]))
-        if head.split()[1] != "202":
+        if head.split()[1] != status:
             raise ConnectionError(f"{head.splitlines()[0]}: {answer.decode()}")
+        return answer
