@@ -1,6 +1,6 @@
 /** The threads that whoever sits here finds, and how much of each they have not seen. */
 import { effect, signal } from "@preact/signals";
-import { history, threads } from "./api";
+import { history, THREADS_OF_A_REQUEST, threads } from "./api";
 import { conversation, DEFAULT_THREAD, name, place, role, threadId, who } from "./app";
 import { isNumber, keep, kept, namesKept } from "./storage";
 import type { ThreadInList } from "./wire";
@@ -14,13 +14,15 @@ export interface Listed {
   readonly unread: number;
 }
 
-/** Milliseconds between looks at the list while the page is seen. */
+/** Milliseconds between looks at the list while the page is seen, for each request that a look takes. */
 const INTERVAL = 10_000;
+/** How many of these went by since the last look. */
+let intervals = 0;
 /** Unread messages that are counted; there may be more. */
 export const COUNTED = 99;
-/** Threads whose unread messages are asked for at one look, and how many were. */
+/** Threads whose unread messages are asked for in an interval, and how many may be at this look. */
 const AT_ONCE = 10;
-let asked = 0;
+let left = 0;
 /** Milliseconds within which what was seen is kept. */
 const KEEPING = 1_000;
 
@@ -59,6 +61,8 @@ function keepSeen(): void {
 export async function lookAtThreads(): Promise<void> {
   const mine = who.value;
   if (!mine) return;
+  const passed = intervals;
+  intervals = 0;
   let found: ThreadInList[];
   try {
     found = await threads();
@@ -76,7 +80,7 @@ export async function lookAtThreads(): Promise<void> {
   }
   isFirstVisit = false;
   keepSeen();
-  asked = 0;
+  left = AT_ONCE * Math.max(passed, 1);
   const looked = await Promise.all(
     found.map(async (thread) => ({
       threadId: thread.thread_id,
@@ -99,7 +103,7 @@ async function unreadIn({ thread_id: id, head }: ThreadInList): Promise<number> 
   if (head <= since || id === open()) return 0;
   const known = counted.get(id);
   if (known?.seen === since && (known.head === head || known.unread > COUNTED)) return known.unread;
-  if (++asked > AT_ONCE) return known?.unread ?? 0; // at the next look
+  if (--left < 0) return known?.unread ?? 0; // at the next look
   try {
     const page = await history(id, { limit: COUNTED + 1, after: since });
     const unread = page.filter((said) => said.author === null || said.author !== name.value).length;
@@ -131,7 +135,9 @@ export function watchThreads(): void {
     if (conversation.value) void lookAtThreads();
   });
   setInterval(() => {
-    if (document.visibilityState === "visible") void lookAtThreads();
+    if (document.visibilityState !== "visible") return;
+    intervals += 1;
+    if (intervals * THREADS_OF_A_REQUEST > listed.value.length) void lookAtThreads();
   }, INTERVAL);
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") void lookAtThreads();

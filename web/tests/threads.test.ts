@@ -126,3 +126,17 @@ test("a list that ends with a whole answer is asked for once more, and not for e
   expect(listed.value).toHaveLength(500);
   expect(listings).toBe(2);
 });
+
+test("a list that takes several requests is looked at less often, so that a page makes no more of them", async () => {
+  for (const threads of [20, 500, 1_100]) {
+    heads = Object.fromEntries(Array.from({ length: threads }, (_, number) => [`t${number}`, 0]));
+    const { unread } = await page();
+    for (const name of Object.keys(heads).slice(0, 20)) heads[name] = 1;
+    listings = 0;
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(listings).toBe(6);
+    expect(Object.values(unread()).filter(Boolean)).toHaveLength(20);
+    vi.clearAllTimers();
+    localStorage.clear();
+  }
+});
