@@ -57,12 +57,16 @@ function keepSeen(): void {
   unkept.clear();
 }
 
+/** What was seen of the thread, in any page of this browser; -1 where nothing is known of that. */
+const knownOf = (id: string): number => Math.max(seen.get(id) ?? -1, kept(seenAt + id, isNumber) ?? -1);
+
 /** Look now. Where the room is away the list stays as it is. */
 export async function lookAtThreads(): Promise<void> {
   const mine = who.value;
   if (!mine) return;
   const passed = intervals;
   intervals = 0;
+  const before = new Map([...seen.keys()].map((id) => [id, knownOf(id)])); // more may be seen while the room answers
   let found: ThreadInList[];
   try {
     found = await threads();
@@ -73,8 +77,9 @@ export async function lookAtThreads(): Promise<void> {
   for (const { thread_id: id, head } of found) {
     // To whoever comes for the first time nothing is new, and later a thread that was not there before. What was seen of a
     // thread that was taken back, as by a restored backup, is seen no longer.
-    const known = Math.max(seen.get(id) ?? -1, kept(seenAt + id, isNumber) ?? -1);
-    const now = known < 0 ? (isFirstVisit ? head : 0) : Math.min(known, head);
+    const known = knownOf(id);
+    const isTakenBack = head < (before.get(id) ?? 0);
+    const now = known < 0 ? (isFirstVisit ? head : 0) : isTakenBack ? head : known;
     seen.set(id, now);
     if (now !== known) unkept.add(id);
   }

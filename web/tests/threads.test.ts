@@ -114,6 +114,17 @@ test("a thread that was taken back is unread again from its new end on", async (
   expect(unread()).toEqual({ news: 2 });
 });
 
+test("what is seen while the room answers stays seen", async () => {
+  heads = { news: 6 };
+  const { lookAtThreads, sawUpTo, unread } = await page();
+  const looking = lookAtThreads();
+  sawUpTo("news", 9);
+  await looking;
+  heads = { news: 9 };
+  await lookAtThreads();
+  expect(unread()).toEqual({ news: 0 });
+});
+
 test("more threads than fit an answer are all listed", async () => {
   heads = Object.fromEntries(Array.from({ length: 1_100 }, (_, number) => [`t${number}`, 0]));
   const { listed } = await page();
