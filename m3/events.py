@@ -281,23 +281,27 @@ class MessageSettled(Event):
 
 class TurnStarted(Event):
     """The agent begins to think about these messages. It may begin anew with the same ``reply_id``, or the same
-    ``turn_id``: what was heard of the reply before is void then."""
+    ``turn_id``: what was heard of the reply before is void then. ``again``: it goes on, and is told to somebody who may
+    have missed some of it."""
 
     type: Literal["turn_started"] = "turn_started"
     thread_id: ThreadKey
     turn_id: UUID
     reply_id: UUID
     in_reply_to: tuple[UUID, ...]
+    again: bool = False
 
 
 class ReplyGrew(Event):
-    """A piece of the reply, the ``index``-th of its turn from 0. News that is never recorded: the reply will be."""
+    """A piece of the reply, the ``index``-th of its turn from 0, or so many ``pieces`` from there on as one. News that
+    is never recorded: the reply will be."""
 
     type: Literal["reply_grew"] = "reply_grew"
     thread_id: ThreadKey
     turn_id: UUID
     reply_id: UUID
     index: int
+    pieces: int = 1
     text: str
     sealed: bool = False
 

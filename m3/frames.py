@@ -78,7 +78,8 @@ def turn_news(event: TurnNews) -> Frame:
         in_reply_to = [str(message_id) for message_id in event.in_reply_to]
         return {"type": "turn", "state": "started", **turn, "in_reply_to": in_reply_to}
     if isinstance(event, ReplyGrew):
-        return {"type": "delta", **turn, "index": event.index, "content": event.text}
+        pieces = {"pieces": event.pieces} if event.pieces > 1 else {}
+        return {"type": "delta", **turn, "index": event.index, **pieces, "content": event.text}
     ended = {"type": "turn", "state": "ended", **turn, "outcome": event.outcome}
     return ended if event.reason is None else ended | {"reason": event.reason}
 

@@ -121,7 +121,7 @@ def asked_to_cancel(thread_id: ThreadKey) -> Route:
 
 
 def asked_to_retell(thread_id: ThreadKey) -> Route:
-    """To every agent, likewise. Whoever is in vain hears the turn from then on."""
+    """To every agent, likewise. Where that is lost, whoever asked hears the turn from then on."""
     return Route(CHAT_CONTROL.name, f"retell.{thread_id}", must_arrive=False, confirmed=False)
 
 
@@ -145,7 +145,8 @@ def told(origin: str) -> Route:
 
 
 def retold(origin: str) -> Route:
-    """To one process, in its place among the news of the turn."""
+    """To one process, in its place among the news of the turn: what one channel carries into one queue keeps its order,
+    through whichever exchanges."""
     return Route("", origin, must_arrive=False, confirmed=False)
 
 

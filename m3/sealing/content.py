@@ -99,7 +99,8 @@ def about_summary(thread_id: str, until: int) -> bytes:
 
 
 def _about_piece(piece: ReplyGrew) -> bytes:
-    return b"m3 piece\n" + piece.turn_id.bytes + f"{piece.index}\n{piece.thread_id}".encode()
+    place = f"{piece.index}" if piece.pieces == 1 else f"{piece.index}+{piece.pieces}"
+    return b"m3 piece\n" + piece.turn_id.bytes + f"{place}\n{piece.thread_id}".encode()
 
 
 def _opened(cipher: Cipher, sealed: str, about: bytes) -> str:

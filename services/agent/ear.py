@@ -48,11 +48,18 @@ class Ear:
     @classmethod
     @asynccontextmanager
     async def open(cls, bus: Bus, turns: Turns) -> AsyncIterator["Ear"]:
-        async with bus.subscribe("agent.control") as subscription:
-            for key in (*topology.EVERY_CANCELLATION, *topology.EVERY_RETELLING):
+        """Those who ask for a turn are heard through a queue of their own: after an outage all ask at once, and a queue
+        that is full drops what came first."""
+        async with bus.subscribe("agent.control") as subscription, bus.subscribe("agent.retellings") as retellings:
+            for key in topology.EVERY_CANCELLATION:
                 await subscription.bind(topology.CHAT_CONTROL, key)
+            for key in topology.EVERY_RETELLING:
+                await retellings.bind(topology.CHAT_CONTROL, key)
             ear = cls(subscription, turns)
-            async with background("agent control", ear._hear_all()):
+            async with (
+                background("agent control", ear._hear_all(subscription)),
+                background("agent retellings", ear._hear_all(retellings)),
+            ):
                 yield ear
 
     @asynccontextmanager
@@ -85,10 +92,10 @@ class Ear:
         finally:
             nearness.lanes = ()
 
-    async def _hear_all(self) -> None:
+    async def _hear_all(self, subscription: Subscription) -> None:
         while True:
             with suppress(Interrupted):  # whoever cancelled in vain sees the turn go on, and cancels again
-                for body in await self._subscription.take(AT_ONCE):
+                for body in await subscription.take(AT_ONCE):
                     self._hear(body)
 
     def _hear(self, body: bytes) -> None:

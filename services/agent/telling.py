@@ -1,22 +1,20 @@
 """Tells whoever watches a thread what a turn does, while it does it. News that may be lost: the reply is recorded."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
 from m3 import topology
 from m3.bus import Bus
 from m3.errors import BusError, StoreUnavailable
-from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode_within
+from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnOutcome, TurnStarted, encode
+from m3.retelling import RunningTurn
 from m3.sealing import Content
 from m3.topology import Route
 from services.agent.spoken import Spoken
 
 #: Seconds for which text is gathered, once its first piece is out: each piece costs every watcher a frame.
 GATHER = 0.05
-#: Bytes of what is told at a time, unless one piece alone is longer: a pusher hands on a body as a whole.
-MAX_BODY = 64 * 1024
 
 
 class Telling:
@@ -56,34 +54,32 @@ class Telling:
 
     async def _tell_attempt(self) -> bool:
         """Tell one attempt of the model at the reply; False if it began anew, which voids what was told."""
-        attempt = self.spoken.restarts
-        told: list[TurnNews] = [
-            TurnStarted(
-                thread_id=self.thread_id,
-                turn_id=self.turn_id,
-                reply_id=self.reply_id,
-                in_reply_to=self.in_reply_to,
-            )
-        ]
-        await self._publish(told)
+        attempt, told = self.spoken.restarts, RunningTurn()
+        started = TurnStarted(
+            thread_id=self.thread_id,
+            turn_id=self.turn_id,
+            reply_id=self.reply_id,
+            in_reply_to=self.in_reply_to,
+        )
+        await self._publish(*told.hear(started))
         while True:
             await self._grown.wait()
             self._grown.clear()
             last = self._finished.is_set()
+            while self._asked:  # before the next piece, which follows it
+                await self._publish(*told.so_far, to=topology.retold(self._asked.pop()))
             if self.spoken.restarts != attempt:
+                self._grown.set()  # for what the new attempt has said by now
                 return False
-            while self._asked:  # before the next piece, so that it follows
-                await self._publish(told, topology.retold(self._asked.pop()))
             if text := self.spoken.take_new():
                 piece = ReplyGrew(
                     thread_id=self.thread_id,
                     turn_id=self.turn_id,
                     reply_id=self.reply_id,
-                    index=len(told) - 1,
+                    index=told.pieces,
                     text=text,
                 )
-                told.append(piece)
-                await self._publish([piece])
+                await self._publish(*told.hear(piece))
             if last:
                 return True
             with suppress(TimeoutError):
@@ -97,19 +93,20 @@ class Telling:
 
     async def end(self, outcome: TurnOutcome, reason: str | None = None) -> None:
         """Tell that the turn is over."""
-        ended = TurnEnded(
-            thread_id=self.thread_id,
-            turn_id=self.turn_id,
-            reply_id=self.reply_id,
-            outcome=outcome,
-            reason=reason,
+        await self._publish(
+            TurnEnded(
+                thread_id=self.thread_id,
+                turn_id=self.turn_id,
+                reply_id=self.reply_id,
+                outcome=outcome,
+                reason=reason,
+            )
         )
-        await self._publish([ended])
 
-    async def _publish(self, news: Sequence[TurnNews], route: Route | None = None) -> None:
+    async def _publish(self, *news: TurnNews, to: Route | None = None) -> None:
         with suppress(BusError, StoreUnavailable):
-            for body in encode_within(await self._content.sealed(news), MAX_BODY):
-                await self._bus.publish(route or topology.thinking(self.thread_id), body)
+            told = await self._content.sealed(news)
+            await self._bus.publish(to or topology.thinking(self.thread_id), encode(told))
 
     def _hear(self) -> None:
         self.first_text = self.first_text or asyncio.get_running_loop().time()

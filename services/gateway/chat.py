@@ -126,7 +126,7 @@ def chat(door: Door, reading_along: ReadingAlong, access: Access, store: Store, 
         taking = door.found(accepted, own=access.required) if resumed else door.taken(accepted, settings)
         staying = while_allowed(access, principal, key, accepted.message_id)
         if reads and _names_event_stream(request):
-            reading = reading_along.reader(key, accepted.message_id, resumed=resumed)
+            reading = reading_along.reader(key, accepted.message_id)
             return ChatStream(reading, taking, staying, store, settings, answering(span, accepted), resumed=resumed)
         with answering(span, accepted):
             async with taking as taken:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from uuid import UUID
 
 import structlog
@@ -12,7 +13,7 @@ from m3 import topology
 from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ReplyGrew, TurnNews, TurnStarted, decode, reply_id
-from m3.retelling import ask_to_retell
+from m3.retelling import Retellings, RunningTurn
 from m3.sealing import Content
 from m3.store import Store
 from m3.tasks import background
@@ -69,6 +70,7 @@ class Reader:
 class _Thread:
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
+        self.turn = RunningTurn()
         self.binding = asyncio.Lock()
         self.bound = False
         self.idle_since = 0.0
@@ -76,8 +78,8 @@ class _Thread:
 
 class ReadingAlong:
     def __init__(self, bus: Bus, subscription: Subscription, content: Content, linger: float) -> None:
-        self._bus = bus
         self._subscription = subscription
+        self._retellings = Retellings(bus, subscription)
         self._content = content
         self._linger = linger
         self._threads: dict[str, _Thread] = {}
@@ -91,23 +93,24 @@ class ReadingAlong:
             reading = cls(bus, subscription, store.content, linger)
             async with (
                 background("gateway turns", reading._hear_turns()),
+                background("gateway retellings", reading._retellings.run()),
                 background("gateway unbinding", reading._unbind_unread()),
             ):
                 yield reading
 
     @asynccontextmanager
-    async def reader(self, thread_id: str, message_id: UUID, *, resumed: bool = False) -> AsyncIterator[Reader]:
-        """Hear of the message's turns while inside the block; to be entered before it is handed in. ``resumed``: it was
-        before, so a turn that runs is told from its start."""
+    async def reader(self, thread_id: str, message_id: UUID) -> AsyncIterator[Reader]:
+        """Hear of the message's turns while inside the block, of one that runs from its start; to be entered before the
+        message is handed in."""
         thread = self._threads.setdefault(thread_id, _Thread())
         reader = Reader(message_id)
+        for news in thread.turn.so_far:
+            reader.hear(news)
         thread.readers.add(reader)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BIND_TIMEOUT):
                     await self._bind(thread_id, thread)
-                    if resumed:
-                        await ask_to_retell(self._bus, thread_id, self._subscription)
             yield reader
         finally:
             thread.readers.discard(reader)
@@ -120,6 +123,7 @@ class ReadingAlong:
                 await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
                 with suppress(StoreUnavailable):
                     await self._content.prepare(thread_id)
+                self._retellings.want(thread_id)
 
     async def _unbind_unread(self) -> None:
         now = asyncio.get_running_loop().time
@@ -139,10 +143,13 @@ class ReadingAlong:
 
     async def _hear_turns(self) -> None:
         while True:
-            with suppress(Interrupted):  # the reply will tell what was missed
-                for body in await self._subscription.take(NEWS_AT_ONCE):
-                    self._hear(body)
-                    await asyncio.sleep(0)  # a turn told from its start has more pieces than may wait
+            try:
+                bodies = await self._subscription.take(NEWS_AT_ONCE)
+            except Interrupted:
+                self._retellings.want(*(thread_id for thread_id, thread in self._threads.items() if thread.readers))
+                continue
+            for body in bodies:
+                self._hear(body)
 
     def _hear(self, body: bytes) -> None:
         try:
@@ -153,5 +160,5 @@ class ReadingAlong:
         events = self._content.opened_now([event for event in told if event.thread_id in self._threads])
         for event in events or ():  # without the key, the reply will tell
             if thread := self._threads.get(event.thread_id):
-                for reader in thread.readers:
-                    reader.hear(event)
+                for news, reader in product(thread.turn.hear(event), thread.readers):
+                    reader.hear(news)

@@ -1,6 +1,6 @@
 """Who of a thread's sockets is sent what: each frame is built once, and what waits goes out as one write per socket."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import DEBUG
 from typing import get_args
@@ -9,13 +9,13 @@ import structlog
 
 from m3 import metrics, topology, tracing
 from m3.events import Lane, Message, MessageRecorded, ThreadEvent, TurnNews
+from m3.retelling import RunningTurn
 from m3.web.raw_frames import text_frame
 from services.pusher import frames
 from services.pusher.built import built
 from services.pusher.close_codes import Close
 from services.pusher.outbox import Outbox
 from services.pusher.replay import Read, Replay
-from services.pusher.running_turn import RunningTurn
 
 _push_lags = {lane: metrics.PUSH_LAG.labels(lane) for lane in get_args(Lane)}
 
@@ -32,6 +32,7 @@ class Audience:
         self.listeners: set[Outbox] = set()
         self.watchers: set[Outbox] = set()
         self._turn = RunningTurn()
+        self._so_far: list[bytes] | None = None  # the frames of it, once somebody came who was sent them
         self._replay: Replay | None = None
         self._for_listeners: list[bytes] = []
         self._for_watchers: list[bytes] = []
@@ -41,12 +42,15 @@ class Audience:
         return len(self.listeners) + len(self.watchers)
 
     def join(self, outbox: Outbox) -> None:
-        """Have it sent what follows, and where it watches, first what was heard of the turn that runs."""
-        if outbox.all_events:
-            self.watchers.add(outbox)
-            outbox.unbounded().tell(*map(frames.of_turn, self._turn.heard))
-        else:
+        """Have it sent what follows, and where it watches, first what was said in the turn that runs."""
+        if not outbox.all_events:
             self.listeners.add(outbox)
+            return
+        self.watchers.add(outbox)
+        if self._so_far is None:
+            self._so_far = list(map(text_frame, map(frames.of_turn, self._turn.so_far)))
+        if self._so_far and outbox.put_if_roomy(b"".join(self._so_far)):
+            metrics.DELIVERIES.inc(len(self._so_far))
 
     def leave(self, outbox: Outbox) -> None:
         self.listeners.discard(outbox)
@@ -67,13 +71,10 @@ class Audience:
     def gather(self, event: ThreadEvent | TurnNews) -> int:
         """Have it sent with the next flush; nothing is built that nobody gets. Returns how many bytes that makes for a
         socket."""
-        self._turn.hear(event)
+        self._so_far = None
         if isinstance(event, TurnNews):
-            if not self.watchers:
-                return 0
-            frame = text_frame(frames.of_turn(event))
-            self._for_watchers.append(frame)
-            return len(frame)
+            return self._gather_news(self._turn.hear(event))
+        self._turn.see(event)
         watched = bool(self.watchers or self._replay)
         if not (watched or self.listeners):
             return 0
@@ -85,6 +86,13 @@ class Audience:
         if self._replay:
             self._replay.add(one)
         return max(len(one.for_listeners), len(one.for_watchers))
+
+    def _gather_news(self, told: Sequence[TurnNews]) -> int:
+        if not self.watchers:
+            return 0
+        built = [text_frame(frames.of_turn(news)) for news in told]
+        self._for_watchers += built
+        return sum(map(len, built))
 
     def show(self, *texts: str) -> None:
         """Send the frames at once to those who watch."""
@@ -108,7 +116,9 @@ class Audience:
                 log.debug("message pushed", **tracing.ids(message), seq=message.seq, sockets=len(self))
 
     def close(self, why: Close) -> None:
-        """Have all closed, also those that catch up."""
+        """Have all closed, also those that catch up: what they were told is not to be told to others."""
+        self._turn.forget()
+        self._so_far = None
         for outbox in (*self.listeners, *self.watchers):
             outbox.close(why)
         if self._replay:

@@ -17,7 +17,7 @@ from m3.bus import Bus, Subscription
 from m3.errors import Interrupted, StoreUnavailable, UndecodableEvents
 from m3.events import ThreadEvent, TurnNews, decode
 from m3.frames import text
-from m3.retelling import ask_to_retell
+from m3.retelling import Retellings
 from m3.store import Store
 from m3.tasks import background
 from services.pusher import frames, presence
@@ -180,6 +180,7 @@ class Hub:
     ) -> None:
         self.store = store
         self._bus = bus
+        self._retellings = Retellings(bus, subscription)
         self.attendance = attendance
         self._reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
@@ -204,6 +205,7 @@ class Hub:
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
+                background("pusher retellings", hub._retellings.run()),
                 background("pusher presence", hub._tell_presence()),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
@@ -236,9 +238,9 @@ class Hub:
         the thread's key, which is fetched now: nobody waits for the table where announcements are heard."""
         await self._subscription.bind(topology.CHAT_OUT, topology.every_lane(thread.thread_id))
         await self.store.content.prepare(thread.thread_id)
+        self._retellings.want(thread.thread_id)
         thread.feed.start(await self.store.head(thread.thread_id))
         self._check(thread)
-        await ask_to_retell(self._bus, thread.thread_id, self._subscription)
 
     async def _hear_announcements(self) -> None:
         while True:
@@ -248,6 +250,7 @@ class Hub:
                 for thread in self._threads.values():
                     thread.feed.doubt()
                     self._check(thread)
+                self._retellings.want(*(thread.thread_id for thread in self._threads.values() if thread.members))
             else:
                 await self._push(bodies)
 

@@ -28,10 +28,16 @@ class Outbox:
         else:
             self._writer.write(frames)
 
+    def put_if_roomy(self, frames: bytes) -> bool:
+        """Put what a socket can do without, where that leaves half of what may wait to what it cannot."""
+        roomy = self._writer.unsent + len(frames) <= self._limit // 2
+        if roomy:
+            self._writer.write(frames)
+        return roomy
+
     def tell(self, *frames: str) -> None:
         """Put frames for this socket alone, together."""
-        if frames:
-            self.put(b"".join(map(text_frame, frames)))
+        self.put(b"".join(map(text_frame, frames)))
 
     def unbounded(self) -> "Outbox":
         """The same socket, for who has much to put and waits with ``drain`` in between."""

@@ -3,23 +3,24 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from uuid import UUID
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from yarl import URL
 
-from m3.bus import Bus, open_bus
-from m3.bus.memory import MemoryBus
-from m3.errors import BusUnavailable, Unroutable
-from m3.events import ReplyGrew, RetellingAsked, TurnEnded, TurnStarted, decode, encode
+from m3.bus import Bus, Subscription, open_bus
+from m3.errors import Unroutable
+from m3.events import ReplyGrew, RetellingAsked, TurnEnded, TurnNews, TurnStarted, decode, encode
 from m3.frames import Frame, text, turn_news
 from m3.store import Store, open_store
 from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, EVERY_RETELLING, Route, retold
 from services.recorder import recorder
 from tests.support.client import Socket, socket
 from tests.support.counting import Since
+from tests.support.proxy import Proxy, proxy
 from tests.support.pushing import announce, record, running_pusher, think
 from tests.support.until import DEADLINE, until
 
@@ -28,6 +29,23 @@ from tests.support.until import DEADLINE, until
 async def memory() -> AsyncIterator[Bus]:
     async with open_bus("memory://") as bus:
         yield bus
+
+
+@pytest.fixture
+async def rabbit(broker_url: str) -> AsyncIterator[Bus]:
+    async with open_bus(broker_url) as bus:
+        await until(lambda: bus.connected)
+        yield bus
+
+
+@asynccontextmanager
+async def broken_line(broker_url: str) -> AsyncIterator[tuple[Proxy, Bus]]:
+    """A bus, and its line to the broker."""
+    async with proxy(URL(broker_url).port or 5672) as line:
+        url = URL(broker_url).with_host("127.0.0.1").with_port(line.port)
+        async with open_bus(str(url)) as bus:
+            await until(lambda: bus.connected)
+            yield line, bus
 
 
 async def contents(listener: Socket, count: int) -> list[str]:
@@ -189,47 +207,64 @@ async def test_a_turn_is_shown_as_it_goes_to_who_asked_for_all_events(bus: Bus, 
 
 
 async def test_a_socket_that_opens_in_the_middle_of_a_turn_is_told_it_from_its_start(bus: Bus, store: Store) -> None:
-    started = TurnStarted(thread_id="t", turn_id=UUID(int=1), reply_id=UUID(int=2), in_reply_to=(UUID(int=3),))
-    pieces = [
-        ReplyGrew(thread_id="t", turn_id=UUID(int=1), reply_id=UUID(int=2), index=index, text=str(index))
-        for index in range(3)
-    ]
-
-    async def hears_the_turn(listener: Socket) -> None:
-        heard = [await listener.next("turn"), *[await listener.next("delta") for _ in pieces]]
-        assert heard == [turn_news(started), *map(turn_news, pieces)]
-
+    turn = {"thread_id": "t", "turn_id": UUID(int=1), "reply_id": UUID(int=2)}
+    started = TurnStarted.model_validate(turn | {"in_reply_to": (UUID(int=3),), "again": True})
+    said = ReplyGrew.model_validate(turn | {"index": 0, "pieces": 2, "text": "Once upon "})
+    piece = ReplyGrew.model_validate(turn | {"index": 2, "text": "a time"})
+    all_said = ReplyGrew.model_validate(turn | {"index": 0, "pieces": 3, "text": "Once upon a time"})
     async with running_pusher(bus, store) as (address, _), bus.subscribe("agent") as agent:
         await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
         async with socket(address, "t", events="all") as first:
             await first.next("connected")
             assert await first.hears_nothing()  # it listens by now
-            async with asyncio.timeout(DEADLINE):
-                (asked,) = decode((await agent.take(1))[0])
-            assert isinstance(asked, RetellingAsked)
-            await bus.publish(retold(asked.origin), encode([started, *pieces[:2]]))
-            await think(bus, pieces[2])
-            await hears_the_turn(first)
+            await bus.publish(retold(await asked_by(agent)), encode([started, said]))
+            await think(bus, piece)
+            assert [await first.next() for _ in range(3)] == [turn_news(one) for one in (started, said, piece)]
             for query in ({}, {"after": "0"}):
                 async with socket(address, "t", events="all", **query) as later:
-                    await hears_the_turn(later)
-            turn = started.model_dump(include={"thread_id", "turn_id", "reply_id"})
-            await think(bus, TurnEnded(**turn, outcome="failed"))
+                    await later.next("connected")
+                    assert [await later.next() for _ in range(2)] == [turn_news(started), turn_news(all_said)]
+            await think(bus, TurnEnded.model_validate(turn | {"outcome": "failed"}))
             await first.next("turn")
             async with socket(address, "t", events="all") as late:
                 await late.next("connected")
                 assert await late.hears_nothing()
 
 
-async def test_a_thread_is_opened_though_nobody_can_be_asked_for_its_turn(memory: Bus, store: Store) -> None:
-    class Deaf(MemoryBus):
-        async def publish(self, route: Route, body: bytes) -> None:
-            if route.key.startswith("retell."):
-                raise BusUnavailable("Nobody hears.")
-            await super().publish(route, body)
+async def asked_by(agent: Subscription) -> str:
+    """The queue of who asks for a turn."""
+    async with asyncio.timeout(DEADLINE):
+        (asked,) = decode((await agent.take(1))[0])
+    assert isinstance(asked, RetellingAsked)
+    return asked.origin
 
-    async with running_pusher(Deaf(), store) as (address, _), socket(address, "t") as listener:
-        assert (await listener.next("connected"))["thread_id"] == "t"
+
+async def test_a_pusher_that_may_have_missed_some_of_a_turn_asks_for_it_again(
+    rabbit: Bus, broker_url: str, store: Store
+) -> None:
+    turn = {"thread_id": "t", "turn_id": UUID(int=1), "reply_id": UUID(int=2)}
+    started = TurnStarted.model_validate(turn | {"in_reply_to": (UUID(int=3),)})
+    first, rest = (ReplyGrew.model_validate(turn | {"index": index, "text": str(index)}) for index in range(2))
+    again: list[TurnNews] = [
+        started.model_copy(update={"again": True}),
+        first.model_copy(update={"pieces": 2, "text": "01"}),
+    ]
+    async with (
+        broken_line(broker_url) as (line, lame),
+        rabbit.subscribe("agent") as agent,
+        running_pusher(lame, store) as (address, _),
+    ):
+        await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
+        async with socket(address, "t", events="all") as listener:
+            await asked_by(agent)
+            await think(rabbit, started, first)
+            await listener.next("delta")
+            line.cut()
+            await until(lambda: not lame.connected)
+            await think(rabbit, rest)
+            await rabbit.publish(retold(await asked_by(agent)), encode(again))
+            heard = [await listener.next() for _ in range(2)]
+            assert [frame.get("content") for frame in heard] == [None, "01"]
 
 
 async def test_what_only_some_sockets_asked_for_is_built_once_for_all_of_them_and_never_for_nobody(

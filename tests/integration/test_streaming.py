@@ -21,12 +21,12 @@ from m3.events import (
     TurnStarted,
     decode,
     encode,
-    encode_within,
     reply_id,
 )
+from m3.frames import turn_news
 from m3.store import Store
 from m3.topology import CHAT_CONTROL, EVERY_RETELLING, Route, retold
-from services.gateway.reading_along import WAITING, Reader
+from services.gateway.reading_along import Reader
 from services.recorder import recorder
 from tests.support.client import client, streaming
 from tests.support.gateway import (
@@ -367,26 +367,45 @@ async def test_who_comes_back_reads_on_at_any_gateway(bus: Bus, store: Store) ->
 
 
 async def test_who_comes_back_in_the_middle_of_a_turn_is_told_it_from_its_start(bus: Bus, store: Store) -> None:
-    pieces = 3 * WAITING
     async with (
         recorder(bus, store, grace=1),
-        running_gateway(bus, store) as http,
+        running_gateway(bus, store) as one,
+        running_gateway(bus, store) as other,
         bus.subscribe("agent") as agent,
+        AsyncExitStack() as stack,
     ):
         await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
-        async with streaming(http, "hello") as stream:
-            await stream.next()
-        message = await next_message(store)
-        turn = Turn(message)
-        async with streaming(http, "hello", back(message.message_id)) as stream:
+
+        async def asked() -> str:
             async with asyncio.timeout(DEADLINE):
                 (asked,) = decode((await agent.take(1))[0])
             assert isinstance(asked, RetellingAsked)
-            told: list[TurnNews] = [turn.started, *[turn.grew(index, "…") for index in range(pieces)]]
-            for body in encode_within(told, 64 * 1024):
-                await bus.publish(retold(asked.origin), body)
-            events = [await stream.next() for _ in told]
-            assert names([event for event in events if event]) == ["turn started", *["delta"] * pieces]
+            return asked.origin
+
+        first = await stack.enter_async_context(streaming(one, "hello"))
+        await first.next()
+        await asked()
+        message = await next_message(store)
+        turn = Turn(message)
+        told: list[TurnNews] = [turn.started, turn.grew(0, "Once "), turn.grew(1, "upon ")]
+        await think(bus, *told)
+        assert names([event for event in [await first.next() for _ in told] if event]) == [
+            "turn started",
+            "delta",
+            "delta",
+        ]
+        second = await stack.enter_async_context(streaming(one, "hello", back(message.message_id)))
+        third = await stack.enter_async_context(streaming(other, "hello", back(message.message_id)))
+        again = turn.started.model_copy(update={"again": True})
+        whole = turn.grew(0, "Once upon ").model_copy(update={"pieces": 2})
+        await bus.publish(retold(await asked()), encode([again, whole]))
+        for late in (second, third):
+            events = [await late.next() for _ in range(2)]
+            assert events == [("turn", turn_news(again)), ("delta", turn_news(whole))]
+        await think(bus, turn.grew(2, "a time"))
+        for stream in (first, second, third):
+            assert await stream.next() == ("delta", turn_news(turn.grew(2, "a time")))
+        await hand_in(bus, reply_to(message))
 
 
 async def test_who_comes_back_without_a_stream_gets_the_reply_too(memory: Bus, store: Store) -> None:

@@ -169,7 +169,12 @@ async def test_who_asks_in_the_middle_is_told_the_turn_from_its_start_and_nobody
                 await bus.publish(topology.asked_to_retell(thread_id), encode([asked]))
             await late.until_said("Once upon ")
             more.set()
-            assert await late.until_ended() == await watcher.until_ended()
+            started, *_, ended = await watcher.until_ended()
+            assert isinstance(started, TurnStarted)
+            told, *pieces, end = await late.until_ended()
+            assert (told, end) == (started.model_copy(update={"again": True}), ended)
+            so_far, rest = (one for one in pieces if isinstance(one, ReplyGrew))
+            assert (so_far.index, rest.index) == (0, so_far.pieces)
             assert late.text == "Once upon a time" == (await spoken(store))[-1]
             assert (await visitor.outcome(said)).fate == "answered"
             assert not foreign.news

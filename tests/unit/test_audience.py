@@ -54,8 +54,30 @@ def test_a_lone_message_is_one_write_to_everybody(sockets: Audience) -> None:
 
 def test_who_watches_from_the_middle_of_a_turn_on_is_told_it_from_its_start_in_one_write(sockets: Audience) -> None:
     tell(sockets, STARTED, DELTA)
-    plain, watcher = join(sockets), join(sockets, all_events=True, limit=1)
-    assert (kinds(plain), kinds(watcher)) == ([], ["turn+delta"])
+    plain, *watchers = join(sockets), join(sockets, all_events=True), join(sockets, all_events=True)
+    assert [kinds(writer) for writer in (plain, *watchers)] == [[], ["turn+delta"], ["turn+delta"]]
+    tell(sockets, DELTA.model_copy(update={"index": 1, "text": "lo"}))
+    assert b'"hello"' in join(sockets, all_events=True).writes[0]
+
+
+def test_a_socket_with_little_room_is_spared_what_was_said_before(sockets: Audience) -> None:
+    tell(sockets, STARTED, DELTA.model_copy(update={"text": "x" * 1_000}))
+    watcher = join(sockets, all_events=True, limit=2_000)
+    tell(sockets, SAID)
+    assert kinds(watcher) == ["message"]
+
+
+def test_who_is_told_a_turn_already_is_not_told_it_again(sockets: Audience) -> None:
+    watcher = join(sockets, all_events=True)
+    tell(sockets, STARTED, DELTA)
+    tell(sockets, STARTED.model_copy(update={"again": True}), DELTA)
+    assert kinds(watcher) == ["turn+delta"]
+
+
+def test_nothing_is_told_of_a_turn_whose_thread_was_taken_back(sockets: Audience) -> None:
+    tell(sockets, STARTED, DELTA)
+    sockets.close(Close.TAKEN_BACK)
+    assert join(sockets, all_events=True).writes == []
 
 
 def test_what_came_together_is_one_write_to_each_socket(sockets: Audience) -> None:

@@ -66,7 +66,8 @@ export async function lookAtThreads(): Promise<void> {
   if (!mine) return;
   const passed = intervals;
   intervals = 0;
-  const before = new Map([...seen.keys()].map((id) => [id, knownOf(id)])); // more may be seen while the room answers
+  const ever = [...seen.keys(), ...namesKept(seenAt).map((one) => one.slice(seenAt.length))];
+  const before = new Map(ever.map((id) => [id, knownOf(id)])); // more may be seen while the room answers
   let found: ThreadInList[];
   try {
     found = await threads();

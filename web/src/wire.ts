@@ -140,6 +140,8 @@ export interface DeltaFrame {
   turn_id: string;
   reply_id: string;
   index: number;
+  /** So many in one, from the index on. */
+  pieces?: number;
   content: string;
 }
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Conversation } from "../src/thread/conversation";
 import { sayLeftovers } from "../src/thread/leftovers";
 import { threadsWaiting } from "../src/thread/outbox";
-import type { Frame, HistoryMessage, NewMessageFrame } from "../src/wire";
+import type { DeltaFrame, Frame, HistoryMessage, NewMessageFrame } from "../src/wire";
 import { kept } from "./messages";
 
 /** A socket whose room is the test. */
@@ -66,7 +66,7 @@ const turn = (id: string, state: "started" | "ended"): Frame => ({
   ...(state === "ended" && { outcome: "failed" as const }),
 });
 
-const delta = (index: number, content: string): Frame => ({
+const delta = (index: number, content: string): DeltaFrame => ({
   type: "delta",
   turn_id: "1",
   reply_id: "r-1",
@@ -151,6 +151,15 @@ test("a reply that grows stays while the socket is away, and goes on with the ne
   socket().end();
   await pass(2_000);
   socket().hear(connected(0), PRESENCE);
+  expect(grown()).toEqual([{ text: "Once upon a time", torn: false }]);
+  await pass(500);
+  socket().hear(turn("1", "started"), { ...delta(0, "Once upon a time"), pieces: 3 }, delta(3, " there"));
+  await pass(1_000);
+  expect(grown()).toEqual([{ text: "Once upon a time there", torn: false }]);
+  socket().end();
+  await pass(2_000);
+  socket().hear(connected(0), PRESENCE);
+  await pass(1_000);
   expect(grown()).toEqual([]);
 });
 

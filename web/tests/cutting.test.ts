@@ -1,4 +1,4 @@
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { cut, firstOf, whole } from "../src/cutting";
 
 test.each(["🦊", "👩‍👩‍👧‍👦", "👍🏽", "e\u0301", "🇨🇳", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"])("no %s is cut in two", (one) => {
@@ -15,15 +15,6 @@ test("what is short enough stays as it is", () => {
 
 test("a letter with more accents than anybody reads is cut", () => {
   expect(cut(`a${"\u0301".repeat(65_536)}`, 80)).toHaveLength(81);
-});
-
-test("a browser that does not know what is seen as one cuts at least no pair in two", async () => {
-  vi.stubGlobal("Intl", {});
-  vi.resetModules();
-  const without = await import("../src/cutting");
-  vi.unstubAllGlobals();
-  expect(without.cut("🦊🦊", 3)).toBe("🦊…");
-  expect(without.firstOf("🦊 fox")).toBe("🦊");
 });
 
 test.each([

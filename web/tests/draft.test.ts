@@ -53,7 +53,7 @@ test("who goes leaves nothing of what they typed, and to others what is theirs",
   const { forgetDrafts, writeDraft } = await page(ann);
   writeDraft("one", "of ann");
   writeDraft("two", "of ann too");
-  forgetDrafts();
+  forgetDrafts("default.ann");
   expect(keptNames()).toEqual(["m3.draft/default.bob/one"]);
 });
 

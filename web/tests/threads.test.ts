@@ -114,6 +114,16 @@ test("a thread that was taken back is unread again from its new end on", async (
   expect(unread()).toEqual({ news: 2 });
 });
 
+test("so is one that was taken back while no page was there", async () => {
+  heads = { news: 9 };
+  await page();
+  heads = { news: 2 };
+  const { lookAtThreads, unread } = await page();
+  heads = { news: 4 };
+  await lookAtThreads();
+  expect(unread()).toEqual({ news: 2 });
+});
+
 test("what is seen while the room answers stays seen", async () => {
   heads = { news: 6 };
   const { lookAtThreads, sawUpTo, unread } = await page();

@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from "vitest";
 import { SLACK, Timeline } from "../src/thread/timeline";
-import type { DeltaFrame, NewMessageFrame, TurnFrame } from "../src/wire";
+import type { DeltaFrame, Frame, NewMessageFrame, TurnFrame } from "../src/wire";
 import { AT, kept } from "./messages";
 
 /** Messages that are to be held. */
@@ -119,6 +119,21 @@ test.each(["failed", "interrupted", "cancelled"] as const)(
 test("what a cancelled turn had said stays until it is recorded", () => {
   timeline.take([started, delta(0, "half"), ended("cancelled")]);
   expect(timeline.growing).toMatchObject([{ text: "half", ended: true }]);
+});
+
+test.each<Frame>([
+  { type: "fate", message_id: "m1", fate: "expired" },
+  { type: "fate", message_id: "m1", fate: "answered", reply_id: "another" },
+  said(2, { message_id: "another", source: "assistant", in_reply_to: ["m0", "m1"] }),
+])("a turn whose message got its fate otherwise is over: %o", (frame) => {
+  timeline.take([said(1), started, delta(0, "half")]);
+  timeline.take([
+    { type: "fate", message_id: "m0", fate: "expired" },
+    { type: "fate", message_id: "m1", fate: "pending" },
+  ]);
+  expect(timeline.growing).toHaveLength(1);
+  timeline.take([frame]);
+  expect(timeline.growing).toEqual([]);
 });
 
 test("what had grown when the socket went stays until the next one has told what grows", () => {

@@ -29,6 +29,8 @@ const TYPING_INTERVAL = 3_000;
 const TYPING_END = 4_000;
 /** Milliseconds between attempts to read a thread. */
 const RELOAD_INTERVAL = 2_000;
+/** Milliseconds after a socket opened in which it is told of all that grows: a pusher may have to ask for it. */
+const RETOLD = 1_000;
 
 /** What was said while the page was not connected: what has a number beyond `after`, up to `upTo`. */
 export interface Missed {
@@ -79,6 +81,7 @@ export class Conversation {
   #typedAt = 0;
   #typed: ReturnType<typeof setTimeout> | undefined;
   #reload: ReturnType<typeof setTimeout> | undefined;
+  #resume: ReturnType<typeof setTimeout> | undefined;
 
   /** `place`: whose outbox it is, in this browser. `startOver`: the thread is another than it was, as after its backup was
    * restored, and another conversation is to take this one's place. */
@@ -131,6 +134,7 @@ export class Conversation {
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#reload);
+    clearTimeout(this.#resume);
     clearTimeout(this.#typed);
     this.outbox.stop();
     this.#connection.stop();
@@ -230,9 +234,14 @@ export class Conversation {
     if (this.#lostAt !== undefined) this.missed.value = { after: this.#lostAt, upTo: head };
     this.#lostAt = undefined;
     this.outbox.opened(send);
+    this.#resume = setTimeout(() => {
+      this.#flush();
+      if (this.timeline.resume()) this.version.value++;
+    }, RETOLD);
   }
 
   #closed(): void {
+    clearTimeout(this.#resume);
     this.#flush();
     this.#lostAt ??= this.timeline.last;
     this.timeline.interrupt();
@@ -243,16 +252,9 @@ export class Conversation {
     this.version.value++;
   }
 
-  /** The room tells who is here after all that runs, and was missed. */
-  #resume(): void {
-    this.#flush();
-    if (this.timeline.resume()) this.version.value++;
-  }
-
   #hear(frame: Frame): void {
     switch (frame.type) {
       case "presence":
-        if (this.presence.value === undefined) this.#resume();
         this.presence.value = frame;
         break;
       case "typing":

@@ -126,7 +126,7 @@ export class Timeline {
 
   /** Know the message, and put it among those to be shown unless it is there. */
   #add(one: Said, added: Said[]): void {
-    this.growing = without(this.growing, one.messageId);
+    this.#over((growing) => growing.replyId === one.messageId || answers(growing, one.inReplyTo));
     if (this.#byId.has(one.messageId)) return;
     const early = this.#early.get(one.messageId);
     this.#early.delete(one.messageId);
@@ -136,6 +136,7 @@ export class Timeline {
 
   /** Returns whether it is of a message that is held. */
   #settle(frame: FateFrame): boolean {
+    if (frame.fate !== "pending") this.#over((growing) => answers(growing, [frame.message_id]));
     const known = this.#byId.get(frame.message_id);
     if (known) this.#byId.set(frame.message_id, settled(known, frame));
     else {
@@ -164,6 +165,11 @@ export class Timeline {
     this.messages = messages;
   }
 
+  /** What became of its messages ends a turn too, where its own end was not heard of. */
+  #over(is: (growing: Growing) => boolean): void {
+    if (this.growing.some(is)) this.growing = this.growing.filter((one) => !is(one));
+  }
+
   #turn(frame: TurnFrame): void {
     if (this.#byId.has(frame.reply_id)) return; // it is recorded: this comes late
     const others = without(this.growing, frame.reply_id);
@@ -190,10 +196,13 @@ export class Timeline {
       ended: false,
     };
     const torn = own.torn || frame.index !== own.next;
-    const grown = { ...own, text: own.text + frame.content, next: frame.index + 1, torn };
+    const grown = { ...own, text: own.text + frame.content, next: frame.index + (frame.pieces ?? 1), torn };
     this.growing = [...without(this.growing, frame.reply_id), grown].slice(-GROWING);
   }
 }
+
+const answers = (growing: Growing, messageIds: readonly string[]): boolean =>
+  messageIds.some((one) => growing.inReplyTo.includes(one));
 
 const settled = (said: Said, { fate, reply_id, reason }: FateFrame): Said => ({
   ...said,

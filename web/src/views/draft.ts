@@ -41,8 +41,9 @@ export function writeDraft(threadId: string, text: string): void {
     forget(name);
     return;
   }
+  const isNew = kept(name, isDraft) === undefined;
   keep(name, { text: text.slice(0, whole(text, LONGEST)), at: Date.now() } satisfies Draft);
-  const others = namesKept(KEPT).filter((one) => one !== name);
+  const others = isNew ? namesKept(KEPT).filter((one) => one !== name) : [];
   if (others.length >= MOST) forget(oldest(others));
 }
 
@@ -51,7 +52,7 @@ const oldest = (names: readonly string[]): string => {
   return names.reduce((one, other) => (at(other) < at(one) ? other : one));
 };
 
-/** Forget all of whoever sits here, who goes. */
-export function forgetDrafts(): void {
-  for (const name of namesKept(nameOf(""))) forget(name);
+/** Forget all of whoever sits at that place. */
+export function forgetDrafts(of: string): void {
+  for (const name of namesKept(`${KEPT}${of}/`)) forget(name);
 }

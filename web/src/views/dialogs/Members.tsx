@@ -80,7 +80,11 @@ function List({ thread }: { thread: string }) {
               {isOneself(member) && <small> {words.value.you}</small>}
             </span>
             {mayConfigure.value && member.kind === "person" ? (
-              <RoleField member={member} give={(role) => change(() => api.admit(thread, member.name, role))} />
+              <RoleField
+                member={member}
+                isBusy={isBusy}
+                give={(role) => change(() => api.admit(thread, member.name, role))}
+              />
             ) : (
               <small>{words.value.roles[member.role]}</small>
             )}
@@ -102,8 +106,14 @@ function List({ thread }: { thread: string }) {
 
 const isOneself = (member: Member): boolean => member.kind === "person" && member.name === name.value;
 
+interface RoleFieldProps {
+  member: Member;
+  isBusy: boolean;
+  give: (role: Role) => Promise<boolean>;
+}
+
 /** A key in it is pressed by a slip, so what is chosen is only so once that is saved. */
-function RoleField({ member, give }: { member: Member; give: (role: Role) => Promise<boolean> }) {
+function RoleField({ member, isBusy, give }: RoleFieldProps) {
   const [chosen, setChosen] = useState(member.role);
   const field = useRef<HTMLSelectElement>(null);
   const { giveOwnership, giveUpOwnership, roles, role, save, told } = words.value;
@@ -123,6 +133,7 @@ function RoleField({ member, give }: { member: Member; give: (role: Role) => Pro
         <>
           <button
             type="button"
+            disabled={isBusy}
             aria-label={`${save}: ${told(member.name, roles[chosen])}`}
             onClick={() => {
               field.current?.focus(); // since the button goes

@@ -1,6 +1,6 @@
 import { useId, useState } from "preact/hooks";
 import { changePassword, signOut } from "../../api";
-import { closeDialog, conversation, OPEN_PLACE, room, toast, who } from "../../app";
+import { closeDialog, conversation, OPEN_PLACE, place, room, toast, who } from "../../app";
 import { isName, LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
 import { threadsWaiting } from "../../thread/outbox";
 import { words } from "../../words";
@@ -81,9 +81,11 @@ function OwnName() {
 function Account() {
   const name = who.value?.name;
   async function leave(): Promise<void> {
+    const { value: mine } = place;
     closeDialog();
-    forgetDrafts();
+    forgetDrafts(mine);
     await signOut().catch(() => undefined); // forgotten here in any case
+    forgetDrafts(mine); // what was typed meanwhile
   }
   return (
     <div class="stack">
