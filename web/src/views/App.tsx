@@ -22,6 +22,9 @@ export function App() {
   useEffect(() => {
     showsThreads.value = false; // once one has gone where one wanted
   }, [threadId.value, dialog.value]);
+  useEffect(() => {
+    if (showsThreads.value) document.querySelector<HTMLElement>(".side header button")?.focus(); // where Escape is heard
+  }, [showsThreads.value]);
   if (!room.value) return <Waiting />;
   if (needsSignIn.value) return <SignIn />;
   const opened = conversation.value;
