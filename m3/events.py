@@ -280,8 +280,8 @@ class MessageSettled(Event):
 
 
 class TurnStarted(Event):
-    """The agent begins to think about these messages. It may begin anew with the same ``reply_id``, or the same
-    ``turn_id``: what was heard of the reply before is void then. ``again``: it goes on, and is told to somebody who may
+    """The agent begins to think about these messages. It may begin anew with the same ``reply_id``: what was heard of
+    the reply before is void then, and the ``turn_id`` another. ``again``: it goes on, and is told to somebody who may
     have missed some of it."""
 
     type: Literal["turn_started"] = "turn_started"

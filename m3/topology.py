@@ -9,7 +9,7 @@ agent ──knocked(lane, thread)──▶ chat.out, as a message of the lane wo
 recorder ──changed(thread)──▶ chat.out ──▶ its pushers: fates
 agent ──thinking(thread)──▶ chat.out ──▶ its pushers, and gateways whose callers read along: turns and their text
 gateway, pusher ──asked_to_cancel(thread)──▶ chat.control ──▶ one private queue an agent
-gateway, pusher ──asked_to_retell(thread)──▶ chat.control ──▶ one private queue an agent
+gateway, pusher ──asked_to_retell(thread)──▶ chat.control ──▶ another private queue an agent
 agent ──retold(origin)──▶ the private queue of the process that asked: the turn so far
 pusher ──counted(itself)──▶ chat.control ──▶ one private queue a pusher: what sockets each has
 whatever is refused or delivered too often ──▶ chat.dead ──▶ dead

@@ -57,8 +57,8 @@ class Ear:
                 await retellings.bind(topology.CHAT_CONTROL, key)
             ear = cls(subscription, turns)
             async with (
-                background("agent control", ear._hear_all(subscription)),
-                background("agent retellings", ear._hear_all(retellings)),
+                background("agent control", ear._hear_control(subscription)),
+                background("agent retellings", ear._hear_retellings(retellings)),
             ):
                 yield ear
 
@@ -92,11 +92,20 @@ class Ear:
         finally:
             nearness.lanes = ()
 
-    async def _hear_all(self, subscription: Subscription) -> None:
+    async def _hear_control(self, subscription: Subscription) -> None:
         while True:
             with suppress(Interrupted):  # whoever cancelled in vain sees the turn go on, and cancels again
                 for body in await subscription.take(AT_ONCE):
                     self._hear(body)
+
+    async def _hear_retellings(self, subscription: Subscription) -> None:
+        """Who asked in vain does not ask again; and what was told meanwhile may be lost too."""
+        while True:
+            try:
+                for body in await subscription.take(AT_ONCE):
+                    self._hear(body)
+            except Interrupted:
+                self._turns.retell_all()
 
     def _hear(self, body: bytes) -> None:
         try:

@@ -4,6 +4,8 @@ import asyncio
 from contextlib import suppress
 from uuid import UUID
 
+from uuid_utils.compat import uuid7
+
 from m3 import topology
 from m3.bus import Bus
 from m3.errors import BusError, StoreUnavailable
@@ -38,18 +40,19 @@ class Telling:
         self.turn_id = turn_id
         self.reply_id = reply_id
         self.in_reply_to = in_reply_to
-        self._asked: set[str] = set()  # the queues of who asks for all of it
+        self._attempt_id = turn_id  # of each attempt another, so that none is taken for a part of the other
+        self._asked: set[Route] = set()  # where all of it is asked for
         self._grown = asyncio.Event()
         self._finished = asyncio.Event()
 
     async def run(self) -> None:
         """Tell the start and each piece of text, until ``finish``."""
         while not await self._tell_attempt():
-            pass
+            self._attempt_id = uuid7()
 
-    def retell(self, origin: str) -> None:
-        """Have ``run`` tell that queue all that it has told."""
-        self._asked.add(origin)
+    def retell(self, to: Route) -> None:
+        """Have ``run`` tell there all that it has told."""
+        self._asked.add(to)
         self._grown.set()
 
     async def _tell_attempt(self) -> bool:
@@ -57,7 +60,7 @@ class Telling:
         attempt, told = self.spoken.restarts, RunningTurn()
         started = TurnStarted(
             thread_id=self.thread_id,
-            turn_id=self.turn_id,
+            turn_id=self._attempt_id,
             reply_id=self.reply_id,
             in_reply_to=self.in_reply_to,
         )
@@ -67,14 +70,14 @@ class Telling:
             self._grown.clear()
             last = self._finished.is_set()
             while self._asked:  # before the next piece, which follows it
-                await self._publish(*told.so_far, to=topology.retold(self._asked.pop()))
+                await self._publish(*told.so_far(), to=self._asked.pop())
             if self.spoken.restarts != attempt:
                 self._grown.set()  # for what the new attempt has said by now
                 return False
             if text := self.spoken.take_new():
                 piece = ReplyGrew(
                     thread_id=self.thread_id,
-                    turn_id=self.turn_id,
+                    turn_id=self._attempt_id,
                     reply_id=self.reply_id,
                     index=told.pieces,
                     text=text,
@@ -96,7 +99,7 @@ class Telling:
         await self._publish(
             TurnEnded(
                 thread_id=self.thread_id,
-                turn_id=self.turn_id,
+                turn_id=self._attempt_id,
                 reply_id=self.reply_id,
                 outcome=outcome,
                 reason=reason,

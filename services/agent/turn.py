@@ -112,7 +112,12 @@ class Turns:
     def retell(self, thread_id: str, origin: str) -> None:
         """Tell that queue the thread's turn from its start, if the model is at one."""
         if thinking := self._thinking.get(thread_id):
-            thinking.telling.retell(origin)
+            thinking.telling.retell(topology.retold(origin))
+
+    def retell_all(self) -> None:
+        """Tell everybody: to who has heard all it is no news."""
+        for thread_id, thinking in self._thinking.items():
+            thinking.telling.retell(topology.thinking(thread_id))
 
     async def take(self, plan: Plan, settings: ThreadSettings, may_begin: Callable[[], bool]) -> None:
         """Ask the model for one reply and see it recorded, or the reason why there is none; nothing of that unless it

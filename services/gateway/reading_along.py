@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import product
 from uuid import UUID
 
@@ -68,11 +69,12 @@ class Reader:
 
 
 class _Thread:
-    def __init__(self) -> None:
+    def __init__(self, on_gap: Callable[[], None]) -> None:
         self.readers: set[Reader] = set()
-        self.turn = RunningTurn()
+        self.turn = RunningTurn(on_gap)
         self.binding = asyncio.Lock()
         self.bound = False
+        self.ready = False  # with the thread's key, and its turn asked for
         self.idle_since = 0.0
 
 
@@ -102,9 +104,9 @@ class ReadingAlong:
     async def reader(self, thread_id: str, message_id: UUID) -> AsyncIterator[Reader]:
         """Hear of the message's turns while inside the block, of one that runs from its start; to be entered before the
         message is handed in."""
-        thread = self._threads.setdefault(thread_id, _Thread())
+        thread = self._threads.setdefault(thread_id, _Thread(partial(self._retellings.want, thread_id)))
         reader = Reader(message_id)
-        for news in thread.turn.so_far:
+        for news in thread.turn.so_far():
             reader.hear(news)
         thread.readers.add(reader)
         try:
@@ -121,8 +123,10 @@ class ReadingAlong:
             if not thread.bound:
                 thread.bound = True
                 await self._subscription.bind(topology.CHAT_OUT, topology.thinking(thread_id).key)
+            if not thread.ready:
                 with suppress(StoreUnavailable):
                     await self._content.prepare(thread_id)
+                    thread.ready = True
                 self._retellings.want(thread_id)
 
     async def _unbind_unread(self) -> None:
@@ -136,7 +140,7 @@ class ReadingAlong:
     async def _unbind(self, thread_id: str, thread: _Thread) -> None:
         async with thread.binding:  # whoever comes now waits, and binds it anew
             if not thread.readers and thread.bound:
-                thread.bound = False
+                thread.bound = thread.ready = False
                 await self._subscription.unbind(topology.CHAT_OUT, topology.thinking(thread_id).key)
         if not thread.readers:
             del self._threads[thread_id]
@@ -146,10 +150,11 @@ class ReadingAlong:
             try:
                 bodies = await self._subscription.take(NEWS_AT_ONCE)
             except Interrupted:
-                self._retellings.want(*(thread_id for thread_id, thread in self._threads.items() if thread.readers))
+                self._retellings.want(*self._threads)
                 continue
             for body in bodies:
                 self._hear(body)
+                await asyncio.sleep(0)  # for readers to go on, and others: it may be a whole reply
 
     def _hear(self, body: bytes) -> None:
         try:

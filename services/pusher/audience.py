@@ -1,6 +1,6 @@
 """Who of a thread's sockets is sent what: each frame is built once, and what waits goes out as one write per socket."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import DEBUG
 from typing import get_args
@@ -25,13 +25,15 @@ log = structlog.get_logger(__name__)
 class Audience:
     """The sockets that listen to one thread. ``listeners`` get what is said, ``watchers`` all that happens.
 
+    ``on_gap`` is called where some of the turn that runs was missed.
+
     Frames are gathered until ``flush``, which must come before anybody joins: a flush is for all who listen then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_gap: Callable[[], None]) -> None:
         self.listeners: set[Outbox] = set()
         self.watchers: set[Outbox] = set()
-        self._turn = RunningTurn()
+        self._turn = RunningTurn(on_gap)
         self._so_far: list[bytes] | None = None  # the frames of it, once somebody came who was sent them
         self._replay: Replay | None = None
         self._for_listeners: list[bytes] = []
@@ -48,7 +50,7 @@ class Audience:
             return
         self.watchers.add(outbox)
         if self._so_far is None:
-            self._so_far = list(map(text_frame, map(frames.of_turn, self._turn.so_far)))
+            self._so_far = list(map(text_frame, map(frames.of_turn, self._turn.so_far())))
         if self._so_far and outbox.put_if_roomy(b"".join(self._so_far)):
             metrics.DELIVERIES.inc(len(self._so_far))
 

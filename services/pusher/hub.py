@@ -58,10 +58,10 @@ log = structlog.get_logger(__name__)
 class _Thread:
     """A thread that this pusher hears, or is about to."""
 
-    def __init__(self, thread_id: str) -> None:
+    def __init__(self, thread_id: str, retellings: Retellings) -> None:
         self.thread_id = thread_id
         self.feed = Feed()
-        self.audience = Audience()
+        self.audience = Audience(on_gap=partial(retellings.want, thread_id))
         self.presence: Presence | None = None  # until somebody watches
         self.opening = asyncio.Lock()
         self.looking = asyncio.Lock()
@@ -221,7 +221,7 @@ class Hub:
         limit = self._sockets_per_thread
         if limit is not None and self.attendance.occupied(thread_id, _now()) >= limit:
             raise Closed(Close.THREAD_FULL)
-        thread = self._threads.setdefault(thread_id, _Thread(thread_id))
+        thread = self._threads.setdefault(thread_id, _Thread(thread_id, self._retellings))
         thread.members += 1
         self.attendance.join(thread_id, name)
         seat = Seat(self, thread, outbox, name)
@@ -250,7 +250,7 @@ class Hub:
                 for thread in self._threads.values():
                     thread.feed.doubt()
                     self._check(thread)
-                self._retellings.want(*(thread.thread_id for thread in self._threads.values() if thread.members))
+                self._retellings.want(*self._threads)
             else:
                 await self._push(bodies)
 

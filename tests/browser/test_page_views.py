@@ -267,6 +267,7 @@ async def test_on_a_phone_the_list_of_threads_opens_and_closes(open_room: Room, 
     await expect(threads.get_by_role("button", name="Hide threads")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(here).not_to_be_in_viewport()
+    await expect(page.get_by_role("button", name="Show threads")).to_be_focused()
     await page.get_by_role("button", name="Show threads").tap()
     await threads.get_by_role("link", name=re.compile("^default")).tap()
     await expect(page.get_by_role("heading", name="default")).to_be_in_viewport()

@@ -15,11 +15,20 @@ from tests.support.answering import Agents, running_agents
 from tests.support.broker import NoBrokerError, PrivateNode, private_node
 from tests.support.packages import Say
 from tests.support.town import Town, asking
+from tests.support.until import until
 
 
 @pytest.fixture
 async def memory_bus() -> AsyncIterator[Bus]:
     async with open_bus("memory://") as bus:
+        yield bus
+
+
+@pytest.fixture
+async def rabbit(broker_url: str) -> AsyncIterator[Bus]:
+    """RabbitMQ, for what others are to lose."""
+    async with open_bus(broker_url) as bus:
+        await until(lambda: bus.connected)
         yield bus
 
 

@@ -3,25 +3,24 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from uuid import UUID
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from yarl import URL
 
-from m3.bus import Bus, Subscription, open_bus
+from m3.bus import Bus, open_bus
 from m3.errors import Unroutable
-from m3.events import ReplyGrew, RetellingAsked, TurnEnded, TurnNews, TurnStarted, decode, encode
+from m3.events import ReplyGrew, TurnEnded, TurnNews, TurnStarted, decode, encode
 from m3.frames import Frame, text, turn_news
 from m3.store import Store, open_store
 from m3.topology import CHAT_CONTROL, EVERY_CANCELLATION, EVERY_RETELLING, Route, retold
 from services.recorder import recorder
 from tests.support.client import Socket, socket
 from tests.support.counting import Since
-from tests.support.proxy import Proxy, proxy
-from tests.support.pushing import announce, record, running_pusher, think
+from tests.support.proxy import frail_bus
+from tests.support.pushing import announce, asked_by, record, running_pusher, think
 from tests.support.until import DEADLINE, until
 
 
@@ -29,23 +28,6 @@ from tests.support.until import DEADLINE, until
 async def memory() -> AsyncIterator[Bus]:
     async with open_bus("memory://") as bus:
         yield bus
-
-
-@pytest.fixture
-async def rabbit(broker_url: str) -> AsyncIterator[Bus]:
-    async with open_bus(broker_url) as bus:
-        await until(lambda: bus.connected)
-        yield bus
-
-
-@asynccontextmanager
-async def broken_line(broker_url: str) -> AsyncIterator[tuple[Proxy, Bus]]:
-    """A bus, and its line to the broker."""
-    async with proxy(URL(broker_url).port or 5672) as line:
-        url = URL(broker_url).with_host("127.0.0.1").with_port(line.port)
-        async with open_bus(str(url)) as bus:
-            await until(lambda: bus.connected)
-            yield line, bus
 
 
 async def contents(listener: Socket, count: int) -> list[str]:
@@ -231,14 +213,6 @@ async def test_a_socket_that_opens_in_the_middle_of_a_turn_is_told_it_from_its_s
                 assert await late.hears_nothing()
 
 
-async def asked_by(agent: Subscription) -> str:
-    """The queue of who asks for a turn."""
-    async with asyncio.timeout(DEADLINE):
-        (asked,) = decode((await agent.take(1))[0])
-    assert isinstance(asked, RetellingAsked)
-    return asked.origin
-
-
 async def test_a_pusher_that_may_have_missed_some_of_a_turn_asks_for_it_again(
     rabbit: Bus, broker_url: str, store: Store
 ) -> None:
@@ -250,7 +224,7 @@ async def test_a_pusher_that_may_have_missed_some_of_a_turn_asks_for_it_again(
         first.model_copy(update={"pieces": 2, "text": "01"}),
     ]
     async with (
-        broken_line(broker_url) as (line, lame),
+        frail_bus(broker_url) as (line, lame),
         rabbit.subscribe("agent") as agent,
         running_pusher(lame, store) as (address, _),
     ):

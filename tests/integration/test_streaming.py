@@ -14,12 +14,10 @@ from m3.errors import Unroutable
 from m3.events import (
     Message,
     ReplyGrew,
-    RetellingAsked,
     TurnEnded,
     TurnNews,
     TurnOutcome,
     TurnStarted,
-    decode,
     encode,
     reply_id,
 )
@@ -38,7 +36,8 @@ from tests.support.gateway import (
     running_gateway,
     serving_gateway,
 )
-from tests.support.pushing import think
+from tests.support.proxy import frail_bus
+from tests.support.pushing import asked_by, think
 from tests.support.until import DEADLINE, until
 
 
@@ -376,15 +375,9 @@ async def test_who_comes_back_in_the_middle_of_a_turn_is_told_it_from_its_start(
     ):
         await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
 
-        async def asked() -> str:
-            async with asyncio.timeout(DEADLINE):
-                (asked,) = decode((await agent.take(1))[0])
-            assert isinstance(asked, RetellingAsked)
-            return asked.origin
-
         first = await stack.enter_async_context(streaming(one, "hello"))
         await first.next()
-        await asked()
+        await asked_by(agent)
         message = await next_message(store)
         turn = Turn(message)
         told: list[TurnNews] = [turn.started, turn.grew(0, "Once "), turn.grew(1, "upon ")]
@@ -398,7 +391,7 @@ async def test_who_comes_back_in_the_middle_of_a_turn_is_told_it_from_its_start(
         third = await stack.enter_async_context(streaming(other, "hello", back(message.message_id)))
         again = turn.started.model_copy(update={"again": True})
         whole = turn.grew(0, "Once upon ").model_copy(update={"pieces": 2})
-        await bus.publish(retold(await asked()), encode([again, whole]))
+        await bus.publish(retold(await asked_by(agent)), encode([again, whole]))
         for late in (second, third):
             events = [await late.next() for _ in range(2)]
             assert events == [("turn", turn_news(again)), ("delta", turn_news(whole))]
@@ -406,6 +399,38 @@ async def test_who_comes_back_in_the_middle_of_a_turn_is_told_it_from_its_start(
         for stream in (first, second, third):
             assert await stream.next() == ("delta", turn_news(turn.grew(2, "a time")))
         await hand_in(bus, reply_to(message))
+
+
+async def test_a_gateway_that_may_have_missed_some_of_a_turn_asks_for_it_again(
+    rabbit: Bus, broker_url: str, store: Store
+) -> None:
+    async with (
+        recorder(rabbit, store, grace=1),
+        frail_bus(broker_url) as (line, frail),
+        running_gateway(frail, store) as http,
+        rabbit.subscribe("agent") as agent,
+    ):
+        await agent.bind(CHAT_CONTROL, EVERY_RETELLING[0])
+        async with streaming(http, "hello") as stream:
+            await stream.next()
+            await asked_by(agent)
+            message = await next_message(store)
+            turn = Turn(message)
+            await think(rabbit, turn.started, turn.grew(0, "Once "))
+            assert names([event for event in [await stream.next(), await stream.next()] if event]) == [
+                "turn started",
+                "delta",
+            ]
+            line.cut()
+            await until(lambda: not frail.connected)
+            again = turn.started.model_copy(update={"again": True})
+            whole = turn.grew(0, "Once upon ").model_copy(update={"pieces": 2})
+            await rabbit.publish(retold(await asked_by(agent)), encode([again, whole]))
+            assert [await stream.next() for _ in range(2)] == [
+                ("turn", turn_news(turn.started)),
+                ("delta", turn_news(whole)),
+            ]
+            await hand_in(rabbit, reply_to(message))
 
 
 async def test_who_comes_back_without_a_stream_gets_the_reply_too(memory: Bus, store: Store) -> None:

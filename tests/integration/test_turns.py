@@ -34,6 +34,7 @@ from m3.store import Record, Store
 from m3.tasks import background
 from m3.threads import ThreadSettings
 from tests.support.answering import Agents, accepted, repeats, spoken, visited
+from tests.support.proxy import frail_bus
 from tests.support.scripted_model import (
     Behaviour,
     answers,
@@ -178,6 +179,30 @@ async def test_who_asks_in_the_middle_is_told_the_turn_from_its_start_and_nobody
             assert late.text == "Once upon a time" == (await spoken(store))[-1]
             assert (await visitor.outcome(said)).fate == "answered"
             assert not foreign.news
+
+
+async def test_an_agent_that_lost_the_broker_tells_its_turn_again_to_who_may_have_missed_some(
+    rabbit: Bus, broker_url: str, store: Store, agents: Agents
+) -> None:
+    more = asyncio.Event()
+    async with (
+        scripted_model(lambda _: streams_until(more, "Once ", "upon ", then="a time")) as model,
+        visited(rabbit, store) as visitor,
+        watching(rabbit) as watcher,
+        frail_bus(broker_url) as (line, frail),
+        agents(frail, model),
+    ):
+        said = await visitor.say("tell me a story")
+        await watcher.until_said("Once upon ")
+        heard = len(watcher.news)
+        line.cut()
+        await watcher.until_said("Once upon Once upon ")
+        started, *pieces = watcher.news[heard:]
+        assert isinstance(started, TurnStarted)
+        assert started.again
+        assert [one.text for one in pieces if isinstance(one, ReplyGrew)] == ["Once upon "]
+        more.set()
+        assert (await visitor.outcome(said)).fate == "answered"
 
 
 async def test_a_failed_turn_tells_its_end_and_the_reason(memory_bus: Bus, store: Store, agents: Agents) -> None:

@@ -4,6 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from yarl import URL
+
+from m3.bus import Bus, open_bus
+from tests.support.until import until
+
 
 class Proxy:
     """Forwards to a port of this machine until it is told to cut what runs through it."""
@@ -86,3 +91,12 @@ async def proxy(target: int) -> AsyncIterator[Proxy]:
             forwarder.stall(stalling=False)
             forwarder.cut()
             server.close()
+
+
+@asynccontextmanager
+async def frail_bus(broker_url: str) -> AsyncIterator[tuple[Proxy, Bus]]:
+    """A bus, and its line to the broker."""
+    url = URL(broker_url).with_host("127.0.0.1")
+    async with proxy(URL(broker_url).port or 5672) as line, open_bus(str(url.with_port(line.port))) as bus:
+        await until(lambda: bus.connected)
+        yield line, bus

@@ -1,5 +1,6 @@
 """A pusher on a server, and news for it with no recorder in between."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,13 +9,14 @@ from m3 import topology
 from m3.access.access import Access
 from m3.access.admissions import RECHECK
 from m3.access.limits import Limits
-from m3.bus import Bus
+from m3.bus import Bus, Subscription
 from m3.door import Door
-from m3.events import Message, MessageAccepted, MessageRecorded, TurnNews, encode
+from m3.events import Message, MessageAccepted, MessageRecorded, RetellingAsked, TurnNews, decode, encode
 from m3.settings import Settings
 from m3.store import Store
 from m3.web import bind, health, serve
 from services.pusher import Entrance, Hub, pusher
+from tests.support.until import DEADLINE
 
 
 @asynccontextmanager
@@ -58,3 +60,11 @@ async def announce(bus: Bus, *messages: Message) -> None:
 async def think(bus: Bus, *news: TurnNews) -> None:
     """Tell what an agent does just now."""
     await bus.publish(topology.thinking(news[0].thread_id), encode(news))
+
+
+async def asked_by(agent: Subscription) -> str:
+    """The queue of who asks for a turn."""
+    async with asyncio.timeout(DEADLINE):
+        (asked,) = decode((await agent.take(1))[0])
+    assert isinstance(asked, RetellingAsked)
+    return asked.origin

@@ -21,7 +21,7 @@ DELTA = ReplyGrew(thread_id="t", turn_id=UUID(int=4), reply_id=UUID(int=5), inde
 
 @pytest.fixture
 def sockets() -> Audience:
-    return Audience()
+    return Audience(on_gap=lambda: None)
 
 
 def join(sockets: Audience, *, all_events: bool = False, limit: int = 1_000_000) -> Writer:

@@ -67,7 +67,7 @@ async def test_only_so_many_pages_are_kept() -> None:
 
 
 async def test_what_goes_out_meanwhile_is_told_last() -> None:
-    audience = Audience()
+    audience = Audience(on_gap=lambda: None)
     with audience.replaying(5, Table(5).read) as shared:
         page = await shared.page(0)
         for event in numbered(6, 7):
@@ -78,7 +78,7 @@ async def test_what_goes_out_meanwhile_is_told_last() -> None:
 
 
 async def test_what_is_too_much_to_be_kept_is_read_from_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    audience, table = Audience(), Table(100)
+    audience, table = Audience(on_gap=lambda: None), Table(100)
     with audience.replaying(5, table.read) as shared:
         monkeypatch.setattr(replay, "KEPT", 1_000)
         for event in numbered(*range(6, 101)):
@@ -88,7 +88,7 @@ async def test_what_is_too_much_to_be_kept_is_read_from_the_table(monkeypatch: p
 
 
 async def test_nothing_is_kept_when_nobody_catches_up_any_more() -> None:
-    audience = Audience()
+    audience = Audience(on_gap=lambda: None)
     with audience.replaying(5, Table(5).read) as one, audience.replaying(9, Table(5).read) as other:
         assert one is other
     with audience.replaying(9, Table(9).read) as later:
@@ -96,7 +96,7 @@ async def test_nothing_is_kept_when_nobody_catches_up_any_more() -> None:
 
 
 async def test_who_catches_up_with_a_thread_that_is_taken_back_is_closed() -> None:
-    audience = Audience()
+    audience = Audience(on_gap=lambda: None)
     with audience.replaying(35, Table(35).read) as shared:
         await shared.page(0)
         audience.close(Close.TAKEN_BACK)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import cast
 from uuid import UUID
 
+from m3 import topology
 from m3.bus.memory import MemoryBus
 from m3.events import ReplyGrew, TurnStarted, decode
 from m3.sealing import Content
@@ -56,7 +57,7 @@ async def test_a_model_that_begins_anew_while_the_turn_is_told_again_loses_nothi
         telling.spoken.add("The old one")
         await until(lambda: bus.shown == "The old one")
         bus.meanwhile = break_off
-        telling.retell("somebody")
+        telling.retell(topology.retold("somebody"))
         await until(lambda: bus.shown == "The new answer ")
         telling.spoken.add("goes on.")
     assert bus.retold == "The old one"

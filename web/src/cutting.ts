@@ -8,7 +8,8 @@ const LONGEST = 64;
 export function whole(text: string, place: number): number {
   if (place >= text.length) return text.length;
   const begin = segmenter.segment(text.slice(0, place + LONGEST)).containing(place)?.index ?? place;
-  return place - begin <= LONGEST ? begin : place;
+  if (place - begin <= LONGEST) return begin;
+  return /[\udc00-\udfff]/.test(text.charAt(place)) ? place - 1 : place;
 }
 
 export const cut = (text: string, most: number): string =>

@@ -15,6 +15,7 @@ test("what is short enough stays as it is", () => {
 
 test("a letter with more accents than anybody reads is cut", () => {
   expect(cut(`a${"\u0301".repeat(65_536)}`, 80)).toHaveLength(81);
+  expect(cut(`a${"\u{e0100}".repeat(100)}`, 80)).not.toMatch(/[\ud800-\udbff]…$/);
 });
 
 test.each([

@@ -29,7 +29,8 @@ const TYPING_INTERVAL = 3_000;
 const TYPING_END = 4_000;
 /** Milliseconds between attempts to read a thread. */
 const RELOAD_INTERVAL = 2_000;
-/** Milliseconds after a socket opened in which it is told of all that grows: a pusher may have to ask for it. */
+/** Milliseconds after a socket was told who is here in which it is told of all that grows, if it was not before: a pusher
+ * may have to ask for it. */
 const RETOLD = 1_000;
 
 /** What was said while the page was not connected: what has a number beyond `after`, up to `upTo`. */
@@ -234,10 +235,6 @@ export class Conversation {
     if (this.#lostAt !== undefined) this.missed.value = { after: this.#lostAt, upTo: head };
     this.#lostAt = undefined;
     this.outbox.opened(send);
-    this.#resume = setTimeout(() => {
-      this.#flush();
-      if (this.timeline.resume()) this.version.value++;
-    }, RETOLD);
   }
 
   #closed(): void {
@@ -252,9 +249,16 @@ export class Conversation {
     this.version.value++;
   }
 
+  /** What still grows has been told anew. */
+  #resumed(): void {
+    this.#flush();
+    if (this.timeline.resume()) this.version.value++;
+  }
+
   #hear(frame: Frame): void {
     switch (frame.type) {
       case "presence":
+        if (this.presence.value === undefined) this.#resume = setTimeout(() => this.#resumed(), RETOLD);
         this.presence.value = frame;
         break;
       case "typing":

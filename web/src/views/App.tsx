@@ -36,6 +36,7 @@ export function App() {
       <SideBar
         close={() => {
           showsThreads.value = false;
+          document.querySelector<HTMLElement>(".bar .only-narrow")?.focus();
         }}
       />
       {opened ? (
