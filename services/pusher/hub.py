@@ -170,17 +170,16 @@ class Seat:
 class Hub:
     def __init__(  # noqa: PLR0913  # what its threads live on
         self,
-        bus: Bus,
         store: Store,
         subscription: Subscription,
+        retellings: Retellings,
         attendance: Attendance,
         *,
         linger: float,
         sockets_per_thread: int | None,
     ) -> None:
         self.store = store
-        self._bus = bus
-        self._retellings = Retellings(bus, subscription)
+        self._retellings = retellings
         self.attendance = attendance
         self._reading = asyncio.Semaphore(READERS_AT_ONCE)
         self._subscription = subscription
@@ -201,12 +200,13 @@ class Hub:
         all pushers; those that come at the same moment to several of them may be a few more.
         """
         async with attending(bus) as attendance, bus.subscribe("pusher") as subscription:
-            hub = cls(bus, store, subscription, attendance, linger=linger, sockets_per_thread=sockets_per_thread)
+            retellings = Retellings(bus, subscription)
+            hub = cls(store, subscription, retellings, attendance, linger=linger, sockets_per_thread=sockets_per_thread)
             async with (
                 background("pusher announcements", hub._hear_announcements()),
                 background("pusher gaps", hub._fill_gaps()),
-                background("pusher retellings", hub._retellings.run()),
-                background("pusher presence", hub._tell_presence()),
+                background("pusher retellings", retellings.run()),
+                background("pusher presence", hub._tell_presence(bus)),
                 background("pusher unbinding", hub._unbind_idle_threads()),
             ):
                 with metrics.counted((metrics.THREADS, hub._threads.__len__)):
@@ -361,7 +361,7 @@ class Hub:
             thread.audience.close(Close.TAKEN_BACK)
         return head
 
-    async def _tell_presence(self) -> None:
+    async def _tell_presence(self, bus: Bus) -> None:
         """Tell the other pushers of our sockets, and our sockets that watch of everybody's."""
         changed: set[str] = set()
         while True:
@@ -370,7 +370,7 @@ class Hub:
                     await self.attendance.stirred.wait()
             await asyncio.sleep(GATHERING)
             self.attendance.stirred.clear()
-            await tell(self._bus, self.attendance)
+            await tell(bus, self.attendance)
             changed |= self.attendance.changed(_now())
             enough = _now() + GATHERING  # the others must hear of this pusher, however many threads changed
             for thread_id in tuple(changed):
