@@ -325,8 +325,8 @@ class CancelAsked(Event):
 
 
 class RetellingAsked(Event):
-    """Somebody who begins to hear a thread asks whoever is at it to tell its turn from the start. ``origin`` is the
-    queue to tell; nobody else is to hear it again."""
+    """Somebody who begins to hear a thread, or may have missed some of its turn, asks whoever is at it to tell that
+    from the start. ``origin`` is the queue to tell; nobody else is to hear it again."""
 
     type: Literal["retelling_asked"] = "retelling_asked"
     thread_id: ThreadKey
