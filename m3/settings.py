@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     sign_in_ttl: float = Field(
         30 * DAY, ge=60, le=400 * DAY, description="seconds after which somebody who was not here has to sign in again"
     )
+    sign_up: bool = Field(False, description="let whoever is sent an invite and has no account make one")
     oidc_issuer: str | None = Field(
         None,
         pattern="^https?://",
@@ -83,6 +84,9 @@ class Settings(BaseSettings):
     limit_logins: str = Field(
         "10/5 minutes",
         description="most wrong passwords for one account from one address, on all gateways together",
+    )
+    limit_sign_ups: str = Field(
+        "60/hour", description="most attempts from one address to make an account, on all gateways together"
     )
 
     broker_password: SecretStr | None = Field(None, description="password for a BROKER_URL that has none")

@@ -129,7 +129,7 @@ class Access:
         """
         if self._tokens is None:
             return ANYONE
-        with self._refusing():
+        with self.refusing():
             return await self._identified(self._tokens, [value for name, value in headers if name == b"authorization"])
 
     async def _identified(self, tokens: Tokens, credentials: Sequence[bytes]) -> Principal:
@@ -150,7 +150,7 @@ class Access:
         StoreUnavailable."""
         if self._tokens is None:
             return ANYONE
-        with self._refusing():
+        with self.refusing():
             async with self.presented():
                 found = await self.directory.take_ticket(digest(ticket)) if is_ticket(ticket) else None
                 if found is None:
@@ -192,7 +192,7 @@ class Access:
         """
         if not self.required:
             return
-        with self._refusing(principal, action, thread_id_of(key)):
+        with self.refusing(principal, action, thread_id_of(key)):
             await self._check(principal, action, key)
 
     async def _check(self, principal: Principal, action: Action, key: str) -> None:
@@ -224,7 +224,7 @@ class Access:
         """As ``check``, past what is remembered. Raises NotSignedIn too, where they are somebody no more."""
         if not self.required:
             return
-        with self._not_remembering(principal), self._refusing(principal, action, thread_id_of(key)):
+        with self._not_remembering(principal), self.refusing(principal, action, thread_id_of(key)):
             (refusal,) = await self.refusals([(principal, action, key)])
             if refusal is not None:
                 raise refusal
@@ -234,7 +234,7 @@ class Access:
         self, by: Principal, action: Action, key: str | None = None, *, of: str | UUID | None = None, address: str = ""
     ) -> AsyncIterator[Change]:
         """As ``Directory.change_by``."""
-        with self._not_remembering(by), self._refusing(by, action, thread_id_of(key or "")):
+        with self._not_remembering(by), self.refusing(by, action, thread_id_of(key or "")):
             async with self.directory.change_by(by, action, key, of=of, address=address) as change:
                 yield change
 
@@ -250,17 +250,17 @@ class Access:
     def check_without_thread(self, principal: Principal, action: Action) -> None:
         """Whether they may do what is about no thread. Raises Forbidden."""
         assert not about_a_thread(action)
-        with self._refusing(principal, action):
+        with self.refusing(principal, action):
             if self.required and not may(principal.kind, action):
                 raise Forbidden(BECAUSE.get(action, "You may not do this."))
 
     def source_of(self, principal: Principal, source: OutsideSource, *, told: bool) -> OutsideSource:
         """As ``m3.access.speaking`` has it. Raises Forbidden."""
-        with self._refusing(principal, action_of(source)):
+        with self.refusing(principal, action_of(source)):
             return source_of(principal, source, told=told)
 
     @contextmanager
-    def _refusing(
+    def refusing(
         self, principal: Principal | None = None, action: Action | None = None, thread_id: str = ""
     ) -> Iterator[None]:
         """What is refused inside the block is counted, and written down where it is known who asked for what."""

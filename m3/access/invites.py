@@ -1,4 +1,4 @@
-"""Invites: whoever of the tenant is signed in and shows one becomes a member of its thread, without being named."""
+"""Invites: whoever of the tenant shows one becomes a member of its thread, without being named."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -10,6 +10,7 @@ from m3.access.credentials import digest, new_invite, prefix_of_invite
 from m3.access.principals import Principal
 from m3.access.rules import Action, InvitedRole, Role, better_role
 from m3.errors import NotInvited, TooManyInvites, UnknownName
+from m3.store.changes import Change
 from m3.store.directory import ChangeBy, Directory
 from m3.store.invites import Invite
 from m3.tenants import key_of, tenant_of, thread_id_of
@@ -29,6 +30,16 @@ class NewInvite:
     thread_id: str
     role: InvitedRole
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownInvite:
+    """What somebody shows, which may be good or not: to the thread of which key it is, and who made it. Where there is
+    none, it is no thread's."""
+
+    prefix: str = ""
+    key: str = ""
+    made_by: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +98,31 @@ class Invites:
         Raises NotInvited, and TooOften where too many that came from the same address were not good.
         """
         assert by.id is not None, "somebody with an account"
+        assert by.name is not None
         async with self._presented():
-            prefix = prefix_of_invite(invite)
-            found = await self._directory.invite(prefix, digest(invite)) if prefix else None
-            key, made_by = found or ("", None)  # which is no thread's
-            async with self._change(by, Action.JOIN, of=made_by, address=address) as change:
-                if tenant_of(key) != by.tenant:
+            shown = await self.shown(invite)
+            async with self._change(by, Action.JOIN, of=shown.made_by, address=address) as change:
+                if tenant_of(shown.key) != by.tenant:
                     raise NotInvited
-                there = await change.lock_thread(key)
-                good = {one.prefix: one for one in await change.invites(key)}
-                if not there or prefix not in good:
-                    raise NotInvited
-                stance = await change.stance(by.id, by.sign_in, key)
-                role = better_role(stance.role, good[prefix].role)
-                thread_id = thread_id_of(key)
-                if await change.add_member(by.id, [key], role):
-                    await change.note("member_added", thread_id, f"person {by.name} as {role}, by the invite {prefix}")
+                role = await self.join(change, shown, by.id, by.name)
         self._forget(by.id)
-        return Joined(thread_id, role)
+        return Joined(thread_id_of(shown.key), role)
+
+    async def shown(self, invite: str) -> ShownInvite:
+        prefix = prefix_of_invite(invite)
+        found = await self._directory.invite(prefix, digest(invite)) if prefix else None
+        return ShownInvite(prefix, *found) if prefix and found else ShownInvite()
+
+    async def join(self, change: Change, shown: ShownInvite, account: UUID, name: str) -> Role:
+        """What the account is in the invite's thread from then on. ``change`` has locked whoever made it, and the
+        tenants are the same. Raises NotInvited where it is not good."""
+        there = await change.lock_thread(shown.key)
+        good = {one.prefix: one for one in await change.invites(shown.key)}
+        if not there or shown.prefix not in good:
+            raise NotInvited
+        held = (await change.stance(account, None, shown.key)).role
+        role = better_role(held, good[shown.prefix].role)
+        if await change.add_member(account, [shown.key], role):
+            by_it = f"person {name} as {role}, by the invite {shown.prefix}"
+            await change.note("member_added", thread_id_of(shown.key), by_it)
+        return role

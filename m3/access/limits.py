@@ -91,6 +91,8 @@ class Limits:
         self._rates_of_addresses = {what: _times(rate, PER_ADDRESS, "address") for what, rate in self._rates.items()}
         self._limits = {what: _Limit(_InMemory(clock), clock, NAMES[what]) for what in SETTINGS}
         self._logins = _Logins(_rate(settings, "limit_logins"), store, clock)
+        self._rate_of_sign_ups = _rate(settings, "limit_sign_ups")
+        self._sign_ups = _Limit(_InDatabase(store, clock), clock, "attempts to make an account")
 
     async def hit(self, what: What, principal: Principal, address: str, cost: int = 1) -> Allowance | None:
         """Count ``cost`` of them for the principal and for the address, or raise TooOften and count nothing. What alone
@@ -103,6 +105,10 @@ class Limits:
         of_one = rate, f"{principal.tenant}/{principal.id}"
         of_address = self._rates_of_addresses[what], counted_as(address)
         return await self._limits[what].take(of_one, of_address, cost=min(cost, rate.amount))
+
+    async def sign_up(self, address: str) -> Allowance:
+        """Count an attempt to make an account. Raises TooOften and StoreUnavailable."""
+        return await self._sign_ups.count((self._rate_of_sign_ups, f"sign-ups/{counted_as(address)}"))
 
     @asynccontextmanager
     async def guess(
@@ -156,7 +162,7 @@ class Failures:
 
 def check_rates(settings: Settings) -> None:
     """Raises StartError for a setting that is no rate."""
-    for name in (*SETTINGS.values(), "limit_logins"):
+    for name in (*SETTINGS.values(), "limit_logins", "limit_sign_ups"):
         _rate(settings, name)
 
 

@@ -47,7 +47,7 @@ class Action(Enum):
     LEAVE = auto()  # be no member any more, oneself
 
     PROBE = auto()  # the page, what the room is like, health, counters, the API's description
-    SIGN_IN = auto()  # and renew a sign-in: what is presented is the credential
+    SIGN_IN = auto()  # renew a sign-in, make an account by an invite: what is presented is the credential
     BE = auto()  # oneself: who am I, get a ticket, list my threads
     SIGN_OUT = auto()
     CHANGE_PASSWORD = auto()
@@ -154,6 +154,7 @@ ROUTES: dict[tuple[str, str], frozenset[Action]] = {
     ("DELETE", "/api/threads/{thread_id}/invites/{prefix}"): frozenset((Action.ADMIT,)),
     ("POST", "/api/invites"): frozenset((Action.JOIN,)),
     ("POST", "/api/login"): frozenset((Action.SIGN_IN,)),
+    ("POST", "/api/signup"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/refresh"): frozenset((Action.SIGN_IN,)),
     ("POST", "/api/logout"): frozenset((Action.SIGN_OUT,)),
     ("POST", "/api/password"): frozenset((Action.CHANGE_PASSWORD,)),

@@ -68,19 +68,24 @@ class SignIns:
             new_hash = None
         else:
             new_hash = await self._hash_of(new_password, password)
-        sign_in = uuid7()
-        refresh = refresh_token(sign_in)
         async with self._directory.change(tenant, account.name, address) as change:
             hashed = new_hash or account.password_hash
             if new_hash is not None and not await self._change_password(change, account, new_hash):
                 raise NotSignedIn(_WRONG)  # from just now on
-            if not await change.add_sign_in(sign_in, account.account_id, hashed, digest(refresh), self._ttl):
-                raise NotSignedIn(_WRONG)
-            await change.note("login")
+            signed_in = await self.begin(change, account.account_id, tenant, hashed)
         metrics.LOGINS.labels("done").inc()
         if new_hash is not None:
             self._access.forget(account.account_id)
-        return self._signed_in(account.account_id, tenant, sign_in, refresh)
+        return signed_in
+
+    async def begin(self, change: Change, account: UUID, tenant: str, password_hash: str) -> SignedIn:
+        """A sign-in of the account, with that change. Raises NotSignedIn where its password is another."""
+        sign_in = uuid7()
+        refresh = refresh_token(sign_in)
+        if not await change.add_sign_in(sign_in, account, password_hash, digest(refresh), self._ttl):
+            raise NotSignedIn(_WRONG)
+        await change.note("login")
+        return self._signed_in(account, tenant, sign_in, refresh)
 
     async def refresh(self, token: str, *, address: str = "") -> SignedIn:
         """Exchange a refresh token for another, and an access token. One that was exchanged before is somebody else's

@@ -16,6 +16,7 @@ def room(settings: Settings) -> APIRouter:
         return Room(
             auth="required" if settings.auth_required else "open",
             demo=settings.llm_base_url is None,
+            sign_up=settings.auth_required and settings.sign_up,
             several_tenants=len(settings.tenant_names) > 1,
             message_limit=settings.message_limit,
             version=__version__,

@@ -169,11 +169,12 @@ ShownMessage = Annotated[Message, AfterValidator(_as_shown)]
 
 class Room(BaseModel):
     """``auth``: whether the room asks who somebody is; ``demo``: its agent has no model but the built-in demo, as far
-    as this process is told; ``several_tenants``: whoever signs in says into which; ``message_limit``: of what is said,
-    in bytes of UTF-8."""
+    as this process is told; ``sign_up``: whoever has an invite may make an account; ``several_tenants``: whoever signs
+    in says into which; ``message_limit``: of what is said, in bytes of UTF-8."""
 
     auth: Literal["open", "required"]
     demo: bool
+    sign_up: bool
     several_tenants: bool
     message_limit: int
     version: str
@@ -202,6 +203,7 @@ def _of_length(shortest: int) -> tuple[AfterValidator, FieldInfo]:
 Name = Annotated[str, Field(min_length=1, max_length=256, description="Case makes no difference.")]
 Password = Annotated[SecretStr, *_of_length(1)]
 NewPasswordText = Annotated[SecretStr, *_of_length(SHORTEST)]
+InviteText = Annotated[SecretStr, Field(min_length=1, max_length=256)]
 AfterName = Annotated[str, Query(max_length=256, pattern=r"^[^\x00]*$", description="Those that follow this one.")]
 AfterThread = Annotated[ThreadId, Query(description="Those that follow this one.")]
 
@@ -235,6 +237,16 @@ class Login(Form):
     name: Name
     password: Password
     new_password: NewPasswordText | None = None
+
+
+class SignUp(Form):
+    """Who makes an account, in the tenant of the invite."""
+
+    model_config = _like({"invite": "m3i_…", "name": "ann", "password": "correct horse"})
+
+    invite: InviteText
+    name: Name
+    password: NewPasswordText
 
 
 class Refresh(Form):
@@ -488,7 +500,7 @@ class Invites(BaseModel):
 class AcceptedInvite(Form):
     model_config = _like({"invite": "m3i_…"})
 
-    invite: Annotated[SecretStr, Field(min_length=1, max_length=256)]
+    invite: InviteText
 
 
 class Joined(_Shown):

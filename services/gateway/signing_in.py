@@ -13,7 +13,7 @@ from m3.access.names import is_proper, known_as
 from m3.access.office import Office
 from m3.access.passwords import LENGTH
 from m3.access.sign_ins import SignedIn
-from m3.errors import PasswordChangeNeeded, TooOften
+from m3.errors import Forbidden, PasswordChangeNeeded, TooOften
 from m3.settings import Settings
 from m3.store.audit import Entry
 from m3.web import documented
@@ -21,6 +21,8 @@ from m3.web.browsers import tell_allowance
 from services.gateway.asking import Address, Who, address_of
 from services.gateway.guards import (
     NO_DATABASE,
+    NO_INVITE,
+    TAKEN,
     TOO_MANY_SIGN_INS,
     TOO_MANY_WRONG,
     TOO_OFTEN,
@@ -28,11 +30,13 @@ from services.gateway.guards import (
     form,
     of_a_body,
 )
-from services.gateway.schemas import Login, NewPassword, Refresh, Ticket, Tokens
+from services.gateway.schemas import Login, NewPassword, Refresh, SignUp, Ticket, Tokens
 
 _WRONG_LOGIN = (401, "not_signed_in", "The name or the password is wrong.")
 _NOT_GOOD = (401, "not_signed_in", "The token is not good.")
 _INVALID_PASSWORD = (422, "invalid_request", f"new_password: {LENGTH}")
+_INVALID_FIRST = (422, "invalid_request", f"password: {LENGTH}")
+_NO_SIGN_UPS = (403, "forbidden", "Operators make the accounts here.")
 _CHANGE_IT = (403, "password_change_needed", str(PasswordChangeNeeded()))
 
 
@@ -54,6 +58,21 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         new = asked.new_password.get_secret_value() if asked.new_password else None
         async with _guess(access, limits, request.scope, asked.tenant, known_as(asked.name)):
             return _tokens(await office.sign_ins.sign_in(asked.tenant, asked.name, password, new, address=address))
+
+    @router.post(
+        "/api/signup",
+        summary="Make an account by an invite",
+        status_code=201,
+        dependencies=[Depends(form)],
+        responses=documented(*of_a_form, _INVALID_FIRST, _NO_SIGN_UPS, NO_INVITE, TAKEN, TOO_OFTEN, TOO_MANY_SIGN_INS),
+    )
+    async def sign_up(asked: SignUp, request: Request, address: Address) -> Tokens:
+        """You are a member of the invite's thread too. Only where the room's operator lets whoever is invited do so."""
+        if not settings.sign_up:
+            raise Forbidden(_NO_SIGN_UPS[2])
+        tell_allowance(request.scope, await limits.sign_up(address))
+        invite, password = asked.invite.get_secret_value(), asked.password.get_secret_value()
+        return _tokens(await office.sign_ups.sign_up(invite, asked.name, password, address=address))
 
     @router.post(
         "/api/refresh",

@@ -100,7 +100,7 @@ async def open_room(
 async def asking_room(rooms: list[Process], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Room]:
     """A room where people sign in, with the demo model."""
     data = reachable(tmp_path_factory.mktemp("asking")) / "data"
-    room = Process("up", {"DATA_DIR": str(data), "AUTH": "required"})
+    room = Process("up", {"DATA_DIR": str(data), "AUTH": "required", "SIGN_UP": "true"})
     rooms.append(room)
     async with Room.at(await address_of(room)) as at:
         found = re.search(r"one-time password, which is shown once: (\S+)", room.said)

@@ -117,6 +117,10 @@ async def test_signing_in_has_none_nor_any_window_behind_it(
     asking_room: Room, visit: Visits, theme: str, axe: str
 ) -> None:
     visit.allow("status of 401")
+    page = await visit(asking_room, path="/#invite=m3i_", color_scheme=theme)
+    await page.get_by_role("button", name="I have no account yet").click()
+    await expect(page.get_by_role("button", name="Make an account")).to_be_visible()
+    assert await faults(page, axe) == []
     page = await visit(asking_room, color_scheme=theme)
     await expect(page.get_by_role("heading", name="M3 room")).to_be_visible()
     assert await faults(page, axe) == []

@@ -168,6 +168,37 @@ async def test_a_link_invites_whoever_has_an_account(asking_room: Room, visit: V
     await expect(late).to_have_url(f"{asking_room.address}/")
 
 
+async def test_whoever_has_no_account_makes_one_with_the_link(asking_room: Room, visit: Visits) -> None:
+    visit.allow(r"status of 4(09|22)")
+    ann = await asking_room.person()
+    thread = await asking_room.private_thread(**{ann: "owner"})
+    invite = (await asking_room.ask("POST", f"threads/{thread}/invites", {}))["invite"]
+    page = await visit(asking_room, path=f"/#invite={invite}")
+    await page.get_by_role("button", name="I have no account yet").click()
+    await expect(page.get_by_label("Name")).to_be_focused()
+    await page.get_by_label("Name").fill("my name")
+    await page.get_by_label("Password").fill("short")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_have_text("A password has 8 to 256 characters.")
+    await page.get_by_label("Password").fill("a password of my own")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("Nobody can be called so.")
+    await page.get_by_label("Name").fill(ann)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_have_text("Somebody has that name already. Choose another.")
+    await page.get_by_label("Name").fill(f"friend-of-{ann}")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text(f"You are a member of {thread} now.")).to_be_visible()
+    await expect(page).to_have_url(f"{asking_room.address}/?thread={thread}")
+    await live(page)
+    await say(page, "new here")
+    await expect(rows(page, "new here", by="You")).to_be_visible()
+    again = await visit(asking_room, thread)
+    await expect(again.get_by_role("button", name="I have no account yet")).to_be_hidden()
+    await sign_in(again, f"friend-of-{ann}", "a password of my own")
+    await expect(rows(again, "new here", by="You")).to_be_visible()
+
+
 async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[..., Process], visit: Visits) -> None:
     """A refresh token is good once: whoever used one a second time would be signed out."""
     process = start("up", AUTH="required", ACCESS_TOKEN_TTL="30")  # which the page renews some seconds later

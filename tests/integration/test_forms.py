@@ -37,6 +37,7 @@ async def refused(http: httpx2.AsyncClient, path: str, body: object, status: int
     ("method", "path", "form"),
     [
         ("POST", "/api/login", {"name": "ann", "password": "correct horse"}),
+        ("POST", "/api/signup", {"invite": "m3i_", "name": "ann", "password": "correct horse"}),
         ("POST", "/api/refresh", {"refresh_token": "m3r_"}),
         ("POST", "/api/password", {"password": "correct horse", "new_password": "battery staple"}),
         ("POST", "/api/users", {"name": "ann"}),

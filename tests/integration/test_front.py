@@ -135,6 +135,7 @@ async def test_anybody_is_told_what_the_room_is_like(memory_bus: Bus, store: Sto
     assert answer.json() == {
         "auth": "open",
         "demo": True,
+        "sign_up": False,
         "several_tenants": False,
         "message_limit": 16384,
         "version": __version__,

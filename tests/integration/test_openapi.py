@@ -26,6 +26,8 @@ ASKING = {
     "LIMIT_CHANGES": "1000000/minute",
     "LIMIT_TICKETS": "1000000/minute",
     "LIMIT_LOGINS": "1000000/minute",
+    "LIMIT_SIGN_UPS": "1000000/minute",
+    "SIGN_UP": "true",
     "REPLY_TIMEOUT": "1",
 }
 

@@ -30,7 +30,8 @@ from tests.support.until import until
 PASSWORD = "correct horse"
 #: So that nobody is refused for asking often.
 PATIENT = dict.fromkeys(
-    ("limit_posts", "limit_feeds", "limit_batches", "limit_changes", "limit_tickets", "limit_logins"), "100000/minute"
+    ("limit_posts", "limit_feeds", "limit_batches", "limit_changes", "limit_tickets", "limit_logins", "limit_sign_ups"),
+    "100000/minute",
 )
 
 Credential = Callable[[], Awaitable[str]]
@@ -72,6 +73,10 @@ async def refresh_token(http: httpx2.AsyncClient) -> object:
     return {"refresh_token": answer.json()["refresh_token"]}
 
 
+async def of_nobody(_: httpx2.AsyncClient) -> object:
+    return {"invite": f"m3i_00000000_{'x' * 43}", "name": "nobody", "password": PASSWORD}
+
+
 async def new_name(http: httpx2.AsyncClient) -> object:
     return {"name": f"new-{uuid4().hex}"}
 
@@ -101,6 +106,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("DELETE", "/api/threads/{thread_id}/invites/{prefix}"): Call(404, place="00000000"),
     ("POST", "/api/invites"): Call(404, {"invite": f"m3i_00000000_{'x' * 43}"}),
     ("POST", "/api/login"): Call(200, {"name": "opal", "password": PASSWORD}),
+    ("POST", "/api/signup"): Call(404, first=of_nobody),
     ("POST", "/api/refresh"): Call(200, first=refresh_token),
     ("POST", "/api/logout"): Call(204),
     ("POST", "/api/password"): Call(403, {"password": "wrong", "new_password": "another one"}),
@@ -197,7 +203,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def http(memory_bus: Bus, store: Store, everybody: dict[str, Who]) -> AsyncIterator[httpx2.AsyncClient]:
     """A gateway that asks who somebody is."""
-    changes = asking(**PATIENT).model_dump(exclude_unset=True)
+    changes = asking(sign_up=True, **PATIENT).model_dump(exclude_unset=True)
     async with recorder(memory_bus, store, grace=1), running_gateway(memory_bus, store, **changes) as http:
         yield http
 

@@ -47,9 +47,8 @@ export const place = computed(() =>
 
 /** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody. */
 const query = () => new URLSearchParams(location.search);
-const inviteInAddress = () => new URLSearchParams(location.hash.slice(1)).get("invite");
+export const inviteInAddress = () => new URLSearchParams(location.hash.slice(1)).get("invite");
 export const addressOfInvite = (invite: string): string => `${location.origin}/#${new URLSearchParams({ invite })}`;
-export const isInvited = (): boolean => inviteInAddress() !== null;
 /** An empty name is none. */
 const threadInAddress = () => query().get("thread") || DEFAULT_THREAD;
 export const threadId = signal(threadInAddress());
@@ -79,7 +78,7 @@ export async function start(): Promise<void> {
     return () => coming.abort();
   });
   addEventListener("hashchange", () => {
-    if (isInvited() && who.value) void untilReached(takeUpInvite);
+    if (inviteInAddress() !== null && who.value) void untilReached(takeUpInvite);
   });
   effect(openConversation);
 }

@@ -11,6 +11,8 @@ export interface RoomInfo {
   auth: "open" | "required";
   /** Whether the demo model answers, and no real one. */
   demo: boolean;
+  /** Whether whoever is invited may make an account. */
+  sign_up: boolean;
   several_tenants: boolean;
   /** Longest message, in bytes of UTF-8. */
   message_limit: number;

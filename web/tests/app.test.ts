@@ -36,6 +36,8 @@ async function answer(path: string, request: RequestInit): Promise<Response> {
   if (path === "/api/room") return Response.json({ auth: room.auth });
   if (path === "/api/login")
     return body.password === "good" ? Response.json(tokens(`another${room.given}`)) : refuses(401, "not_signed_in");
+  if (path === "/api/signup")
+    return body.invite === "m3i_good" ? Response.json(tokens("new"), { status: 201 }) : refuses(404, "not_found");
   if (path === "/api/refresh")
     return room.refresh.has(body.refresh_token) ? Response.json(tokens("0")) : refuses(401, "not_signed_in");
   if (!isIn && room.auth === "required") return refuses(401, "not_signed_in");
@@ -187,7 +189,7 @@ test("a sign-in that ends while the page is open closes the thread", async () =>
 
 test("an invitation is taken up after the sign-in, and leads to its thread alone", async () => {
   await load("/#invite=m3i_good");
-  expect(app.isInvited()).toBe(true);
+  expect(app.inviteInAddress()).toBe("m3i_good");
   expect(paths()).toEqual(["/api/room"]);
   await api.signIn({ name: "ann", password: "good" });
   await pass();
@@ -202,6 +204,19 @@ test("an invitation that is not good any more is told so, and leaves one where o
   expect(app.invited.value).toMatchObject({ status: 404 });
   expect(address()).toBe("/?thread=news");
   expect(opened()).toEqual(["/ws/chat/news"]);
+});
+
+test("whoever is invited makes an account with the invitation, which is taken up after it", async () => {
+  await load("/#invite=m3i_good");
+  const refused = { invite: "m3i_bad", name: "ann", password: "good" };
+  await expect(api.signUp(refused)).rejects.toMatchObject({ status: 404 });
+  expect(app.needsSignIn.value).toBe(true);
+  await api.signUp({ ...refused, invite: "m3i_good" });
+  await pass();
+  expect(isKept()).toBe(true);
+  expect(app.who.value).toEqual(ANN);
+  expect(address()).toBe("/?thread=show");
+  expect(opened()).toEqual(["/ws/chat/show"]);
 });
 
 test("an invitation that is followed in an open page is taken up there", async () => {

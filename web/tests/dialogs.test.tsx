@@ -39,7 +39,14 @@ beforeEach(() => {
   );
   HTMLDialogElement.prototype.showModal = () => undefined;
   language.value = "en";
-  room.value = { auth: "required", demo: true, several_tenants: false, message_limit: 16_384, version: "1" };
+  room.value = {
+    auth: "required",
+    demo: true,
+    sign_up: false,
+    several_tenants: false,
+    message_limit: 16_384,
+    version: "1",
+  };
   who.value = { kind: "person", tenant: "default", name: "ann" };
   role.value = "owner";
   threadId.value = "one";

@@ -1,4 +1,5 @@
 import { words } from "../words";
+import { focus } from "./Card";
 
 /** Characters of a password that somebody chooses. */
 const SHORTEST = 8;
@@ -35,5 +36,3 @@ export function PasswordField(props: {
     </label>
   );
 }
-
-const focus = (field: HTMLInputElement | null): void => field?.focus();

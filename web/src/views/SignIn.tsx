@@ -1,14 +1,32 @@
 import { useState } from "preact/hooks";
 import { asProblem, type Problem, signIn } from "../api";
-import { isInvited, room } from "../app";
+import { inviteInAddress, room } from "../app";
 import { sentenceOf, words } from "../words";
+import { Card, NameField } from "./Card";
 import { LanguageChoice } from "./LanguageChoice";
-import { Mark } from "./Mark";
 import { PasswordField, refusalOfNew } from "./PasswordField";
-import { Refusal } from "./Refusal";
+import { SignUp } from "./SignUp";
 
 /** What is seen of a room that asks who comes in. An invitation in the address stays there, to be taken up after it. */
 export function SignIn() {
+  const invite = inviteInAddress();
+  const [isNew, setNew] = useState(false);
+  return (
+    <main class="sign-in">
+      <div class="corner">
+        <LanguageChoice isPlain />
+      </div>
+      {invite !== null && isNew ? <SignUp invite={invite} /> : <SignInForm isInvited={invite !== null} />}
+      {invite !== null && room.value?.sign_up && (
+        <button type="button" class="link" onClick={() => setNew(!isNew)}>
+          {isNew ? words.value.haveAccount : words.value.haveNoAccount}
+        </button>
+      )}
+    </main>
+  );
+}
+
+function SignInForm({ isInvited }: { isInvited: boolean }) {
   const [tenant, setTenant] = useState("");
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
@@ -17,8 +35,7 @@ export function SignIn() {
   const [isBusy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<string | undefined>(undefined);
 
-  async function send(event: Event): Promise<void> {
-    event.preventDefault();
+  async function send(): Promise<void> {
     const refused = isOneTime ? refusalOfNew(newPassword, password) : undefined;
     setRefusal(refused);
     if (refused !== undefined) return;
@@ -40,66 +57,39 @@ export function SignIn() {
   }
 
   return (
-    <main class="sign-in">
-      <div class="corner">
-        <LanguageChoice isPlain />
-      </div>
-      <form class="card" aria-labelledby="sign-in" onSubmit={send}>
-        <header>
-          <Mark />
-          <h1 id="sign-in">{words.value.room}</h1>
-          <p class="hint">{isInvited() ? words.value.signInForInvite : words.value.signInIntro}</p>
-        </header>
-        {room.value?.several_tenants && (
-          <label>
-            {words.value.tenant}
-            <input
-              name="tenant"
-              autocomplete="organization"
-              autocapitalize="none"
-              spellcheck={false}
-              readOnly={isOneTime}
-              value={tenant}
-              onInput={(event) => setTenant(event.currentTarget.value)}
-            />
-            <small>{words.value.tenantHint}</small>
-          </label>
-        )}
+    <Card
+      intro={isInvited ? words.value.signInForInvite : words.value.signInIntro}
+      verb={words.value.signIn}
+      refusal={refusal}
+      isBusy={isBusy}
+      send={send}
+    >
+      {room.value?.several_tenants && (
         <label>
-          {words.value.name}
+          {words.value.tenant}
           <input
-            name="username"
-            autocomplete="username"
+            name="tenant"
+            autocomplete="organization"
             autocapitalize="none"
             spellcheck={false}
-            maxLength={256}
             readOnly={isOneTime}
-            value={name}
-            onInput={(event) => setName(event.currentTarget.value)}
-            required
+            value={tenant}
+            onInput={(event) => setTenant(event.currentTarget.value)}
           />
+          <small>{words.value.tenantHint}</small>
         </label>
-        <PasswordField label={words.value.password} value={password} change={setPassword} />
-        {isOneTime && (
-          <>
-            <p class="hint" role="status">
-              {words.value.newPasswordNeeded}
-            </p>
-            <PasswordField
-              label={words.value.newPassword}
-              value={newPassword}
-              change={setNewPassword}
-              isNew
-              takesFocus
-            />
-          </>
-        )}
-        <Refusal of={refusal} />
-        <button class="primary" type="submit" disabled={isBusy} aria-busy={isBusy}>
-          {words.value.signIn}
-        </button>
-      </form>
-    </main>
+      )}
+      <NameField value={name} change={setName} isFixed={isOneTime} />
+      <PasswordField label={words.value.password} value={password} change={setPassword} />
+      {isOneTime && (
+        <>
+          <p class="hint" role="status">
+            {words.value.newPasswordNeeded}
+          </p>
+          <PasswordField label={words.value.newPassword} value={newPassword} change={setNewPassword} isNew takesFocus />
+        </>
+      )}
+    </Card>
   );
 }
 

@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import * as api from "../../api";
-import { addressOfInvite } from "../../app";
+import { addressOfInvite, room } from "../../app";
 import type { Invite } from "../../wire";
 import { day, words } from "../../words";
 import { Refusal, useAttempt } from "../Refusal";
@@ -36,7 +36,7 @@ export function Invites({ thread }: { thread: string }) {
   return (
     <section class="stack">
       <h3>{words.value.inviteByLink}</h3>
-      <p class="hint">{words.value.inviteHint}</p>
+      <p class="hint">{room.value?.sign_up ? words.value.inviteAnybodyHint : words.value.inviteHint}</p>
       <form class="row" onSubmit={make}>
         <label>
           {words.value.role}
