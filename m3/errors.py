@@ -26,6 +26,7 @@ M3Error
 │   └── TooManySignIns  so many sign in at once that no more can be looked at; later it is taken
 ├── Unchanged           who asks may do this, and it cannot be done
 │   ├── UnknownName     there is nobody of that name, and no key or invite of that prefix
+│   ├── NoMember        who is to be another kind of member is none (any more)
 │   ├── Taken           there is one of that name already
 │   ├── TooManyInvites  a thread has as many that are good as it may have
 │   ├── LastOwner       a thread must keep an owner
@@ -235,6 +236,15 @@ class UnknownName(Unchanged):
     """There is nobody, or nothing, of that name."""
 
     code = "not_found"
+
+
+class NoMember(Unchanged):
+    """Who is to be another kind of member of the thread is no member of it, or not any more."""
+
+    code = "no_member"
+
+    def __init__(self) -> None:
+        super().__init__("There is no member of that name (any more).")
 
 
 class Taken(Unchanged):

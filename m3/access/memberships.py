@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 from m3.access.names import proper_name
 from m3.access.principals import Principal
 from m3.access.rules import ROLES, Action, MemberKind, Visibility
-from m3.errors import Forbidden, LastOwner, Taken, UnknownName, Unsuitable
+from m3.errors import Forbidden, LastOwner, NoMember, Taken, UnknownName, Unsuitable
 from m3.events import THREAD_ID_PATTERN
 from m3.store.changes import Change
 from m3.store.directory import ChangeBy, Directory, Member, OwnThread, Thread
@@ -90,10 +90,13 @@ class Memberships:
     async def members(self, key: str) -> list[Member]:
         return await self._directory.members(key)
 
-    async def admit(self, by: Principal, thread_id: str, member: Member, *, address: str = "") -> Member:
-        """Make somebody a member, or change what they are. Keys are operators', who alone let programs in.
+    async def admit(
+        self, by: Principal, thread_id: str, member: Member, *, if_member: bool = False, address: str = ""
+    ) -> Member:
+        """Make somebody a member, or change what they are; with ``if_member`` only the latter. Keys are operators', who
+        alone let programs in.
 
-        Raises Unsuitable, UnknownName, LastOwner.
+        Raises Unsuitable, UnknownName, NoMember, LastOwner.
         """
         name, kind, role, key = proper_name(member.name), member.kind, member.role, key_of(by.tenant, thread_id)
         if role not in ROLES[kind]:
@@ -102,6 +105,8 @@ class Memberships:
         action = Action.ADMIT_PROGRAM if kind == "program" else Action.ADMIT
         async with self._change(by, action, key, address=address) as change:
             principal = await self._named(change, name, kind)
+            if if_member and (await change.stance(principal, None, key)).role is None:
+                raise NoMember
             if role != "owner":
                 await self._keep_an_owner(change, key, principal)
             if await change.add_member(principal, [key], role):

@@ -32,6 +32,7 @@ _SENT = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
+    "If-Match",
     "M3-Client",
     "Last-Event-ID",
     "Prefer",

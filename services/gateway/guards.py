@@ -28,6 +28,7 @@ WRONG_PASSWORD = (403, "wrong_password", "The password is wrong.")
 NO_THREAD = (404, "not_found", "There is no such thread.")
 NO_INVITE = (404, "not_found", "The invite is not good (any more).")
 NO_SUCH_NAME = (404, "not_found", "There is nobody of that name.")
+NO_MEMBER = (412, "no_member", "There is no member of that name (any more).")
 TAKEN = (409, "taken", "There is somebody of that name.")
 TOO_MANY_INVITES = (
     409,
@@ -82,11 +83,12 @@ def of_a_body(limit: int, kinds: str = JSON) -> tuple[tuple[int, str, str], ...]
 
 
 async def plain(request: Request) -> None:
-    """Refuse bodies other than JSON, which a page of another origin could send without being asked; and two keys."""
+    """Refuse bodies other than JSON, which a page of another origin could send without being asked; and a header of one
+    value that is there twice."""
     if kind_of(request) != JSON:
         raise Refusal(415, "unsupported_media_type", f"The body must be {JSON}.")
     names = [name for name, _ in request.scope["headers"]]
-    for name in (b"idempotency-key", b"last-event-id"):
+    for name in (b"idempotency-key", b"last-event-id", b"if-match"):
         if names.count(name) > 1:
             raise Refusal(422, "invalid_request", f"header.{name.decode()}: may be there once only.")
     if b"\x00" in await request.body():  # UTF-16 or UTF-32, which Python's parser takes too

@@ -1,6 +1,9 @@
 """Making threads, and who is what in them."""
 
-from fastapi import APIRouter, Depends
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header
+from pydantic.json_schema import SkipJsonSchema
 
 from m3.access.office import Office
 from m3.access.rules import MemberKind
@@ -15,6 +18,7 @@ from services.gateway.guards import (
     INVALID_THREAD,
     LAST_OWNER,
     NO_DATABASE,
+    NO_MEMBER,
     NO_SUCH_NAME,
     TAKEN,
     form,
@@ -28,6 +32,11 @@ from services.gateway.schemas import (
     VisibilityOfThread,
     VisibilityRequest,
 )
+
+#: RFC 9110, 13.1.1. There are no ETags here that it could name.
+IfMember = Annotated[
+    Literal["*"] | SkipJsonSchema[None], Header(description="`*`: only where there is a member of that name.")
+]
 
 _INVALID_VISIBILITY = (422, "invalid_request", "visibility: Input should be 'private' or 'open'.")
 
@@ -61,12 +70,18 @@ def members(office: Office, settings: Settings) -> APIRouter:
         "/api/threads/{thread_id}/members/{name}",
         summary="Make somebody a member, or another kind of member",
         dependencies=[Depends(form)],
-        responses=documented(*of_a_form, (422, "invalid_request", NewMember.told()), NO_SUCH_NAME, LAST_OWNER),
+        responses=documented(
+            *of_a_form, (422, "invalid_request", NewMember.told()), NO_SUCH_NAME, LAST_OWNER, NO_MEMBER
+        ),
     )
-    async def admit(key: Key, name: str, asked: NewMember, principal: Who, address: Address) -> schemas.Member:
+    async def admit(  # noqa: PLR0913, PLR0917  # a header beside what the others take
+        key: Key, name: str, asked: NewMember, principal: Who, address: Address, if_match: IfMember = None
+    ) -> schemas.Member:
         """None but operators let a program in."""
         member = Member(name, asked.kind, asked.role)
-        admitted = await office.memberships.admit(principal, thread_id_of(key), member, address=address)
+        admitted = await office.memberships.admit(
+            principal, thread_id_of(key), member, if_member=if_match is not None, address=address
+        )
         return schemas.Member.model_validate(admitted)
 
     @router.delete(

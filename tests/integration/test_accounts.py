@@ -18,7 +18,7 @@ from m3.access.memberships import Memberships
 from m3.access.office import Office
 from m3.access.principals import Principal
 from m3.access.rules import Action, MemberKind, Role
-from m3.errors import Denied, Forbidden, LastOwner, NotSignedIn, Taken, UnknownName, UnknownThread, Unsuitable
+from m3.errors import Denied, Forbidden, LastOwner, NoMember, NotSignedIn, Taken, UnknownName, UnknownThread, Unsuitable
 from m3.store.directory import Member, OwnThread, ThreadOfKey
 from tests.support.town import Town, bearer
 from tests.support.until import until
@@ -438,6 +438,37 @@ async def test_members_come_change_and_go(access: Access, office: Office, town: 
         ("mei", "show", "person ann as member"),
     ]
     assert await noted(town, "member_removed") == [("mei", "show", "person ann")]
+
+
+async def test_a_role_is_given_to_a_member_and_lets_nobody_in(access: Access, office: Office, town: Town) -> None:
+    mei = await person(access, town, "mei")
+    await town.account("ann")
+    await town.thread("show", mei="owner")
+    ann = Member("ann", "person", "reader")
+    with pytest.raises(NoMember):
+        await office.memberships.admit(mei, "show", ann, if_member=True)
+    assert await office.memberships.members("show") == [Member("mei", "person", "owner")]
+    assert await noted(town, "member_added") == []
+    await office.memberships.admit(mei, "show", replace(ann, role="member"))
+    for _ in range(2):
+        assert await office.memberships.admit(mei, "show", ann, if_member=True) == ann
+    assert await office.memberships.members("show") == [ann, Member("mei", "person", "owner")]
+
+
+async def test_who_is_removed_while_their_role_is_changed_stays_out(access: Access, office: Office, town: Town) -> None:
+    one, two = await person(access, town, "one"), await person(access, town, "two")
+    await town.account("ann")
+    for number in range(20):
+        show = f"show-{number}"
+        await town.thread(show, one="owner", two="owner", ann="member")
+        at_once = (
+            office.memberships.admit(one, show, Member("ann", "person", "reader"), if_member=True),
+            office.memberships.dismiss(two, show, "ann"),
+        )
+        changed, dismissed = await asyncio.gather(*at_once, return_exceptions=True)
+        assert isinstance(changed, Member | NoMember)
+        assert dismissed is None
+        assert [member.name for member in await office.memberships.members(show)] == ["one", "two"]
 
 
 @pytest.mark.parametrize(("kind", "role"), [("person", "feeder"), ("program", "owner")])

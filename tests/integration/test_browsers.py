@@ -201,7 +201,7 @@ async def test_without_origins_no_page_of_another_host_reads_anything(memory: Bu
 
 
 async def test_a_page_of_origins_may_ask_for_all_that_the_room_takes(memory: Bus, store: Store) -> None:
-    names = "authorization,content-type,idempotency-key,m3-client,last-event-id,prefer,traceparent"
+    names = "authorization,content-type,idempotency-key,if-match,m3-client,last-event-id,prefer,traceparent"
     async with running_gateway(memory, store, origins=f"{PAGE},http://localhost:5173") as http:
         for method in ("GET", "POST", "PUT", "DELETE"):
             answer = await http.options(

@@ -506,6 +506,31 @@ async def test_an_owner_sees_to_a_thread_and_the_last_one_stays(
     assert (await http.get(f"{path}/history", headers=bob)).status_code == 200
 
 
+async def test_if_match_changes_a_member_and_lets_nobody_in(
+    http: httpx2.AsyncClient, town: Town, ann: dict[str, str]
+) -> None:
+    bob = bearer_header(await town.person("bob"))
+    await town.thread("show", ann="owner")
+    path, reader = "/api/threads/show/members/bob", {"role": "reader"}
+    there = ann | {"If-Match": "*"}
+    refused(await http.put(path, json=reader, headers=there), 412, "no_member")
+    refused(await http.get("/api/threads/show/history", headers=bob), 404, "not_found")
+    refused(await http.put("/api/threads/show/members/nobody", json=reader, headers=there), 404, "not_found")
+    await http.put(path, json={"role": "member"}, headers=ann)
+    changed = await http.put(path, json=reader, headers=there)
+    assert changed.json() == {"name": "bob", "kind": "person", "role": "reader"}
+    for value in ("", '"one"', '*, "one"'):
+        wrong = await http.put(path, json={"role": "member"}, headers=ann | {"If-Match": value})
+        refused(wrong, 422, "invalid_request")
+        assert wrong.json()["message"] == "header.if-match: Input should be '*'."
+    twice = [*ann.items(), ("If-Match", "*"), ("If-Match", '"one"')]
+    refused(await http.put(path, json={"role": "member"}, headers=twice), 422, "invalid_request")
+    assert (await http.get("/api/threads/show/members", headers=ann)).json()["members"] == [
+        {"name": "ann", "kind": "person", "role": "owner"},
+        {"name": "bob", "kind": "person", "role": "reader"},
+    ]
+
+
 async def test_operators_read_what_was_done_and_it_holds_no_secret(
     http: httpx2.AsyncClient, town: Town, ann: dict[str, str]
 ) -> None:

@@ -149,6 +149,9 @@ export const members = async (threadId: string) =>
 const memberPath = (threadId: string, name: string) => inThread(threadId, `members/${encodeURIComponent(name)}`);
 export const admit = (threadId: string, name: string, role: Role) =>
   ask<Member>("PUT", memberPath(threadId, name), { role });
+/** Of a member: whoever was removed meanwhile is let in again by nobody who did not mean to. */
+export const changeRole = (threadId: string, name: string, role: Role) =>
+  ask<Member>("PUT", memberPath(threadId, name), { role }, { "If-Match": "*" });
 export const dismiss = (threadId: string, member: Pick<Member, "name" | "kind">) =>
   ask<void>("DELETE", `${memberPath(threadId, member.name)}?kind=${member.kind}`);
 

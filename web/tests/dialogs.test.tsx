@@ -11,6 +11,7 @@ interface Asked {
   readonly method: string;
   readonly path: string;
   readonly body: unknown;
+  readonly headers: Record<string, string>;
   answer: (body: unknown, status?: number) => Promise<void>;
 }
 
@@ -24,12 +25,13 @@ beforeEach(() => {
   asked = [];
   vi.stubGlobal(
     "fetch",
-    (path: string, { method, body }: { method: string; body?: string }) =>
+    (path: string, { method, body, headers }: { method: string; body?: string; headers: Record<string, string> }) =>
       new Promise((resolve) =>
         asked.push({
           method,
           path,
           body: body === undefined ? undefined : JSON.parse(body),
+          headers,
           answer(answer, status = 200) {
             resolve(new Response(status === 204 ? null : JSON.stringify(answer), { status }));
             return settle();
@@ -143,6 +145,7 @@ test("a name stays in its field when nobody of that name can be admitted", async
   press(button("Add"));
   await settle();
   await last("PUT", "/api/threads/one/members").answer({ code: "not_found", message: "Not Found." }, 404);
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
   expect(find('[role="alert"]').textContent).toBe("There is nobody of that name.");
   expect(find<HTMLInputElement>('form[aria-label="Add somebody"] input').value).toBe("bob");
   press(button("Add"));
@@ -187,8 +190,40 @@ test("a role that the room refuses is still to be saved, and why is told", async
   press(find('button[aria-label="Save: ann: member"]'));
   await settle();
   await last("PUT", "/api/threads/one/members/ann").answer({ code: "last_owner", message: "No." }, 409);
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
   expect(find(".error").textContent).toBe("A thread must keep an owner.");
   expect(find('button[aria-label="Save: ann: member"]')).toBeTruthy();
+});
+
+test("a role lets nobody in again whom another owner removed meanwhile", async () => {
+  await open("members");
+  const bob = { name: "bob", kind: "person", role: "member" };
+  await last("GET", "/api/threads/one/members").answer({ members: [...MEMBERS.members, bob] });
+  choose(find('select[aria-label="Role: bob"]'), "reader");
+  press(find('button[aria-label="Save: bob: reader"]'));
+  await settle();
+  const saving = last("PUT", "/api/threads/one/members/bob");
+  expect(saving.headers).toMatchObject({ "If-Match": "*" });
+  await saving.answer({ code: "no_member", message: "There is no member of that name (any more)." }, 412);
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  expect(find(".error").textContent).toBe("That person is no member any more.");
+  expect(place.querySelector('select[aria-label="Role: bob"]')).toBeNull();
+  type(find('form[aria-label="Add somebody"] input'), "bob");
+  press(button("Add"));
+  await settle();
+  expect(last("PUT", "/api/threads/one/members/bob").headers).not.toHaveProperty("If-Match");
+});
+
+test("why a role was refused is told though the members cannot be looked at then", async () => {
+  await open("members");
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  choose(find('select[aria-label="Role: ann"]'), "member");
+  press(find('button[aria-label="Save: ann: member"]'));
+  await settle();
+  await last("PUT", "/api/threads/one/members/ann").answer({ code: "last_owner", message: "No." }, 409);
+  expect(asked.filter((one) => one.path === "/api/threads/one/members")).toHaveLength(2);
+  await last("GET", "/api/threads/one/members").answer({ code: "database_unavailable", message: "Away." }, 503);
+  expect(find(".error").textContent).toBe("A thread must keep an owner.");
 });
 
 test("who finds a thread changes once that is saved", async () => {

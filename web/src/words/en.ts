@@ -237,6 +237,7 @@ export const en = {
     forbidden: "You may not do that here.",
     taken: "There is a thread of that name already.",
     last_owner: "A thread must keep an owner.",
+    no_member: "That person is no member any more.",
     too_many_invites: "There are too many links that are good. Take one back first.",
     took_too_long: "The search took too long. Try words that are said less often.",
   },

@@ -221,6 +221,7 @@ export const zh: Words = {
     forbidden: "您无权在此进行该操作。",
     taken: "已有同名的会话。",
     last_owner: "会话至少要保留一位所有者。",
+    no_member: "此人已不是该会话的成员。",
     too_many_invites: "有效的链接太多，请先收回一个。",
     took_too_long: "搜索耗时过长，请换用更少见的词。",
   },

@@ -61,13 +61,21 @@ function Admitted() {
 function List({ thread }: { thread: string }) {
   const [members, setMembers] = useState<readonly Member[]>([]);
   const { isBusy, problem, attempt } = useAttempt();
-  const change = (work?: () => Promise<unknown>) =>
+  const look = async () => {
+    setMembers(await api.members(thread));
+    void lookAtThreads(); // what one is oneself may be another now
+  };
+  const change = (work: () => Promise<unknown>) =>
     attempt(async () => {
-      await work?.();
-      setMembers(await api.members(thread));
-      void lookAtThreads(); // what one is oneself may be another now
+      try {
+        await work();
+      } catch (refusal) {
+        await look().catch(() => undefined); // what others changed may be why
+        throw refusal;
+      }
+      await look();
     });
-  useEffect(() => void change(), [thread]);
+  useEffect(() => void attempt(look), [thread]);
   return (
     <section class="stack">
       <Refusal of={problem?.code === "not_found" && members.length ? words.value.nobodyOfThatName : problem} />
@@ -83,7 +91,7 @@ function List({ thread }: { thread: string }) {
               <RoleField
                 member={member}
                 isBusy={isBusy}
-                give={(role) => change(() => api.admit(thread, member.name, role))}
+                give={(role) => change(() => api.changeRole(thread, member.name, role))}
               />
             ) : (
               <small>{words.value.roles[member.role]}</small>
