@@ -29,8 +29,12 @@ test("what is typed in each thread is there after the page was loaded again", as
   writeDraft("one", "half a");
   writeDraft("one", "half a thou");
   writeDraft("two", "another");
-  const { draftOf } = await page();
-  expect([draftOf("one").value, draftOf("two").value, draftOf("three").value]).toEqual(["half a thou", "another", ""]);
+  const { openDraft } = await page();
+  expect([openDraft("one").value, openDraft("two").value, openDraft("three").value]).toEqual([
+    "half a thou",
+    "another",
+    "",
+  ]);
 });
 
 test("nothing is kept of what was sent or taken out again", async () => {
@@ -43,9 +47,9 @@ test("nothing is kept of what was sent or taken out again", async () => {
 
 test("nobody finds what somebody else of this browser has typed", async () => {
   (await page(ann)).writeDraft("one", "of ann");
-  expect((await page({ ...ann, name: "bob" })).draftOf("one").value).toBe("");
-  expect((await page({ ...ann, tenant: "other" })).draftOf("one").value).toBe("");
-  expect((await page(ann)).draftOf("one").value).toBe("of ann");
+  expect((await page({ ...ann, name: "bob" })).openDraft("one").value).toBe("");
+  expect((await page({ ...ann, tenant: "other" })).openDraft("one").value).toBe("");
+  expect((await page(ann)).openDraft("one").value).toBe("of ann");
 });
 
 test("who goes leaves nothing of what they typed, and to others what is theirs", async () => {
@@ -57,16 +61,59 @@ test("who goes leaves nothing of what they typed, and to others what is theirs",
   expect(keptNames()).toEqual(["m3.draft/default.bob/one"]);
 });
 
-test("what another page of the browser types or sends is so here too", async () => {
+test("a page that opens a thread takes up what was typed there last, and none that types there already", async () => {
+  vi.useFakeTimers();
   const here = await page();
-  const draft = here.draftOf("one");
   const there = await page();
+  const [draft, other] = [here.openDraft("one"), there.openDraft("one")];
+  vi.setSystemTime(1);
+  here.writeDraft("one", "typed here");
+  expect(other.value).toBe("");
+  vi.setSystemTime(2);
   there.writeDraft("one", "typed there");
-  dispatchEvent(new StorageEvent("storage", { key: "m3.draft/open/one" }));
-  expect(draft.value).toBe("typed there");
-  there.writeDraft("one", "");
-  dispatchEvent(new StorageEvent("storage", { key: "m3.draft/open/one" }));
-  expect(draft.value).toBe("");
+  here.openDraft("one");
+  expect([draft.value, other.value]).toEqual(["typed here", "typed there"]);
+  const third = await page();
+  expect(third.openDraft("one").value).toBe("typed there");
+  third.openDraft("two");
+  there.writeDraft("two", "in another");
+  expect(third.openDraft("two").value).toBe("in another"); // gone back to
+});
+
+test.each(["", "more here"])("what two pages type is kept of both, until each is sent (%s)", async (more) => {
+  vi.useFakeTimers();
+  const here = await page();
+  const there = await page();
+  here.openDraft("one");
+  there.openDraft("one");
+  vi.setSystemTime(1);
+  here.writeDraft("one", "typed here");
+  there.writeDraft("one", "typed there");
+  vi.setSystemTime(2);
+  here.writeDraft("one", more);
+  const { openDraft, writeDraft } = await page();
+  expect(openDraft("one").value).toBe(more || "typed there");
+  writeDraft("one", "");
+  expect((await page()).openDraft("one").value).toBe(more ? "typed there" : "");
+});
+
+test("of what two pages took up each goes on for itself", async () => {
+  (await page()).writeDraft("one", "half a");
+  const here = await page();
+  const there = await page();
+  expect([here.openDraft("one").value, there.openDraft("one").value]).toEqual(["half a", "half a"]);
+  there.writeDraft("one", "half a thought");
+  here.writeDraft("one", "half a minute");
+  there.writeDraft("one", ""); // sent
+  expect(here.draftOf("one").value).toBe("half a minute");
+  expect((await page()).openDraft("one").value).toBe("half a minute");
+  here.writeDraft("one", "");
+  expect(keptNames()).toEqual([]);
+});
+
+test("of two threads whose names begin alike each has its own", async () => {
+  (await page()).writeDraft("one-more", "of the other");
+  expect((await page()).openDraft("one").value).toBe("");
 });
 
 test("a browser keeps the newest of many, and the beginning of one that is too long", async () => {
@@ -80,7 +127,7 @@ test("a browser keeps the newest of many, and the beginning of one that is too l
   expect(keptNames()).not.toContain("m3.draft/open/t0");
   expect(draftOf("t0").value).toBe("text 0"); // as long as the page is there
   writeDraft("t1", "🦊".repeat(LONGEST));
-  expect((await page()).draftOf("t1").value).toBe("🦊".repeat(LONGEST / 2));
+  expect((await page()).openDraft("t1").value).toBe("🦊".repeat(LONGEST / 2));
 });
 
 test("a browser that keeps nothing has what is typed as long as the page is there", async () => {
@@ -92,7 +139,19 @@ test("a browser that keeps nothing has what is typed as long as the page is ther
   expect(draftOf("one").value).toBe("half a thou");
 });
 
+test("what was typed while a browser kept nothing more takes the place of what it kept before", async () => {
+  const { writeDraft } = await page();
+  writeDraft("one", "half");
+  vi.spyOn(Storage.prototype, "setItem").mockImplementationOnce(() => {
+    throw new DOMException("full", "QuotaExceededError");
+  });
+  writeDraft("one", "half a");
+  writeDraft("one", "half a thou");
+  expect(keptNames()).toEqual(["m3.draft/open/one"]);
+  expect((await page()).openDraft("one").value).toBe("half a thou");
+});
+
 test.each(['"text"', "{}", '{"text":1,"at":1}', "["])("what was kept otherwise, as %s, is nothing", async (value) => {
   localStorage.setItem("m3.draft/open/one", value);
-  expect((await page()).draftOf("one").value).toBe("");
+  expect((await page()).openDraft("one").value).toBe("");
 });

@@ -192,7 +192,7 @@ export class Outbox {
 }
 
 /** A random one; `randomUUID` is not there for pages that did not come safely. */
-function newKey(): string {
+export function newKey(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,11 +1,11 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { maySpeak, room, toast } from "../app";
 import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
 import { isComposing } from "./composing";
-import { draftOf, writeDraft } from "./draft";
+import { openDraft, writeDraft } from "./draft";
 import { Icon } from "./Icon";
 
 /** The part of the longest message from which on its length is told. */
@@ -18,7 +18,7 @@ const encoder = new TextEncoder();
 export function Composer({ conversation }: { conversation: Conversation }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const isFull = useSignal(false);
-  const text = draftOf(conversation.threadId).value;
+  const text = useMemo(() => openDraft(conversation.threadId), [conversation]).value;
   const limit = room.value?.message_limit ?? USUAL_LIMIT;
   // A character has three bytes at most for each of its UTF-16 units, so short ones need not be counted.
   const bytes = text.length * 3 < limit * TELLING ? 0 : encoder.encode(text.trim()).length;
