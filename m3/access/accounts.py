@@ -71,7 +71,7 @@ class Accounts:
         name, password = proper_name(name), one_time_password()
         hashed = await self._passwords.hash(password)
         async with self._change(by, Action.OPERATE, address=address) as change:
-            if not await change.add_account(name, hashed, operator=operator, one_time=True):
+            if not await change.add_account(name, hashed, operator=operator):
                 raise Taken("There is somebody of that name, a person or a program.")
             await change.note("user_added", name, "operator" if operator else "person")
         return password

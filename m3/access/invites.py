@@ -33,13 +33,26 @@ class NewInvite:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownInvite:
-    """What somebody shows, which may be good or not: to the thread of which key it is, and who made it. Where there is
-    none, it is no thread's."""
+class Invitation:
+    """An invite that there is, good or not: to the thread of which key, and who made it. Whoever looks whether it is
+    good has locked its maker's account, and is in a change of its tenant."""
 
-    prefix: str = ""
-    key: str = ""
-    made_by: UUID | None = None
+    prefix: str
+    key: str
+    made_by: UUID | None
+
+    async def role(self, change: Change) -> InvitedRole:
+        """What it makes of whoever accepts it in this change. Raises NotInvited where it is not good (any more)."""
+        there = await change.lock_thread(self.key)
+        good = {one.prefix: one.role for one in await change.invites(self.key)}
+        if not there or self.prefix not in good:
+            raise NotInvited
+        return good[self.prefix]
+
+    async def admit(self, change: Change, account: UUID, name: str, role: Role) -> None:
+        if await change.add_member(account, [self.key], role):
+            by_it = f"person {name} as {role}, by the invite {self.prefix}"
+            await change.note("member_added", thread_id_of(self.key), by_it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,29 +113,18 @@ class Invites:
         assert by.id is not None, "somebody with an account"
         assert by.name is not None
         async with self._presented():
-            shown = await self.shown(invite)
-            async with self._change(by, Action.JOIN, of=shown.made_by, address=address) as change:
-                if tenant_of(shown.key) != by.tenant:
+            found = await self.find(invite)
+            async with self._change(by, Action.JOIN, of=found.made_by if found else None, address=address) as change:
+                if found is None or tenant_of(found.key) != by.tenant:
                     raise NotInvited
-                role = await self.join(change, shown, by.id, by.name)
+                offered = await found.role(change)
+                stance = await change.stance(by.id, by.sign_in, found.key)
+                role = better_role(stance.role, offered)
+                await found.admit(change, by.id, by.name, role)
         self._forget(by.id)
-        return Joined(thread_id_of(shown.key), role)
+        return Joined(thread_id_of(found.key), role)
 
-    async def shown(self, invite: str) -> ShownInvite:
+    async def find(self, invite: str) -> Invitation | None:
         prefix = prefix_of_invite(invite)
         found = await self._directory.invite(prefix, digest(invite)) if prefix else None
-        return ShownInvite(prefix, *found) if prefix and found else ShownInvite()
-
-    async def join(self, change: Change, shown: ShownInvite, account: UUID, name: str) -> Role:
-        """What the account is in the invite's thread from then on. ``change`` has locked whoever made it, and the
-        tenants are the same. Raises NotInvited where it is not good."""
-        there = await change.lock_thread(shown.key)
-        good = {one.prefix: one for one in await change.invites(shown.key)}
-        if not there or shown.prefix not in good:
-            raise NotInvited
-        held = (await change.stance(account, None, shown.key)).role
-        role = better_role(held, good[shown.prefix].role)
-        if await change.add_member(account, [shown.key], role):
-            by_it = f"person {name} as {role}, by the invite {shown.prefix}"
-            await change.note("member_added", thread_id_of(shown.key), by_it)
-        return role
+        return Invitation(prefix, *found) if prefix and found else None

@@ -60,10 +60,15 @@ class Change:
         (stance,) = await stances(self._ask, [(principal, sign_in, key)])
         return stance
 
-    async def add_account(self, name: str, password_hash: str, *, operator: bool, one_time: bool) -> UUID | None:
-        """The new account; None where the name is not free."""
+    async def add_account(self, name: str, password_hash: str, *, operator: bool) -> bool:
+        """Whether the name was free."""
         await self._hold_name(name)
-        rows = await self._ask("add_account", uuid4(), self._tenant, name, operator, password_hash, one_time)
+        return bool(await self._ask("add_account", uuid4(), self._tenant, name, operator, password_hash))
+
+    async def add_invited(self, name: str, password_hash: str) -> UUID | None:
+        """The account; None where the name is not free, or was not always."""
+        await self._hold_name(name)
+        rows = await self._ask("add_invited", uuid4(), self._tenant, name, password_hash)
         return rows[0]["account_id"] if rows else None
 
     async def add_first_operator(self, name: str, password_hash: str) -> bool:

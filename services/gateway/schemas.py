@@ -272,6 +272,13 @@ class Tokens(BaseModel):
     refresh_token: str
 
 
+class SignedUp(Tokens):
+    """Likewise; and the thread of the invite, and what you are in it."""
+
+    thread_id: ThreadId
+    role: Role
+
+
 class Ticket(BaseModel):
     """What opens one socket within ``expires_in`` seconds."""
 

@@ -1,28 +1,30 @@
 """How people sign in, stay so, and sign out; and what opens a browser's socket."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 from starlette.types import Scope
 
 from m3.access.access import TICKET_TTL, Access
+from m3.access.invites import Invitation
 from m3.access.limits import Limits
 from m3.access.names import is_proper, known_as
 from m3.access.office import Office
 from m3.access.passwords import LENGTH
 from m3.access.sign_ins import SignedIn
-from m3.errors import Forbidden, PasswordChangeNeeded, TooOften
+from m3.errors import Forbidden, NotInvited, PasswordChangeNeeded, Taken, TooOften
 from m3.settings import Settings
 from m3.store.audit import Entry
+from m3.tenants import tenant_of, thread_id_of
 from m3.web import documented
 from m3.web.browsers import tell_allowance
 from services.gateway.asking import Address, Who, address_of
 from services.gateway.guards import (
+    INVALID_NAME,
     NO_DATABASE,
     NO_INVITE,
-    TAKEN,
     TOO_MANY_SIGN_INS,
     TOO_MANY_WRONG,
     TOO_OFTEN,
@@ -30,13 +32,18 @@ from services.gateway.guards import (
     form,
     of_a_body,
 )
-from services.gateway.schemas import Login, NewPassword, Refresh, SignUp, Ticket, Tokens
+from services.gateway.schemas import Login, NewPassword, Refresh, SignedUp, SignUp, Ticket, Tokens
 
 _WRONG_LOGIN = (401, "not_signed_in", "The name or the password is wrong.")
 _NOT_GOOD = (401, "not_signed_in", "The token is not good.")
 _INVALID_PASSWORD = (422, "invalid_request", f"new_password: {LENGTH}")
-_INVALID_FIRST = (422, "invalid_request", f"password: {LENGTH}")
 _NO_SIGN_UPS = (403, "forbidden", "Operators make the accounts here.")
+_TAKEN = (409, "taken", "Somebody has or had that name, a person or a program.")
+_TOO_MANY_SIGN_UPS = (
+    429,
+    "rate_limited",
+    "Too many attempts to make an account, at most 60 in 3600 seconds; try again in 287 s.",
+)
 _CHANGE_IT = (403, "password_change_needed", str(PasswordChangeNeeded()))
 
 
@@ -64,15 +71,21 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         summary="Make an account by an invite",
         status_code=201,
         dependencies=[Depends(form)],
-        responses=documented(*of_a_form, _INVALID_FIRST, _NO_SIGN_UPS, NO_INVITE, TAKEN, TOO_OFTEN, TOO_MANY_SIGN_INS),
+        responses=documented(
+            *of_a_form, INVALID_NAME, _NO_SIGN_UPS, NO_INVITE, _TAKEN, _TOO_MANY_SIGN_UPS, TOO_MANY_SIGN_INS
+        ),
     )
-    async def sign_up(asked: SignUp, request: Request, address: Address) -> Tokens:
-        """You are a member of the invite's thread too. Only where the room's operator lets whoever is invited do so."""
+    async def sign_up(asked: SignUp, request: Request, address: Address) -> SignedUp:
+        """In its tenant; you are a member of its thread, and signed in. Only where the operator lets people do so."""
         if not settings.sign_up:
             raise Forbidden(_NO_SIGN_UPS[2])
-        tell_allowance(request.scope, await limits.sign_up(address))
-        invite, password = asked.invite.get_secret_value(), asked.password.get_secret_value()
-        return _tokens(await office.sign_ups.sign_up(invite, asked.name, password, address=address))
+        invitation = await office.sign_ups.find(asked.invite.get_secret_value())
+        with _noting_refusals(access, invitation, address):
+            tell_allowance(request.scope, await limits.sign_up(address))
+            password = asked.password.get_secret_value()
+            made = await office.sign_ups.sign_up(invitation, asked.name, password, address=address)
+        tokens = _tokens(made.signed_in)
+        return SignedUp(**tokens.model_dump(), thread_id=made.joined.thread_id, role=made.joined.role)
 
     @router.post(
         "/api/refresh",
@@ -127,6 +140,17 @@ async def _guess(  # noqa: PLR0913, PLR0917
             account = await access.directory.account_of_name(tenant, name) if is_proper(name) else None
             named = account.name if account else ""
             access.audit.note(Entry(tenant, named, "login", "", "refused", address, error.code))
+        raise
+
+
+@contextmanager
+def _noting_refusals(access: Access, invitation: Invitation, address: str) -> Iterator[None]:
+    """A block in which whoever was sent the invitation makes an account; nobody knows yet who they are."""
+    try:
+        yield
+    except (NotInvited, Taken, TooOften) as error:
+        thread_id, why = thread_id_of(invitation.key), f"{error.code}, by the invite {invitation.prefix}"
+        access.audit.note(Entry(tenant_of(invitation.key), "", "sign_up", thread_id, "refused", address, why))
         raise
 
 

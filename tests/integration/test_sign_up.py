@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from limits import RateLimitItemPerMinute
 
+from m3 import metrics
 from m3.access import limits
-from m3.access.access import Access
 from m3.access.accounts import at_the_machine
 from m3.access.credentials import new_invite
 from m3.access.invites import Invites
@@ -21,7 +21,8 @@ from m3.store import Store
 from m3.store.directory import Directory
 from services.recorder import recorder
 from tests.support.gateway import running_gateway
-from tests.support.town import Town, asking, bearer, bearer_header
+from tests.support.town import Town, asking, bearer_header
+from tests.support.until import until
 
 PASSWORD = "correct horse"
 
@@ -71,7 +72,7 @@ async def test_whoever_is_invited_makes_an_account_and_reads_and_speaks_at_once(
 ) -> None:
     answer = await signed_up(http, invite, "Mei")
     assert answer.status_code == 201, answer.text
-    assert answer.json().keys() == {"access_token", "token_type", "expires_in", "refresh_token"}
+    assert (answer.json()["thread_id"], answer.json()["role"]) == ("show", "member")
     mei = bearer_header(answer.json()["access_token"])
     me = (await http.get("/api/me", headers=mei)).json()
     assert (me["kind"], me["name"], me["tenant"]) == ("person", "mei", "default")
@@ -91,9 +92,7 @@ async def test_whoever_is_invited_makes_an_account_and_reads_and_speaks_at_once(
     assert invite[-43:] not in str(lines)
 
 
-async def test_the_invite_is_accepted_by_its_page_as_well_which_changes_nothing(
-    http: httpx2.AsyncClient, invite: str
-) -> None:
+async def test_accepting_the_invite_besides_changes_nothing(http: httpx2.AsyncClient, invite: str) -> None:
     mei = bearer_header((await signed_up(http, invite)).json()["access_token"])
     answer = await http.post("/api/invites", json={"invite": invite}, headers=mei)
     assert answer.json() == {"thread_id": "show", "role": "member"}
@@ -130,24 +129,60 @@ async def test_an_invite_that_is_not_good_makes_no_account(
     http: httpx2.AsyncClient, town: Town, invite: str, ended: str
 ) -> None:
     await town.sql.execute(ended)
-    answer = await signed_up(http, invite)
-    assert await refused(answer, town) == (404, "not_found")
-    assert answer.json()["message"] == "The invite is not good (any more)."
+    for name in ("mei", "olaf"):
+        answer = await signed_up(http, invite, name)
+        assert await refused(answer, town) == (404, "not_found"), "whether or not somebody has the name"
+        assert answer.json()["message"] == "The invite is not good (any more)."
 
 
-async def test_what_was_made_up_makes_none_and_counts_for_the_address(
-    http: httpx2.AsyncClient, town: Town, invite: str, monkeypatch: pytest.MonkeyPatch
+async def test_what_was_made_up_makes_none_tells_of_no_name_and_counts_for_the_address(
+    memory_bus: Bus, store: Store, town: Town, invite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "FAILURES", RateLimitItemPerMinute(4))
-    for made_up in (new_invite()[1], invite[:-1] + "_", "m3i_", "\x00"):
-        assert await refused(await signed_up(http, made_up), town) == (404, "not_found")
-    assert await refused(await signed_up(http, invite), town) == (429, "rate_limited")
+    counted = metrics.REFUSALS.labels("not_found")._value
+    before = counted.get()
+    monkeypatch.setattr(limits, "FAILURES", RateLimitItemPerMinute(5))
+    async with gateway(memory_bus, store, limit_sign_ups="1/hour") as http:
+        for made_up in (new_invite()[1], invite[:-1] + "_", "m3i_", "\x00"):
+            assert await refused(await signed_up(http, made_up, "ann"), town) == (404, "not_found")
+        assert counted.get() == before + 4
+        assert (await signed_up(http, invite)).status_code == 201, "others may sign up from there all the same"
+        await signed_up(http, new_invite()[1])
+        answer = await signed_up(http, invite)
+        assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+        assert "not good" in answer.json()["message"]
 
 
-async def test_a_name_that_somebody_has_is_left_to_them(http: httpx2.AsyncClient, town: Town, invite: str) -> None:
+async def test_a_name_that_somebody_has_or_had_is_left_to_them(
+    http: httpx2.AsyncClient, town: Town, invite: str
+) -> None:
     await town.program("feed")
-    for name in ("ann", "ANN", "feed"):
-        assert await refused(await signed_up(http, invite, name), town) == (409, "taken")
+    await town.program("old-feed")
+    await town.account("bob")
+    await town.sql.execute("UPDATE producer_keys SET revoked_at = now() WHERE name = 'old-feed'")
+    await town.sql.execute("UPDATE accounts SET revoked_at = now() WHERE name = 'bob'")
+    accounts = await town.sql.fetch("SELECT * FROM accounts")
+    for name in ("ann", "ANN", "feed", "old-feed", "bob"):
+        answer = await signed_up(http, invite, name)
+        assert (answer.status_code, answer.json()["code"]) == (409, "taken")
+    assert await town.sql.fetch("SELECT * FROM accounts") == accounts
+    await town.account("bob")  # by an operator
+
+
+async def test_what_was_refused_to_who_had_an_invite_is_in_the_audit(
+    memory_bus: Bus, store: Store, town: Town, invite: str
+) -> None:
+    async with gateway(memory_bus, store, limit_sign_ups="2/hour") as http:
+        await signed_up(http, invite, "ann")
+        await town.sql.execute("UPDATE invites SET revoked_at = now()")
+        await signed_up(http, invite)
+        await signed_up(http, invite)
+    by_it = f"by the invite {invite.split('_')[1]}"
+    lines = await town.sql.fetch(
+        "SELECT tenant, actor, target, detail FROM audit WHERE action = 'sign_up' AND outcome = 'refused'"
+    )
+    assert {tuple(line) for line in lines} == {
+        ("default", "", "show", f"{why}, {by_it}") for why in ("taken", "not_found", "rate_limited")
+    }
 
 
 @pytest.mark.parametrize(("name", "password"), [("two words", PASSWORD), ("mei", "short"), ("", PASSWORD)])
@@ -157,9 +192,11 @@ async def test_a_name_and_a_password_are_as_all_are(
     assert await refused(await signed_up(http, invite, name, password), town) == (422, "invalid_request")
 
 
-async def test_of_many_who_want_a_name_at_once_one_has_it(http: httpx2.AsyncClient, town: Town, invite: str) -> None:
-    answers = await asyncio.gather(*(signed_up(http, invite, "mei", f"{PASSWORD} {number}") for number in range(8)))
-    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
+async def test_of_many_who_want_a_name_at_once_one_has_it(office: Office, town: Town, invite: str) -> None:
+    found = await office.sign_ups.find(invite)
+    attempts = [office.sign_ups.sign_up(found, "mei", f"{PASSWORD} {number}") for number in range(8)]
+    made = await asyncio.gather(*attempts, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in made) == ["SignedUp"] + ["Taken"] * 7
     assert await town.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
 
 
@@ -198,22 +235,20 @@ async def test_attempts_from_an_address_are_counted_by_all_gateways_together(
 
 
 async def test_none_is_made_once_the_maker_of_the_invite_was_revoked_however_close_the_two_are(
-    office: Office, access: Access, town: Town
+    office: Office, town: Town, store: Store, invite: str
 ) -> None:
-    """Whoever signs up waits for who revokes the maker, or the other way round, and neither for ever."""
-    by = at_the_machine("default")
-    await town.account("olaf")
-    for number in range(20):
-        maker, guest, thread_id = f"maker-{number}", f"guest-{number}", f"show-{number}"
-        who = await access.identify(bearer(await town.person(maker)))
-        await town.thread(thread_id, olaf="owner", **{maker: "owner"})
-        invite = (await office.invites.make(who, thread_id, "member", timedelta(days=1))).invite
-        made, revoked = await asyncio.gather(
-            office.sign_ups.sign_up(invite, guest, PASSWORD),
-            office.accounts.revoke_user(by, maker),
-            return_exceptions=True,
-        )
-        assert revoked is None
-        there = {member.name for member in await office.memberships.members(thread_id)}
-        assert isinstance(made, NotInvited) == (guest not in there)
-        assert bool(await town.sql.fetchval("SELECT count(*) FROM accounts WHERE name = $1", guest)) == (guest in there)
+    """Whoever signs up while the maker is being revoked waits, and is told afterwards."""
+    found = await office.sign_ups.find(invite)
+    async with Directory(store).change("default", "root") as change:
+        await change.revoke_account("ann")
+        signing_up = asyncio.create_task(office.sign_ups.sign_up(found, "mei", PASSWORD))
+
+        async def waits() -> bool:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%accounts%'"
+            return signing_up.done() or bool(await town.sql.fetchval(waiting))
+
+        await until(waits)
+        assert not signing_up.done()
+    with pytest.raises(NotInvited):
+        await signing_up
+    assert await town.sql.fetchval("SELECT count(*) FROM accounts WHERE name = 'mei'") == 0
