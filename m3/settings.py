@@ -86,7 +86,8 @@ class Settings(BaseSettings):
         description="most wrong passwords for one account from one address, on all gateways together",
     )
     limit_sign_ups: str = Field(
-        "60/hour", description="most attempts from one address to make an account, on all gateways together"
+        "60/hour",
+        description="most attempts from one address to make an account by an invite, on all gateways together",
     )
 
     broker_password: SecretStr | None = Field(None, description="password for a BROKER_URL that has none")

@@ -1,4 +1,4 @@
-"""Invites: whoever of the tenant shows one becomes a member of its thread, without being named."""
+"""Invites: whoever shows one becomes a member of its thread, without being named."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext

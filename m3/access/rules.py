@@ -47,7 +47,7 @@ class Action(Enum):
     LEAVE = auto()  # be no member any more, oneself
 
     PROBE = auto()  # the page, what the room is like, health, counters, the API's description
-    SIGN_IN = auto()  # renew a sign-in, make an account by an invite: what is presented is the credential
+    SIGN_IN = auto()  # renew a sign-in, or make an account: what is presented says who may
     BE = auto()  # oneself: who am I, get a ticket, list my threads
     SIGN_OUT = auto()
     CHANGE_PASSWORD = auto()

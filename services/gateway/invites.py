@@ -42,7 +42,7 @@ def invites(office: Office, settings: Settings) -> APIRouter:
         responses=documented(*of_a_form, (422, "invalid_request", NewInvite.told()), TOO_MANY_INVITES),
     )
     async def make(key: Key, asked: NewInvite, principal: Who, address: Address) -> ShownInvite:
-        """For any number of people of the tenant. The invite is shown this once."""
+        """For any number of people. The invite is shown this once."""
         lasts = timedelta(seconds=asked.expires_in)
         made = await office.invites.make(principal, thread_id_of(key), asked.role, lasts, address=address)
         return ShownInvite.model_validate(made)

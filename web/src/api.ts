@@ -175,10 +175,9 @@ export async function signIn(who: {
   signedInWith(await ask<Tokens>("POST", "/api/login", who));
 }
 
-/** Make an account by an invite, and be signed in with it. */
-export async function signUp(who: { invite: string; name: string; password: string }): Promise<void> {
-  signedInWith(await ask<Tokens>("POST", "/api/signup", who));
-}
+/** Make an account by an invite, and be a member of its thread. */
+export const signUp = (who: { invite: string; name: string; password: string }) =>
+  ask<Tokens & { thread_id: string }>("POST", "/api/signup", who);
 
 /** Forgotten here in any case; by the room too if it can be asked. */
 export async function signOut(): Promise<void> {

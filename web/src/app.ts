@@ -1,9 +1,11 @@
 /** What the page is about just now: the room, who sits here, and the thread that is open. */
 import { batch, computed, effect, signal } from "@preact/signals";
-import { accept, asProblem, me, type Problem, roomInfo } from "./api";
+import * as api from "./api";
+import { asProblem, type Problem } from "./api";
 import { someName } from "./names";
 import { ownName } from "./preferences";
-import { isSignedIn, whichSignIn } from "./session";
+import { isSignedIn, signedInWith, whichSignIn } from "./session";
+import { isText, keep, kept } from "./storage";
 import { Conversation, type Speaker } from "./thread/conversation";
 import { sayLeftovers } from "./thread/leftovers";
 import type { Me, Role, RoomInfo } from "./wire";
@@ -29,6 +31,10 @@ export const closeDialog = (): void => {
   dialog.value = undefined;
 };
 
+const TENANT = "tenant";
+/** Of whoever was here last, who may be shown the same field again. */
+export const tenantBefore = (): string => kept(TENANT, isText) ?? "";
+
 /** How whoever sits here stands to the open thread, as far as the list of threads tells; set by it. */
 export const role = signal<Role | null | undefined>(undefined);
 
@@ -47,7 +53,8 @@ export const place = computed(() =>
 
 /** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody. */
 const query = () => new URLSearchParams(location.search);
-export const inviteInAddress = () => new URLSearchParams(location.hash.slice(1)).get("invite");
+const readInvite = () => new URLSearchParams(location.hash.slice(1)).get("invite") || null;
+export const inviteInAddress = signal(readInvite());
 export const addressOfInvite = (invite: string): string => `${location.origin}/#${new URLSearchParams({ invite })}`;
 /** An empty name is none. */
 const threadInAddress = () => query().get("thread") || DEFAULT_THREAD;
@@ -58,17 +65,22 @@ export const addressOf = (thread: string): string =>
 
 export function openThread(thread: string): void {
   if (thread !== threadId.value) history.pushState(null, "", addressOf(thread));
-  threadId.value = thread;
+  readAddress();
 }
 
-addEventListener("popstate", () => {
-  threadId.value = threadInAddress();
-});
+function readAddress(): void {
+  batch(() => {
+    threadId.value = threadInAddress();
+    inviteInAddress.value = readInvite();
+  });
+}
+
+for (const moved of ["popstate", "hashchange"]) addEventListener(moved, readAddress);
 
 export async function start(): Promise<void> {
   if (ownName.value === null) ownName.value = someName();
   await untilReached(async () => {
-    room.value = await roomInfo();
+    room.value = await api.roomInfo();
   });
   effect(beginAnewForAnother());
   effect(() => {
@@ -78,7 +90,7 @@ export async function start(): Promise<void> {
     return () => coming.abort();
   });
   addEventListener("hashchange", () => {
-    if (inviteInAddress() !== null && who.value) void untilReached(takeUpInvite);
+    if (who.value) void untilReached(takeUpInvite);
   });
   effect(openConversation);
 }
@@ -96,31 +108,43 @@ function beginAnewForAnother(): () => void {
 
 /** Whoever has just come in is known, and taken to where an invitation leads. */
 async function enter(coming: AbortSignal): Promise<void> {
-  const known = await me();
+  const known = await api.me();
   await takeUpInvite();
-  if (!coming.aborted) who.value = known;
+  if (coming.aborted) return;
+  who.value = known;
+  keep(TENANT, known.tenant);
 }
 
 /** `accepted` is told where the invitation is for a thread. */
 const invitation = signal<{ accepted: string } | Problem | undefined>(undefined);
 export const invited = computed(() => invitation.value);
 
+/** Make an account by the invitation, and be in its thread. Rejects with Problem. */
+export async function signUp(invite: string, name: string, password: string): Promise<void> {
+  const made = await api.signUp({ invite, name, password });
+  arrive(made.thread_id, { accepted: made.thread_id });
+  signedInWith(made);
+}
+
 async function takeUpInvite(): Promise<void> {
-  const invite = inviteInAddress();
+  const invite = inviteInAddress.peek();
   if (invite === null || room.value?.auth !== "required") return;
   try {
-    const { thread_id } = await accept(invite);
-    history.replaceState(null, "", addressOf(thread_id));
-    batch(() => {
-      threadId.value = thread_id;
-      invitation.value = { accepted: thread_id };
-    });
+    const { thread_id } = await api.accept(invite);
+    arrive(thread_id, { accepted: thread_id });
   } catch (error) {
     const problem = asProblem(error);
     if (problem.passes || problem.status === 401) throw problem; // it is there still after another sign-in
-    history.replaceState(null, "", addressOf(threadId.peek()));
-    invitation.value = problem;
+    arrive(threadId.peek(), problem);
   }
+}
+
+function arrive(thread: string, how: { accepted: string } | Problem): void {
+  history.replaceState(null, "", addressOf(thread));
+  batch(() => {
+    readAddress();
+    invitation.value = how;
+  });
 }
 
 /** Go on trying while the room is away. */

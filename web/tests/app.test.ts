@@ -37,7 +37,9 @@ async function answer(path: string, request: RequestInit): Promise<Response> {
   if (path === "/api/login")
     return body.password === "good" ? Response.json(tokens(`another${room.given}`)) : refuses(401, "not_signed_in");
   if (path === "/api/signup")
-    return body.invite === "m3i_good" ? Response.json(tokens("new"), { status: 201 }) : refuses(404, "not_found");
+    return body.invite === "m3i_good"
+      ? Response.json({ ...tokens("new"), thread_id: "show", role: "member" }, { status: 201 })
+      : refuses(404, "not_found");
   if (path === "/api/refresh")
     return room.refresh.has(body.refresh_token) ? Response.json(tokens("0")) : refuses(401, "not_signed_in");
   if (!isIn && room.auth === "required") return refuses(401, "not_signed_in");
@@ -131,6 +133,7 @@ test("whoever is signed in comes at once into the thread of the address", async 
   expect(app.who.value).toEqual(ANN);
   expect(app.name.value).toBe("ann");
   expect(app.place.value).toBe("default.ann");
+  expect(app.tenantBefore()).toBe("default");
   expect(app.conversation.value?.threadId).toBe("show");
   expect(opened()).toEqual(["/ws/chat/show"]);
 });
@@ -189,7 +192,7 @@ test("a sign-in that ends while the page is open closes the thread", async () =>
 
 test("an invitation is taken up after the sign-in, and leads to its thread alone", async () => {
   await load("/#invite=m3i_good");
-  expect(app.inviteInAddress()).toBe("m3i_good");
+  expect(app.inviteInAddress.value).toBe("m3i_good");
   expect(paths()).toEqual(["/api/room"]);
   await api.signIn({ name: "ann", password: "good" });
   await pass();
@@ -206,17 +209,29 @@ test("an invitation that is not good any more is told so, and leaves one where o
   expect(opened()).toEqual(["/ws/chat/news"]);
 });
 
-test("whoever is invited makes an account with the invitation, which is taken up after it", async () => {
+test("whoever is invited makes an account with the invitation, and is in its thread", async () => {
   await load("/#invite=m3i_good");
-  const refused = { invite: "m3i_bad", name: "ann", password: "good" };
-  await expect(api.signUp(refused)).rejects.toMatchObject({ status: 404 });
+  await expect(app.signUp("m3i_bad", "ann", "good")).rejects.toMatchObject({ status: 404 });
   expect(app.needsSignIn.value).toBe(true);
-  await api.signUp({ ...refused, invite: "m3i_good" });
+  await app.signUp("m3i_good", "ann", "good");
   await pass();
+  expect(paths()).not.toContain("/api/invites");
+  expect(app.invited.value).toEqual({ accepted: "show" });
+  expect(app.inviteInAddress.value).toBeNull();
   expect(isKept()).toBe(true);
   expect(app.who.value).toEqual(ANN);
   expect(address()).toBe("/?thread=show");
   expect(opened()).toEqual(["/ws/chat/show"]);
+});
+
+test("an invitation that is followed where nobody is signed in is there to sign in for, and an empty one is none", async () => {
+  await load("/#invite=");
+  expect(app.inviteInAddress.value).toBeNull();
+  history.replaceState(null, "", "/#invite=m3i_good");
+  dispatchEvent(new Event("hashchange"));
+  await pass();
+  expect(app.inviteInAddress.value).toBe("m3i_good");
+  expect(paths()).toEqual(["/api/room"]);
 });
 
 test("an invitation that is followed in an open page is taken up there", async () => {

@@ -1,63 +1,42 @@
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { asProblem, type Problem } from "../api";
 import { words } from "../words";
 import { Mark } from "./Mark";
 import { Refusal } from "./Refusal";
 
-/** A form for whoever is not in the room yet. */
+/** A form for whoever is not in the room yet. `send` rejects with Problem; a sentence of its own is why it was not. */
 export function Card(props: {
   intro: string;
   verb: string;
-  refusal: string | undefined;
-  isBusy: boolean;
-  send: () => Promise<void>;
+  busy: [boolean, (isBusy: boolean) => void];
+  send: () => Promise<string | undefined>;
+  refusalOf: (problem: Problem) => string | undefined;
   children: ComponentChildren;
 }) {
-  function submit(event: Event): void {
+  const [isBusy, setBusy] = props.busy;
+  const [refusal, setRefusal] = useState<string | undefined>(undefined);
+
+  async function send(event: Event): Promise<void> {
     event.preventDefault();
-    void props.send();
+    if (isBusy) return;
+    setBusy(true);
+    setRefusal(await props.send().catch((error: unknown) => props.refusalOf(asProblem(error))));
+    setBusy(false);
   }
+
   return (
-    <form class="card" aria-labelledby="sign-in" onSubmit={submit}>
+    <form class="card" aria-label={props.verb} onSubmit={send}>
       <header>
         <Mark />
-        <h1 id="sign-in">{words.value.room}</h1>
+        <h1>{words.value.room}</h1>
         <p class="hint">{props.intro}</p>
       </header>
       {props.children}
-      <Refusal of={props.refusal} />
-      <button class="primary" type="submit" disabled={props.isBusy} aria-busy={props.isBusy}>
+      <Refusal of={refusal} />
+      <button class="primary" type="submit" disabled={isBusy} aria-busy={isBusy}>
         {props.verb}
       </button>
     </form>
   );
 }
-
-/** Of an account. */
-export function NameField(props: {
-  value: string;
-  change: (value: string) => void;
-  hint?: string;
-  isFixed?: boolean;
-  takesFocus?: boolean;
-}) {
-  return (
-    <label>
-      {words.value.name}
-      <input
-        name="username"
-        autocomplete="username"
-        autocapitalize="none"
-        spellcheck={false}
-        maxLength={256}
-        readOnly={props.isFixed}
-        value={props.value}
-        onInput={(event) => props.change(event.currentTarget.value)}
-        ref={props.takesFocus ? focus : null}
-        required
-      />
-      {props.hint && <small>{props.hint}</small>}
-    </label>
-  );
-}
-
-export const focus = (field: HTMLInputElement | null): void => field?.focus();

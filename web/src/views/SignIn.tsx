@@ -1,24 +1,34 @@
 import { useState } from "preact/hooks";
-import { asProblem, type Problem, signIn } from "../api";
-import { inviteInAddress, room } from "../app";
+import { type Problem, signIn } from "../api";
+import { inviteInAddress, room, signUp, tenantBefore } from "../app";
 import { sentenceOf, words } from "../words";
-import { Card, NameField } from "./Card";
+import { Card } from "./Card";
+import { NameField, PasswordField, refusalOfNew } from "./fields";
 import { LanguageChoice } from "./LanguageChoice";
-import { PasswordField, refusalOfNew } from "./PasswordField";
-import { SignUp } from "./SignUp";
 
-/** What is seen of a room that asks who comes in. An invitation in the address stays there, to be taken up after it. */
+interface Entering {
+  name: [string, (name: string) => void];
+  busy: [boolean, (isBusy: boolean) => void];
+  takesFocus: boolean;
+}
+
+/** What is seen of a room that asks who comes in. An invitation stays in the address, to be taken up after it. */
 export function SignIn() {
-  const invite = inviteInAddress();
-  const [isNew, setNew] = useState(false);
+  const name = useState("");
+  const busy = useState(false);
+  const [card, setCard] = useState<"first" | "in" | "up">("first");
+  const invite = inviteInAddress.value;
+  const mayBeNew = invite !== null && room.value?.sign_up === true;
+  const isNew = mayBeNew && card === "up";
+  const entering = { name, busy, takesFocus: card !== "first" };
   return (
     <main class="sign-in">
       <div class="corner">
         <LanguageChoice isPlain />
       </div>
-      {invite !== null && isNew ? <SignUp invite={invite} /> : <SignInForm isInvited={invite !== null} />}
-      {invite !== null && room.value?.sign_up && (
-        <button type="button" class="link" onClick={() => setNew(!isNew)}>
+      {isNew ? <NewAccount {...entering} invite={invite} /> : <Account {...entering} isInvited={invite !== null} />}
+      {mayBeNew && (
+        <button type="button" class="link" disabled={busy[0]} onClick={() => setCard(isNew ? "in" : "up")}>
           {isNew ? words.value.haveAccount : words.value.haveNoAccount}
         </button>
       )}
@@ -26,43 +36,38 @@ export function SignIn() {
   );
 }
 
-function SignInForm({ isInvited }: { isInvited: boolean }) {
-  const [tenant, setTenant] = useState("");
-  const [name, setName] = useState("");
+function Account({ name: [name, setName], busy, takesFocus, isInvited }: Entering & { isInvited: boolean }) {
+  const [tenant, setTenant] = useState(tenantBefore);
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
   const [isOneTime, setOneTime] = useState(false);
-  const [isBusy, setBusy] = useState(false);
-  const [refusal, setRefusal] = useState<string | undefined>(undefined);
 
-  async function send(): Promise<void> {
+  async function send(): Promise<string | undefined> {
     const refused = isOneTime ? refusalOfNew(newPassword, password) : undefined;
-    setRefusal(refused);
-    if (refused !== undefined) return;
-    setBusy(true);
-    try {
-      await signIn({
-        ...(tenant.trim() && { tenant: tenant.trim() }),
-        name: name.trim(),
-        password,
-        ...(isOneTime && { new_password: newPassword }),
-      });
-    } catch (error) {
-      const problem = asProblem(error);
-      if (problem.code === "password_change_needed") setOneTime(true);
-      else setRefusal(refusalOf(problem));
-      if (problem.code === "not_signed_in") setOneTime(false);
-    }
-    setBusy(false);
+    if (refused !== undefined) return refused;
+    await signIn({
+      ...(tenant.trim() && { tenant: tenant.trim() }),
+      name: name.trim(),
+      password,
+      ...(isOneTime && { new_password: newPassword }),
+    });
+    return undefined;
+  }
+
+  function refusalOf(problem: Problem): string | undefined {
+    const asksForNew = problem.code === "password_change_needed";
+    if (asksForNew || problem.code === "not_signed_in") setOneTime(asksForNew);
+    if (asksForNew) return undefined;
+    return problem.code === "not_signed_in" ? words.value.wrongLogin : sentenceOf(problem);
   }
 
   return (
     <Card
       intro={isInvited ? words.value.signInForInvite : words.value.signInIntro}
       verb={words.value.signIn}
-      refusal={refusal}
-      isBusy={isBusy}
+      busy={busy}
       send={send}
+      refusalOf={refusalOf}
     >
       {room.value?.several_tenants && (
         <label>
@@ -79,7 +84,7 @@ function SignInForm({ isInvited }: { isInvited: boolean }) {
           <small>{words.value.tenantHint}</small>
         </label>
       )}
-      <NameField value={name} change={setName} isFixed={isOneTime} />
+      <NameField value={name} change={setName} isFixed={isOneTime} takesFocus={takesFocus} />
       <PasswordField label={words.value.password} value={password} change={setPassword} />
       {isOneTime && (
         <>
@@ -93,5 +98,26 @@ function SignInForm({ isInvited }: { isInvited: boolean }) {
   );
 }
 
-const refusalOf = (problem: Problem): string =>
-  problem.code === "not_signed_in" ? words.value.wrongLogin : sentenceOf(problem);
+function NewAccount({ name: [name, setName], busy, takesFocus, invite }: Entering & { invite: string }) {
+  const [password, setPassword] = useState("");
+
+  async function send(): Promise<string | undefined> {
+    const refused = refusalOfNew(password);
+    if (refused !== undefined) return refused;
+    await signUp(invite, name.trim(), password);
+    return undefined;
+  }
+
+  function refusalOf(problem: Problem): string {
+    if (problem.code === "taken") return words.value.accountNameTaken;
+    if (problem.code === "not_found") return words.value.inviteBad;
+    return problem.status === 422 ? words.value.accountNameUnfit : sentenceOf(problem);
+  }
+
+  return (
+    <Card intro={words.value.signUpIntro} verb={words.value.signUp} busy={busy} send={send} refusalOf={refusalOf}>
+      <NameField value={name} change={setName} hint={words.value.accountNameHint} takesFocus={takesFocus} />
+      <PasswordField label={words.value.password} value={password} change={setPassword} isNew />
+    </Card>
+  );
+}

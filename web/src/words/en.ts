@@ -194,9 +194,9 @@ export const en = {
   haveAccount: "I have an account",
   haveNoAccount: "I have no account yet",
   accountNameHint: "Letters, digits and _ . @ + - without spaces.",
-  accountNameTaken: "Somebody has that name already. Choose another.",
+  accountNameTaken: "Somebody has that name. If it is you, sign in; else choose another.",
   accountNameUnfit:
-    "Nobody can be called so. A name is of up to 64 letters of one script, digits and _ . @ + - without spaces.",
+    "Nobody can be called so. A name begins with a letter or digit, and is of up to 64 letters of one script, digits and _ . @ + - without spaces.",
   tenant: "Room",
   tenantHint: "Empty is the first one.",
   name: "Name",
@@ -208,7 +208,7 @@ export const en = {
   passwordLength: "A password has 8 to 256 characters.",
   samePassword: "The new password is the old one.",
   passwordChanged: "The password is changed. Elsewhere you are signed out.",
-  signedInAs: (name: string) => `Signed in as ${name}`,
+  signedInAs: (name: string, tenant?: string) => `Signed in as ${name}${tenant === undefined ? "" : `, in ${tenant}`}`,
 
   yourName: "Your name",
   nameHint: "Others see it beside what you say.",

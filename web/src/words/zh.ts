@@ -180,8 +180,9 @@ export const zh: Words = {
   haveAccount: "我已有账号",
   haveNoAccount: "我还没有账号",
   accountNameHint: "字母、汉字、数字和 _ . @ + -，不含空格。",
-  accountNameTaken: "这个名字已有人使用，请换一个。",
-  accountNameUnfit: "不能用作名字：最多 64 个字符，可用同一种文字的字母、汉字、数字和 _ . @ + -，不含空格。",
+  accountNameTaken: "这个名字已有人使用。如果是您本人，请登录；否则请换一个。",
+  accountNameUnfit:
+    "不能用作名字：须以字母、汉字或数字开头，最多 64 个字符，可用同一种文字的字母、汉字、数字和 _ . @ + -，不含空格。",
   tenant: "聊天室",
   tenantHint: "留空则为第一个。",
   name: "名字",
@@ -193,7 +194,7 @@ export const zh: Words = {
   passwordLength: "密码长度为 8 到 256 个字符。",
   samePassword: "新密码与旧密码相同。",
   passwordChanged: "密码已修改，其他设备上的登录已退出。",
-  signedInAs: (name) => `已登录：${name}`,
+  signedInAs: (name, tenant) => `已登录：${name}${tenant === undefined ? "" : `（${tenant}）`}`,
 
   yourName: "您的名字",
   nameHint: "会显示在您的消息旁边。",

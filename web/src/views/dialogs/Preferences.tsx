@@ -7,8 +7,8 @@ import { words } from "../../words";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { forgetDrafts } from "../draft";
+import { PasswordField, refusalOfNew } from "../fields";
 import { LanguageChoice } from "../LanguageChoice";
-import { PasswordField, refusalOfNew } from "../PasswordField";
 import { Refusal, useAttempt } from "../Refusal";
 
 export function Preferences() {
@@ -90,7 +90,9 @@ function Account() {
   return (
     <div class="stack">
       <div class="row account">
-        <strong>{name && words.value.signedInAs(name)}</strong>
+        <strong>
+          {name && words.value.signedInAs(name, room.value?.several_tenants ? who.value?.tenant : undefined)}
+        </strong>
         <button type="button" onClick={leave}>
           {words.value.signOut}
         </button>
