@@ -106,9 +106,18 @@ class Limits:
         of_address = self._rates_of_addresses[what], counted_as(address)
         return await self._limits[what].take(of_one, of_address, cost=min(cost, rate.amount))
 
-    async def sign_up(self, address: str) -> Allowance:
-        """Count an attempt to make an account. Raises TooOften and StoreUnavailable."""
-        return await self._sign_ups.count((self._rate_of_sign_ups, f"sign-ups/{counted_as(address)}"))
+    @asynccontextmanager
+    async def sign_up(self, address: str) -> AsyncIterator[Allowance]:
+        """A block in which somebody makes an account in a room that asks who they are. What was not tried does not
+        count. Raises TooOften and StoreUnavailable."""
+        bound = self._rate_of_sign_ups, f"sign-ups/{counted_as(address)}"
+        allowance = await self._sign_ups.count(bound)
+        try:
+            yield allowance
+        except (Unsuitable, TooManySignIns, StoreUnavailable):
+            with suppress(StoreUnavailable):
+                await self._sign_ups.uncount(bound)
+            raise
 
     @asynccontextmanager
     async def guess(

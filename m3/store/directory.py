@@ -227,7 +227,7 @@ class Directory:
         is at the machine, and may. ``of``: the name or the id of whose account is changed, or counts for the change.
 
         All take their locks in one order, so that two who change each other wait: accounts by their ids, then the
-        thread, then a name. Only then is looked, for who waited may be nobody by now.
+        thread. Only then is looked, for who waited may be nobody by now.
         Raises NotSignedIn, UnknownThread, Forbidden.
         """
         async with self.change(by.tenant, by.name or "", address) as change:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import SkipJsonSchema
 
 from m3.access.invites import LONGEST as LONGEST_INVITE
 from m3.access.invites import USUAL as USUAL_INVITE
@@ -24,7 +25,7 @@ from m3.access.passwords import LENGTH, LONGEST, SHORTEST
 from m3.access.principals import Kind
 from m3.access.rules import InvitedRole, MemberKind, Role, Visibility
 from m3.events import Fate, Message, Number, OutsideSource, OutsideText, SenderKey, ThreadId, whole_number
-from m3.tenants import DEFAULT, Tenant, thread_id_of
+from m3.tenants import Tenant, thread_id_of
 from m3.threads import DAY, MAX_PROMPT, ThreadSettings
 from m3.web import ErrorBody
 
@@ -233,7 +234,7 @@ class Login(Form):
 
     model_config = _like({"name": "ann", "password": "correct horse"})
 
-    tenant: Tenant = DEFAULT
+    tenant: Tenant | SkipJsonSchema[None] = Field(None, description="Unless it is the first of TENANTS.")
     name: Name
     password: Password
     new_password: NewPasswordText | None = None
@@ -273,7 +274,7 @@ class Tokens(BaseModel):
 
 
 class SignedUp(Tokens):
-    """Likewise; and the thread of the invite, and what you are in it."""
+    """What shows who somebody is, as by signing in; and the thread of the invite, and what you are in it."""
 
     thread_id: ThreadId
     role: Role

@@ -63,8 +63,9 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
         """With `new_password` the password is changed too, which a password for one sign-in asks for."""
         password = asked.password.get_secret_value()
         new = asked.new_password.get_secret_value() if asked.new_password else None
-        async with _guess(access, limits, request.scope, asked.tenant, known_as(asked.name)):
-            return _tokens(await office.sign_ins.sign_in(asked.tenant, asked.name, password, new, address=address))
+        tenant = asked.tenant or settings.tenant_names[0]
+        async with _guess(access, limits, request.scope, tenant, known_as(asked.name)):
+            return _tokens(await office.sign_ins.sign_in(tenant, asked.name, password, new, address=address))
 
     @router.post(
         "/api/signup",
@@ -77,13 +78,15 @@ def signing_in(access: Access, office: Office, limits: Limits, settings: Setting
     )
     async def sign_up(asked: SignUp, request: Request, address: Address) -> SignedUp:
         """In its tenant; you are a member of its thread, and signed in. Only where the operator lets people do so."""
-        if not settings.sign_up:
-            raise Forbidden(_NO_SIGN_UPS[2])
+        with access.refusing():
+            if not settings.sign_up:
+                raise Forbidden(_NO_SIGN_UPS[2])
         invitation = await office.sign_ups.find(asked.invite.get_secret_value())
+        password = asked.password.get_secret_value()
         with _noting_refusals(access, invitation, address):
-            tell_allowance(request.scope, await limits.sign_up(address))
-            password = asked.password.get_secret_value()
-            made = await office.sign_ups.sign_up(invitation, asked.name, password, address=address)
+            async with limits.sign_up(address) as allowance:
+                tell_allowance(request.scope, allowance)
+                made = await office.sign_ups.sign_up(invitation, asked.name, password, address=address)
         tokens = _tokens(made.signed_in)
         return SignedUp(**tokens.model_dump(), thread_id=made.joined.thread_id, role=made.joined.role)
 

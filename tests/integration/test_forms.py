@@ -176,3 +176,14 @@ async def test_a_feeder_without_its_kind_is_told_what_is_missing(http: httpx2.As
     await town.program("feed")
     said = await refused(http, "/api/threads/show/members/feed", {"role": "feeder"}, method="PUT")
     assert said.endswith('say "kind": "program" too.')
+
+
+async def test_whoever_says_no_tenant_signs_in_to_the_first(
+    memory_bus: Bus, store: Store, office: Office, town: Town
+) -> None:
+    once = await office.accounts.add_user(at_the_machine("acme"), "mei")
+    login = {"name": "mei", "password": once, "new_password": "correct horse"}
+    for tenants, status in (("default,acme", 401), ("acme,default", 200)):
+        settings = asking(tenants=tenants).model_dump(exclude_unset=True)
+        async with running_gateway(memory_bus, store, **settings) as http:
+            assert (await http.post("/api/login", json=login)).status_code == status

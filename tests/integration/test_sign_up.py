@@ -15,8 +15,9 @@ from m3.access.accounts import at_the_machine
 from m3.access.credentials import new_invite
 from m3.access.invites import Invites
 from m3.access.office import Office
+from m3.access.sign_ups import SignedUp
 from m3.bus import Bus
-from m3.errors import NotInvited
+from m3.errors import NotInvited, Taken
 from m3.store import Store
 from m3.store.directory import Directory
 from services.recorder import recorder
@@ -129,10 +130,13 @@ async def test_an_invite_that_is_not_good_makes_no_account(
     http: httpx2.AsyncClient, town: Town, invite: str, ended: str
 ) -> None:
     await town.sql.execute(ended)
+    counted = metrics.REFUSALS.labels("not_found")._value
+    before = counted.get()
     for name in ("mei", "olaf"):
         answer = await signed_up(http, invite, name)
         assert await refused(answer, town) == (404, "not_found"), "whether or not somebody has the name"
         assert answer.json()["message"] == "The invite is not good (any more)."
+    assert counted.get() == before + 2
 
 
 async def test_what_was_made_up_makes_none_tells_of_no_name_and_counts_for_the_address(
@@ -185,19 +189,29 @@ async def test_what_was_refused_to_who_had_an_invite_is_in_the_audit(
     }
 
 
-@pytest.mark.parametrize(("name", "password"), [("two words", PASSWORD), ("mei", "short"), ("", PASSWORD)])
-async def test_a_name_and_a_password_are_as_all_are(
-    http: httpx2.AsyncClient, town: Town, invite: str, name: str, password: str
+async def test_a_name_and_a_password_are_as_all_are_and_what_is_none_is_no_attempt(
+    memory_bus: Bus, store: Store, town: Town, invite: str
 ) -> None:
-    assert await refused(await signed_up(http, invite, name, password), town) == (422, "invalid_request")
+    async with gateway(memory_bus, store, limit_sign_ups="1/hour") as http:
+        for name, password in (("two words", PASSWORD), ("mei", "short"), ("", PASSWORD), ("-mei", PASSWORD)):
+            assert await refused(await signed_up(http, invite, name, password), town) == (422, "invalid_request")
+        assert (await signed_up(http, invite)).status_code == 201
 
 
-async def test_of_many_who_want_a_name_at_once_one_has_it(office: Office, town: Town, invite: str) -> None:
-    found = await office.sign_ups.find(invite)
-    attempts = [office.sign_ups.sign_up(found, "mei", f"{PASSWORD} {number}") for number in range(8)]
-    made = await asyncio.gather(*attempts, return_exceptions=True)
-    assert sorted(type(one).__name__ for one in made) == ["SignedUp"] + ["Taken"] * 7
-    assert await town.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
+async def test_of_many_who_want_a_name_at_once_one_has_it(office: Office, town: Town) -> None:
+    """Each by an invite of its own, so that nothing but the name has them wait; and a program besides."""
+    by = at_the_machine("default")
+    for number in range(10):
+        name, places = f"mei-{number}", [f"show-{number}-{place}" for place in range(4)]
+        invites = []
+        for thread_id in places:
+            await town.thread(thread_id)
+            made = await office.invites.make(by, thread_id, "member", timedelta(days=1))
+            invites.append(await office.sign_ups.find(made.invite))
+        attempts = [office.sign_ups.sign_up(one, name, PASSWORD) for one in invites]
+        had = await asyncio.gather(*attempts, office.accounts.add_key(by, name, places[:1]), return_exceptions=True)
+        assert sorted(isinstance(one, Taken) for one in had) == [False] + [True] * 4, had
+        assert sum(isinstance(one, SignedUp | str) for one in had) == 1
 
 
 async def test_the_account_is_in_the_tenant_of_the_invite(

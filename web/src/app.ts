@@ -32,8 +32,8 @@ export const closeDialog = (): void => {
 };
 
 const TENANT = "tenant";
-/** Of whoever was here last, who may be shown the same field again. */
-export const tenantBefore = (): string => kept(TENANT, isText) ?? "";
+/** Of whoever was here last, where there are several. */
+export const tenantBefore = (): string => (room.value?.several_tenants && kept(TENANT, isText)) || "";
 
 /** How whoever sits here stands to the open thread, as far as the list of threads tells; set by it. */
 export const role = signal<Role | null | undefined>(undefined);

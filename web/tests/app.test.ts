@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Me } from "../src/wire";
+import type { Me, RoomInfo } from "../src/wire";
 
 const ANN: Me = { kind: "person", tenant: "default", name: "ann" };
 
@@ -133,6 +133,8 @@ test("whoever is signed in comes at once into the thread of the address", async 
   expect(app.who.value).toEqual(ANN);
   expect(app.name.value).toBe("ann");
   expect(app.place.value).toBe("default.ann");
+  expect(app.tenantBefore()).toBe("");
+  app.room.value = { ...app.room.value, several_tenants: true } as RoomInfo;
   expect(app.tenantBefore()).toBe("default");
   expect(app.conversation.value?.threadId).toBe("show");
   expect(opened()).toEqual(["/ws/chat/show"]);

@@ -21,6 +21,7 @@ export function Card(props: {
     event.preventDefault();
     if (isBusy) return;
     setBusy(true);
+    setRefusal(undefined); // the same once more is told anew
     setRefusal(await props.send().catch((error: unknown) => props.refusalOf(asProblem(error))));
     setBusy(false);
   }

@@ -1,6 +1,6 @@
 /** What is typed and not said yet, in each thread, by whoever sits here. It is kept in this browser for the page that opens
- * the thread next. Pages that are in a thread side by side type each for itself: none of them writes over what is kept of
- * another, or forgets it. */
+ * the thread next, which finds what was typed last. Pages that are in a thread side by side type each for itself, and keep
+ * it apart; what one took up of another is both's until either types on. */
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { place } from "../app";
 import { whole } from "../cutting";

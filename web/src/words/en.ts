@@ -194,7 +194,7 @@ export const en = {
   haveAccount: "I have an account",
   haveNoAccount: "I have no account yet",
   accountNameHint: "Letters, digits and _ . @ + - without spaces.",
-  accountNameTaken: "Somebody has that name. If it is you, sign in; else choose another.",
+  accountNameTaken: "Somebody has or had that name. If it is yours, sign in; else choose another.",
   accountNameUnfit:
     "Nobody can be called so. A name begins with a letter or digit, and is of up to 64 letters of one script, digits and _ . @ + - without spaces.",
   tenant: "Room",
