@@ -184,8 +184,9 @@ async def test_refusals_of_whom_nobody_knows_are_only_counted(access: Access, st
 
 
 async def test_a_wrong_password_names_who_has_the_account_and_nobody_else(
-    office: Office, town: Town, store: Store
+    office: Office, town: Town, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(m3.access.audit, "GATHER", 0.01)
     since = Since()
     await town.account("mei")
     for name in ("mei", "hunter2"):
