@@ -11,9 +11,10 @@ STOP=${STOP:-90}
 
 if docker compose version >/dev/null 2>&1; then compose="docker compose"; else compose=docker-compose; fi
 
-healthy() {  # all of these containers
+healthy() {  # all of these containers, by the look that the engine takes only every few seconds
     for container in "$@"; do
-        [ "$(docker inspect -f '{{.State.Health.Status}}' "$container")" = healthy ] || return 1
+        look=$(docker inspect -f '{{join (slice .Config.Healthcheck.Test 1) " "}}' "$container")
+        docker exec "$container" $look >/dev/null 2>&1 || return 1
     done
 }
 
@@ -35,6 +36,7 @@ for service in "$@"; do
         sleep 1
         waited=$((waited + 1))
     done
+    sleep 3  # in which the edge finds the new ones
     docker stop -t "$STOP" $old >/dev/null
     docker rm $old >/dev/null
     echo "$service: $count new"
