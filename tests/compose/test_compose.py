@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2
@@ -101,7 +102,10 @@ class Cluster:
 @asynccontextmanager
 async def cluster(engine: Engine, say: Say, folder: Path, *overrides: str) -> AsyncIterator[Cluster]:
     """A deployment whose model is here, where containers find it at the address that this machine has for them."""
-    host = engine.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    (bridge,) = json.loads(engine.docker("network", "inspect", "bridge"))
+    network = bridge["IPAM"]["Config"][0]
+    # At its first start an engine does not say which of the addresses it has itself: it is the first.
+    host = network.get("Gateway") or str(next(ip_network(network["Subnet"]).hosts()))
     model = Model(REPLY)
     async with scripted_model(model.script, host) as server:
         model.server = server
