@@ -67,7 +67,8 @@ async def socket(
     """A socket of a thread, from its opening handshake on. Raises InvalidStatus where it is refused."""
     path = f"{thread_id}?{urlencode(query)}" if query else thread_id
     url = f"{address.replace('http', 'ws', 1)}/ws/chat/{path}"
-    async with connect(url, additional_headers=headers) as connection:
+    # A client that stops reading at a bound, which is usual, does not read the answer to its closing either, and waits 10 s.
+    async with connect(url, additional_headers=headers, max_queue=None) as connection:
         yield Socket(connection)
 
 
