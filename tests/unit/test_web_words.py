@@ -1,5 +1,6 @@
 """What HTTP services say of a wrong body, and of an address that cannot be had."""
 
+import asyncio
 import json
 import socket
 from typing import Literal
@@ -121,3 +122,18 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_do_about_it(host: st
         bind(host, port)
     assert str(refused.value).startswith(f"Cannot listen on {host} port {port}: ")
     assert str(refused.value).endswith(". Set HOST or PORT.")
+
+
+async def test_what_is_answered_there_waits_for_no_acknowledgement_of_what_went_before() -> None:
+    """By asyncio's own loop, in which the tests run; uvloop does so by itself."""
+    taken: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0) as sock:
+        async with await asyncio.start_server(serve, sock=sock):
+            _, writer = await asyncio.open_connection(*sock.getsockname())
+            assert await taken
+            writer.close()
