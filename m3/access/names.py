@@ -24,6 +24,12 @@ _MISLEADING = re.compile(
 )
 
 
+UNSUITABLE_NAME = (
+    "A name is up to 64 letters of one script, or Latin and East Asian ones, digits and any of _.@+- "
+    "and begins with a letter or digit."
+)
+
+
 def known_as(name: str) -> str:
     """The one form in which a name is kept, in whatever case and width it is typed."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
@@ -44,10 +50,7 @@ def proper_name(name: str) -> str:
     """The name as it is kept. Raises Unsuitable where nobody can be called so."""
     kept = known_as(name)
     if not is_proper(kept):
-        raise Unsuitable(
-            "A name is up to 64 letters of one script, or Latin and East Asian ones, digits and any of _.@+- "
-            "and begins with a letter or digit."
-        )
+        raise Unsuitable(UNSUITABLE_NAME)
     return kept
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Request
 
+from m3.access.names import UNSUITABLE_NAME
 from m3.web import Refusal, not_json
 from m3.web.origins import NOT_OF_ORIGINS, is_foreign
 from services.gateway.schemas import Form
@@ -14,7 +15,7 @@ INVALID_PAGE = (422, "invalid_request", "query.limit: Input should be greater th
 INVALID_NAME = (
     422,
     "invalid_request",
-    "A name is up to 64 letters, digits and any of _.@+- and begins with a letter or digit.",
+    UNSUITABLE_NAME,
 )
 INVALID_THREAD = (422, "invalid_request", "path.thread_id: String should match pattern '^[A-Za-z0-9_:@-]{1,128}$'.")
 NOT_FOUND = (404, "not_found", "There is no such message.")

@@ -16,7 +16,7 @@ FULL = [
     "- one\n- two\n\n1. first\n2. second",
     "```python\nprint('你好')\n```",
     "| a | b |\n|---|---|\n| 1 | 2 |",
-    "> quoted\n\n![a picture](https://example.com/a.png)\n\n- [x] done\n- [ ] not yet",
+    "> quoted, `code`\n\n![a picture](https://example.com/a.png)\n\n- [x] done\n- [ ] not yet",
     "word " * 400,
 ]
 

@@ -289,7 +289,8 @@ async def test_long_words_and_long_messages_fit(open_room: Room, visit: Visits, 
         "🦊" * 300,
     ]
     for said in long:
-        await open_room.say(thread, said, name="N" * 32)
+        for name in ("N" * 32, "Ann"):
+            await open_room.say(thread, said, name=name)
     await open_room.feed(thread, [*long, "the last"], program="p" * 128)
     page = await visit(open_room, thread, **PHONE if screen == "phone" else {})
     await expect(rows(page, "the last")).to_be_in_viewport()

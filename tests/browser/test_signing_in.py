@@ -139,6 +139,15 @@ async def test_who_was_removed_is_told_so(asking_room: Room, visit: Visits) -> N
     await page.get_by_role("button", name="To the first thread").click()
     await live(page)
 
+    await look_again(page)
+    listed = page.get_by_role("navigation").get_by_role("link", name=re.compile(f"^{thread}"))
+    await expect(listed).to_be_hidden()
+    await page.go_back()
+    await expect(page.get_by_text("There is no such thread, or it is not for you.")).to_be_visible()
+    await asking_room.ask("PUT", f"threads/{thread}/members/{ann}", {"role": "reader"})
+    await look_again(page)
+    await expect(rows(page, "a secret").first).to_be_visible()
+
 
 async def test_a_link_invites_whoever_has_an_account(asking_room: Room, visit: Visits) -> None:
     visit.allow(REFUSED)
@@ -154,7 +163,7 @@ async def test_a_link_invites_whoever_has_an_account(asking_room: Room, visit: V
     guest = await visit(asking_room, path=link)
     await expect(guest.get_by_text("Sign in, and the invitation is taken up.")).to_be_visible()
     await sign_in(guest, bob, asking_room.passwords[bob])
-    await expect(guest.get_by_text(f"You are a member of {thread} now.")).to_be_visible()
+    await expect(guest.get_by_text(f"You are in {thread} now.")).to_be_visible()
     await expect(guest).to_have_url(f"{asking_room.address}/?thread={thread}")
     await live(guest)
     await say(guest, "thank you")
@@ -193,7 +202,7 @@ async def test_whoever_has_no_account_makes_one_with_the_link(asking_room: Room,
     await expect(page.get_by_role("alert")).to_have_text(re.compile("^Somebody has or had that name."))
     await page.get_by_label("Name").fill(f"friend-of-{ann}")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text(f"You are a member of {thread} now.")).to_be_visible()
+    await expect(page.get_by_text(f"You are in {thread} now.")).to_be_visible()
     await expect(page).to_have_url(f"{asking_room.address}/?thread={thread}")
     await live(page)
     await say(page, "new here")

@@ -5,7 +5,7 @@ import { asProblem, type Problem } from "./api";
 import { someName } from "./names";
 import { ownName } from "./preferences";
 import { isSignedIn, signedInWith, whichSignIn } from "./session";
-import { isText, keep, kept } from "./storage";
+import { here, isText, keep, kept } from "./storage";
 import { Conversation, type Speaker } from "./thread/conversation";
 import { sayLeftovers } from "./thread/leftovers";
 import type { Me, Role, RoomInfo } from "./wire";
@@ -101,7 +101,10 @@ function beginAnewForAnother(): () => void {
   let before = whichSignIn.peek();
   return () => {
     const now = whichSignIn.value;
-    if (before !== undefined && now !== before) location.reload();
+    if (before !== undefined && now !== before) {
+      for (const name of here.namesKept("")) here.forget(name);
+      location.reload();
+    }
     before = now;
   };
 }
@@ -144,6 +147,7 @@ function arrive(thread: string, how: { accepted: string } | Problem): void {
   batch(() => {
     readAddress();
     invitation.value = how;
+    if ("accepted" in how) openAgain();
   });
 }
 
@@ -165,6 +169,10 @@ async function untilReached(work: () => Promise<void>, wanted?: AbortSignal): Pr
 
 /** How often a thread turned out to be another than it was. */
 const restarts = signal(0);
+/** Open the thread anew, which may be another than it was, or to be read only now. */
+export function openAgain(): void {
+  restarts.value++;
+}
 
 /** Whoever comes in, and whichever thread they go to, has its conversation opened and the one before closed. */
 function openConversation(): (() => void) | undefined {
@@ -176,9 +184,7 @@ function openConversation(): (() => void) | undefined {
   const speaker: Speaker = { client: open ? name.value : undefined, name: name.value };
   const whose = place.value;
   const begin = (id: string, again: () => void) => new Conversation(id, speaker, whose, again);
-  const opened = begin(thread, () => {
-    restarts.value++;
-  });
+  const opened = begin(thread, openAgain);
   conversation.value = opened;
   void opened.start();
   const leaving = new AbortController();

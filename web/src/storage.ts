@@ -1,46 +1,54 @@
-/** What this browser keeps, for all of its pages. Without it, as in a private window that allows none, things are as at a
- * first visit. */
+/** What is kept in this browser. Without it, as in a private window that allows none, things are as at a first visit. */
 
 const PREFIX = "m3.";
 
-/** What is kept under the name, if it still is what the check says. */
-export function kept<T>(name: string, is: (value: unknown) => value is T): T | undefined {
-  try {
-    const value: unknown = JSON.parse(localStorage.getItem(PREFIX + name) ?? "null");
-    return is(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
+function drawer(open: () => Storage) {
+  return {
+    /** What is kept under the name, if it still is what the check says. */
+    kept<T>(name: string, is: (value: unknown) => value is T): T | undefined {
+      try {
+        const value: unknown = JSON.parse(open().getItem(PREFIX + name) ?? "null");
+        return is(value) ? value : undefined;
+      } catch {
+        return undefined;
+      }
+    },
+
+    /** Returns whether it is: there may be no room for it, or none allowed. */
+    keep(name: string, value: unknown): boolean {
+      try {
+        open().setItem(PREFIX + name, JSON.stringify(value));
+        return true;
+      } catch {
+        return false;
+      }
+    },
+
+    forget(name: string): void {
+      try {
+        open().removeItem(PREFIX + name);
+      } catch {
+        // then nothing was kept either
+      }
+    },
+
+    /** The names that begin so, under which something is kept. */
+    namesKept(beginning: string): string[] {
+      try {
+        return Object.keys(open())
+          .filter((name) => name.startsWith(PREFIX + beginning))
+          .map((name) => name.slice(PREFIX.length));
+      } catch {
+        return [];
+      }
+    },
+  };
 }
 
-/** Returns whether it is: there may be no room for it, or none allowed. */
-export function keep(name: string, value: unknown): boolean {
-  try {
-    localStorage.setItem(PREFIX + name, JSON.stringify(value));
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-export function forget(name: string): void {
-  try {
-    localStorage.removeItem(PREFIX + name);
-  } catch {
-    // then nothing was kept either
-  }
-}
-
-/** The names that begin so, under which something is kept. */
-export function namesKept(beginning: string): string[] {
-  try {
-    return Object.keys(localStorage)
-      .filter((name) => name.startsWith(PREFIX + beginning))
-      .map((name) => name.slice(PREFIX.length));
-  } catch {
-    return [];
-  }
-}
+/** For all pages of the browser. */
+export const { kept, keep, forget, namesKept } = drawer(() => localStorage);
+/** For this page alone, as long as it is open, also when it is loaded again. */
+export const here = drawer(() => sessionStorage);
 
 /** Tells when another page of this browser keeps or forgets something under a name that begins so; returns what ends
  * that. */

@@ -1,7 +1,7 @@
 /** The threads that whoever sits here finds, and how much of each they have not seen. */
 import { effect, signal } from "@preact/signals";
 import { history, THREADS_OF_A_REQUEST, threads } from "./api";
-import { conversation, DEFAULT_THREAD, name, place, role, threadId, who } from "./app";
+import { conversation, DEFAULT_THREAD, name, openAgain, place, role, threadId, who } from "./app";
 import { isNumber, keep, kept, namesKept } from "./storage";
 import type { ThreadInList } from "./wire";
 
@@ -97,6 +97,8 @@ export async function lookAtThreads(): Promise<void> {
     })),
   );
   if (who.value !== mine) return;
+  const isIn = (threads: readonly Listed[]) => threads.some((thread) => thread.threadId === threadId.value);
+  if (!isIn(listed.value) && isIn(looked) && conversation.value?.problem.value) openAgain();
   listed.value = looked.sort((one, other) => other.lastAt - one.lastAt || one.threadId.localeCompare(other.threadId));
 }
 

@@ -236,6 +236,17 @@ test("an invitation that is followed where nobody is signed in is there to sign 
   expect(paths()).toEqual(["/api/room"]);
 });
 
+test("an invitation to the thread that is open opens it anew, which may have been refused before", async () => {
+  wasSignedIn();
+  await load("/?thread=show");
+  const before = app.conversation.value;
+  history.replaceState(null, "", "/?thread=show#invite=m3i_good");
+  dispatchEvent(new Event("hashchange"));
+  await pass();
+  expect(app.conversation.value?.threadId).toBe("show");
+  expect(app.conversation.value).not.toBe(before);
+});
+
 test("an invitation that is followed in an open page is taken up there", async () => {
   wasSignedIn();
   await load();

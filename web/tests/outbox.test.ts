@@ -51,6 +51,18 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+test("what a page that was closed left goes out with the rest once there is a socket again", () => {
+  outbox.add("first");
+  const closed = another();
+  vi.advanceTimersByTime(1);
+  closed.add("second");
+  closed.stop();
+  vi.advanceTimersByTime(1);
+  outbox.add("third");
+  outbox.opened(say);
+  expect(texts()).toEqual(["first", "second", "third"]);
+});
+
 test("what is said without a socket goes out in its order once there is one", () => {
   outbox.add("first");
   outbox.add("second");

@@ -2,3 +2,4 @@
 import { vi } from "vitest";
 
 vi.stubGlobal("matchMedia", () => ({ matches: false, addEventListener: () => undefined }));
+if ("Element" in globalThis) Element.prototype.scrollIntoView = () => undefined;

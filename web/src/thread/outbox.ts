@@ -76,8 +76,7 @@ export class Outbox {
   constructor(place: string, own: (frame: NewMessageFrame) => boolean) {
     this.#place = `outbox/${place}/`;
     this.#own = own;
-    const found = namesKept(this.#place).map((name) => kept(name, isUnsent));
-    this.#items.value = found.filter((one) => one !== undefined).sort((one, other) => one.at - other.at);
+    this.#find();
     this.#deaf = whenKeptElsewhere(this.#place, (name) => {
       // Another page said it, or threw it away.
       if (kept(name, isUnsent) === undefined) this.#without(name.slice(this.#place.length));
@@ -118,8 +117,9 @@ export class Outbox {
     this.#deaf();
   }
 
-  /** A socket is open: say everything that waits, in order. */
+  /** A socket is open: say everything that waits, in order, also what another page left that was closed meanwhile. */
   opened(say: (text: string) => void): void {
+    this.#find();
     this.#say = say;
     this.#said.clear();
     this.#waitNoMore();
@@ -170,6 +170,14 @@ export class Outbox {
       this.#again = undefined;
       this.#flush();
     }, wait);
+  }
+
+  #find(): void {
+    const items = this.#items.peek(); // an effect that opens a conversation is not run anew for each message
+    const known = new Set(items.map(({ key }) => key));
+    const found = namesKept(this.#place).map((name) => kept(name, isUnsent));
+    const others = found.filter((one) => one !== undefined).filter(({ key }) => !known.has(key));
+    if (others.length) this.#items.value = [...items, ...others].sort((one, other) => one.at - other.at);
   }
 
   #waitNoMore(): void {

@@ -12,6 +12,8 @@ export function Card(props: {
   busy: [boolean, (isBusy: boolean) => void];
   send: () => Promise<string | undefined>;
   refusalOf: (problem: Problem) => string | undefined;
+  /** The way to another card. */
+  other: ComponentChildren;
   children: ComponentChildren;
 }) {
   const [isBusy, setBusy] = props.busy;
@@ -32,10 +34,11 @@ export function Card(props: {
         <Mark />
         <h1>{words.value.room}</h1>
         <p class="hint">{props.intro}</p>
+        {props.other}
       </header>
       {props.children}
       <Refusal of={refusal} />
-      <button class="primary" type="submit" disabled={isBusy} aria-busy={isBusy}>
+      <button class="primary" type="submit" aria-disabled={isBusy} aria-busy={isBusy}>
         {props.verb}
       </button>
     </form>

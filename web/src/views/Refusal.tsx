@@ -5,11 +5,13 @@ import { sentenceOf } from "../words";
 export function Refusal({ of }: { of: Problem | string | undefined }) {
   if (of === undefined) return null;
   return (
-    <p class="error" role="alert">
+    <p class="error" role="alert" ref={show}>
       {typeof of === "string" ? of : sentenceOf(of)}
     </p>
   );
 }
+
+const show = (refusal: HTMLElement | null): void => refusal?.scrollIntoView({ block: "nearest" });
 
 /** Something that the room is asked for by whoever sits here: whether it is under way, and why it did not work. Where it
  * is asked again meanwhile, only what is newest counts, and nothing once its asker is not shown any more. */

@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { type Problem, signIn } from "../api";
 import { inviteInAddress, room, signUp, tenantBefore } from "../app";
@@ -9,6 +10,7 @@ import { LanguageChoice } from "./LanguageChoice";
 interface Entering {
   name: [string, (name: string) => void];
   busy: [boolean, (isBusy: boolean) => void];
+  other: ComponentChildren;
   takesFocus: boolean;
 }
 
@@ -20,23 +22,23 @@ export function SignIn() {
   const invite = inviteInAddress.value;
   const mayBeNew = invite !== null && room.value?.sign_up === true;
   const isNew = mayBeNew && card === "up";
-  const entering = { name, busy, takesFocus: card !== "first" };
+  const other = mayBeNew && (
+    <button type="button" class="link" disabled={busy[0]} onClick={() => setCard(isNew ? "in" : "up")}>
+      {isNew ? words.value.haveAccount : words.value.haveNoAccount}
+    </button>
+  );
+  const entering = { name, busy, other, takesFocus: card !== "first" };
   return (
     <main class="sign-in">
       <div class="corner">
         <LanguageChoice isPlain />
       </div>
       {isNew ? <NewAccount {...entering} invite={invite} /> : <Account {...entering} isInvited={invite !== null} />}
-      {mayBeNew && (
-        <button type="button" class="link" disabled={busy[0]} onClick={() => setCard(isNew ? "in" : "up")}>
-          {isNew ? words.value.haveAccount : words.value.haveNoAccount}
-        </button>
-      )}
     </main>
   );
 }
 
-function Account({ name: [name, setName], busy, takesFocus, isInvited }: Entering & { isInvited: boolean }) {
+function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: Entering & { isInvited: boolean }) {
   const [tenant, setTenant] = useState(tenantBefore);
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
@@ -66,6 +68,7 @@ function Account({ name: [name, setName], busy, takesFocus, isInvited }: Enterin
       intro={isInvited ? words.value.signInForInvite : words.value.signInIntro}
       verb={words.value.signIn}
       busy={busy}
+      other={other}
       send={send}
       refusalOf={refusalOf}
     >
@@ -98,7 +101,7 @@ function Account({ name: [name, setName], busy, takesFocus, isInvited }: Enterin
   );
 }
 
-function NewAccount({ name: [name, setName], busy, takesFocus, invite }: Entering & { invite: string }) {
+function NewAccount({ name: [name, setName], busy, other, takesFocus, invite }: Entering & { invite: string }) {
   const [password, setPassword] = useState("");
 
   async function send(): Promise<string | undefined> {
@@ -115,7 +118,14 @@ function NewAccount({ name: [name, setName], busy, takesFocus, invite }: Enterin
   }
 
   return (
-    <Card intro={words.value.signUpIntro} verb={words.value.signUp} busy={busy} send={send} refusalOf={refusalOf}>
+    <Card
+      intro={words.value.signUpIntro}
+      verb={words.value.signUp}
+      busy={busy}
+      other={other}
+      send={send}
+      refusalOf={refusalOf}
+    >
       <NameField value={name} change={setName} hint={words.value.accountNameHint} takesFocus={takesFocus} />
       <PasswordField label={words.value.password} value={password} change={setPassword} isNew />
     </Card>

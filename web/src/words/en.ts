@@ -161,8 +161,8 @@ export const en = {
   giveOwnership: "An owner may change everything here, and remove other owners.",
   giveUpOwnership: "You would not be an owner any more.",
   inviteByLink: "Invite by link",
-  inviteHint: "Whoever has an account and opens the link becomes a member.",
-  inviteAnybodyHint: "Whoever opens the link becomes a member; who has no account makes one.",
+  inviteHint: "Whoever has an account and opens the link is let in.",
+  inviteAnybodyHint: "Whoever opens the link is let in; who has no account makes one.",
   inviteFor: "Good for",
   days: (number: number) => count(number, "day", "days"),
   makeLink: "Make a link",
@@ -175,7 +175,7 @@ export const en = {
   shareHint: "Whoever reaches this room comes into the thread with it.",
   visibility: "Who finds the thread",
   visibilities: { private: "its members", open: "everybody with an account" },
-  invited: (thread: string) => `You are a member of ${thread} now.`,
+  invited: (thread: string) => `You are in ${thread} now.`,
   inviteBad: "This invitation is not good any more.",
 
   search: "Search",
@@ -193,7 +193,7 @@ export const en = {
   signUpIntro: "Choose a name and a password, and you are in.",
   haveAccount: "I have an account",
   haveNoAccount: "I have no account yet",
-  accountNameHint: "Letters, digits and _ . @ + - without spaces.",
+  accountNameHint: "Small letters, digits and _ . @ + - without spaces.",
   accountNameTaken: "Somebody has or had that name. If it is yours, sign in; else choose another.",
   accountNameUnfit:
     "Nobody can be called so. A name begins with a letter or digit, and is of up to 64 letters of one script, digits and _ . @ + - without spaces.",

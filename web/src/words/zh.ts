@@ -148,8 +148,8 @@ export const zh: Words = {
   giveOwnership: "所有者可以更改这里的一切，也可以移除其他所有者。",
   giveUpOwnership: "您将不再是所有者。",
   inviteByLink: "通过链接邀请",
-  inviteHint: "拥有账号的人打开链接后即成为成员。",
-  inviteAnybodyHint: "打开链接的人即成为成员；没有账号的人可当场创建。",
+  inviteHint: "拥有账号的人打开链接后即可加入。",
+  inviteAnybodyHint: "打开链接的人即可加入；没有账号的人可当场创建。",
   inviteFor: "有效期",
   days: (number) => `${number} 天`,
   makeLink: "生成链接",
@@ -162,7 +162,7 @@ export const zh: Words = {
   shareHint: "能访问此聊天室的人打开链接即可进入会话。",
   visibility: "谁能找到此会话",
   visibilities: { private: "仅成员", open: "所有拥有账号的人" },
-  invited: (thread) => `您已成为 ${thread} 的成员。`,
+  invited: (thread) => `您已加入 ${thread}。`,
   inviteBad: "此邀请已失效。",
 
   search: "搜索",
@@ -179,7 +179,7 @@ export const zh: Words = {
   signUpIntro: "取一个名字并设置密码，即可进入。",
   haveAccount: "我已有账号",
   haveNoAccount: "我还没有账号",
-  accountNameHint: "字母、汉字、数字和 _ . @ + -，不含空格。",
+  accountNameHint: "小写字母、汉字、数字和 _ . @ + -，不含空格。",
   accountNameTaken: "这个名字已有人使用或曾有人使用。如果是您本人的，请登录；否则请换一个。",
   accountNameUnfit:
     "不能用作名字：须以字母、汉字或数字开头，最多 64 个字符，可用同一种文字的字母、汉字、数字和 _ . @ + -，不含空格。",
