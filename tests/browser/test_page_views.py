@@ -334,9 +334,17 @@ async def test_on_a_phone_held_sideways_half_of_the_height_is_for_messages(
 
 
 async def fits(page: Page) -> None:
-    """Nothing is wider than the page, nor anything that is said than the list of it."""
+    """Nothing is wider than the page, nor anything that is said than the list of it, by which it may be cut off."""
     over = await page.evaluate(
-        """() => [document.documentElement, ...document.querySelectorAll('[role=feed]')]
-            .map(element => element.scrollWidth - element.clientWidth)"""
+        """() => {
+            const over = element => element.scrollWidth - element.clientWidth;
+            const feeds = [...document.querySelectorAll('[role=feed]')];
+            return [over(document.documentElement), ...feeds.flatMap(feed => [
+                over(feed),
+                ...[...feed.querySelectorAll('article *')]
+                    .filter(said => !said.parentElement.closest('.wide, pre'))
+                    .map(said => said.getBoundingClientRect().right - feed.getBoundingClientRect().right),
+            ])];
+        }"""
     )
     assert max(over) <= 0
