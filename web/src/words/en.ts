@@ -193,7 +193,7 @@ export const en = {
   signUpIntro: "Choose a name and a password, and you are in.",
   haveAccount: "I have an account",
   haveNoAccount: "I have no account yet",
-  accountNameHint: "Small letters, digits and _ . @ + - without spaces.",
+  accountNameHint: "Small letters and digits, without spaces.",
   accountNameTaken: "Somebody has or had that name. If it is yours, sign in; else choose another.",
   accountNameUnfit:
     "Nobody can be called so. A name begins with a letter or digit, and is of up to 64 letters of one script, digits and _ . @ + - without spaces.",

@@ -179,7 +179,7 @@ export const zh: Words = {
   signUpIntro: "取一个名字并设置密码，即可进入。",
   haveAccount: "我已有账号",
   haveNoAccount: "我还没有账号",
-  accountNameHint: "小写字母、汉字、数字和 _ . @ + -，不含空格。",
+  accountNameHint: "小写字母、汉字、数字，不含空格。",
   accountNameTaken: "这个名字已有人使用或曾有人使用。如果是您本人的，请登录；否则请换一个。",
   accountNameUnfit:
     "不能用作名字：须以字母、汉字或数字开头，最多 64 个字符，可用同一种文字的字母、汉字、数字和 _ . @ + -，不含空格。",
