@@ -183,13 +183,18 @@ test("a role changes once that is saved, and what ownership is about is told bef
   expect(place.querySelector('button[aria-label^="Save: "]')).toBeNull();
 });
 
-test("a role that the room refuses is still to be saved, and why is told", async () => {
+/** Of the only owner, that she is a member. */
+async function openAndSaveARoleThatIsRefused(): Promise<void> {
   await open("members");
   await last("GET", "/api/threads/one/members").answer(MEMBERS);
   choose(find('select[aria-label="Role: ann"]'), "member");
   press(find('button[aria-label="Save: ann: member"]'));
   await settle();
   await last("PUT", "/api/threads/one/members/ann").answer({ code: "last_owner", message: "No." }, 409);
+}
+
+test("a role that the room refuses is still to be saved, and why is told", async () => {
+  await openAndSaveARoleThatIsRefused();
   await last("GET", "/api/threads/one/members").answer(MEMBERS);
   expect(find(".error").textContent).toBe("A thread must keep an owner.");
   expect(find('button[aria-label="Save: ann: member"]')).toBeTruthy();
@@ -215,12 +220,7 @@ test("a role lets nobody in again whom another owner removed meanwhile", async (
 });
 
 test("why a role was refused is told though the members cannot be looked at then", async () => {
-  await open("members");
-  await last("GET", "/api/threads/one/members").answer(MEMBERS);
-  choose(find('select[aria-label="Role: ann"]'), "member");
-  press(find('button[aria-label="Save: ann: member"]'));
-  await settle();
-  await last("PUT", "/api/threads/one/members/ann").answer({ code: "last_owner", message: "No." }, 409);
+  await openAndSaveARoleThatIsRefused();
   expect(asked.filter((one) => one.path === "/api/threads/one/members")).toHaveLength(2);
   await last("GET", "/api/threads/one/members").answer({ code: "database_unavailable", message: "Away." }, 503);
   expect(find(".error").textContent).toBe("A thread must keep an owner.");
