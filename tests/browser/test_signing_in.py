@@ -213,6 +213,33 @@ async def test_whoever_has_no_account_makes_one_with_the_link(asking_room: Room,
     await expect(rows(again, "new here", by="You")).to_be_visible()
 
 
+async def test_the_keyboard_stays_where_one_works(asking_room: Room, visit: Visits) -> None:
+    """Also where what was pressed is under way, or goes away with its row."""
+    ann, bob, carl = [await asking_room.person() for _ in range(3)]
+    thread = await asking_room.private_thread(**{ann: "owner", bob: "member", carl: "reader"})
+    page = await signed_in(visit, asking_room, ann, thread)
+    await page.get_by_role("button", name="Members").click()
+    window = page.get_by_role("dialog", name="Members")
+    await window.get_by_role("button", name=f"Remove {bob}").focus()
+    for gone, then in ((bob, f"Remove {carl}"), (carl, "Remove admin"), ("admin", "Add")):
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Enter")
+        await expect(window.get_by_role("button", name=f"Remove {gone}")).to_be_hidden()
+        await expect(window.get_by_role("button", name=then, exact=True)).to_be_focused()
+
+    make = window.get_by_role("button", name="Make a link")
+    await make.focus()
+    for count in (1, 2):
+        await page.keyboard.press("Enter")
+        await expect(window.get_by_role("button", name="Take back")).to_have_count(count)
+        await expect(make).to_be_focused()
+    await window.get_by_role("button", name="Take back").last.focus()
+    for left in (1, 0):
+        await page.keyboard.press("Enter")
+        await expect(window.get_by_role("button", name="Take back")).to_have_count(left)
+        await expect((window.get_by_role("button", name="Take back") if left else make)).to_be_focused()
+
+
 async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[..., Process], visit: Visits) -> None:
     """A refresh token is good once: whoever used one a second time would be signed out."""
     process = start("up", AUTH="required", ACCESS_TOKEN_TTL="30")  # which the page renews some seconds later

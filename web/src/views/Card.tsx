@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { asProblem, type Problem } from "../api";
 import { words } from "../words";
+import { Button } from "./Button";
 import { Mark } from "./Mark";
 import { Refusal } from "./Refusal";
 
@@ -21,7 +22,6 @@ export function Card(props: {
 
   async function send(event: Event): Promise<void> {
     event.preventDefault();
-    if (isBusy) return;
     setBusy(true);
     setRefusal(undefined); // the same once more is told anew
     setRefusal(await props.send().catch((error: unknown) => props.refusalOf(asProblem(error))));
@@ -38,9 +38,9 @@ export function Card(props: {
       </header>
       {props.children}
       <Refusal of={refusal} />
-      <button class="primary" type="submit" aria-disabled={isBusy} aria-busy={isBusy}>
+      <Button class="primary" type="submit" isBusy={isBusy}>
         {props.verb}
-      </button>
+      </Button>
     </form>
   );
 }

@@ -3,6 +3,7 @@ import * as api from "../../api";
 import { addressOfInvite, room } from "../../app";
 import type { Invite } from "../../wire";
 import { day, words } from "../../words";
+import { Button } from "../Button";
 import { Refusal, useAttempt } from "../Refusal";
 import { LinkField } from "./LinkField";
 
@@ -58,9 +59,9 @@ export function Invites({ thread }: { thread: string }) {
             ))}
           </select>
         </label>
-        <button type="submit" disabled={isBusy}>
+        <Button type="submit" isBusy={isBusy}>
           {words.value.makeLink}
-        </button>
+        </Button>
       </form>
       <Refusal of={problem} />
       {link !== undefined && (
@@ -80,10 +81,9 @@ export function Invites({ thread }: { thread: string }) {
                   <br />
                   <small>{words.value.until(day.value(Date.parse(one.expires_at)))}</small>
                 </span>
-                <button
-                  type="button"
+                <Button
                   aria-label={words.value.told(words.value.takeBack, one.prefix)}
-                  disabled={isBusy}
+                  isBusy={isBusy}
                   onClick={() =>
                     void change(async () => {
                       await api.takeInviteBack(thread, one.prefix);
@@ -92,7 +92,7 @@ export function Invites({ thread }: { thread: string }) {
                   }
                 >
                   {words.value.takeBack}
-                </button>
+                </Button>
               </li>
             ))}
           </ul>

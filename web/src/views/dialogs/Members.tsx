@@ -16,6 +16,7 @@ import { listed, lookAtThreads } from "../../threads";
 import type { Member, Role, ThreadInList } from "../../wire";
 import { words } from "../../words";
 import { Avatar } from "../Avatar";
+import { Button } from "../Button";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { Refusal, useAttempt } from "../Refusal";
@@ -100,7 +101,7 @@ function List({ thread }: { thread: string }) {
               <SureButton
                 text={words.value.remove}
                 label={words.value.removeMember(member.name)}
-                disabled={isBusy}
+                isBusy={isBusy}
                 act={() => void change(() => api.dismiss(thread, member))}
               />
             )}
@@ -139,9 +140,8 @@ function RoleField({ member, isBusy, give }: RoleFieldProps) {
       </select>
       {chosen !== member.role && (
         <>
-          <button
-            type="button"
-            disabled={isBusy}
+          <Button
+            isBusy={isBusy}
             aria-label={`${save}: ${told(member.name, roles[chosen])}`}
             onClick={() => {
               field.current?.focus(); // since the button goes
@@ -149,7 +149,7 @@ function RoleField({ member, isBusy, give }: RoleFieldProps) {
             }}
           >
             {save}
-          </button>
+          </Button>
           {warning && (
             <p class="hint" role="alert">
               {warning}
@@ -180,7 +180,7 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
       aria-label={words.value.addMember}
       onSubmit={(event) => {
         event.preventDefault();
-        if (name.trim()) void props.add(name.trim(), role).then((worked) => worked && setName(""));
+        if (name.trim() && !props.isBusy) void props.add(name.trim(), role).then((worked) => worked && setName(""));
       }}
     >
       <label>
@@ -191,6 +191,7 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
           autocomplete="off"
           spellcheck={false}
           maxLength={256}
+          required
           value={name}
           onInput={(event) => setName(event.currentTarget.value)}
         />
@@ -201,9 +202,9 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
           <RoleOptions />
         </select>
       </label>
-      <button type="submit" disabled={props.isBusy || name.trim() === ""}>
+      <Button type="submit" isBusy={props.isBusy}>
         {words.value.add}
-      </button>
+      </Button>
     </form>
   );
 }
@@ -233,9 +234,9 @@ function Visibility(props: { thread: string; visibility: ThreadInList["visibilit
       />
       <Refusal of={problem} />
       <div class="actions">
-        <button type="submit" aria-busy={isBusy}>
+        <Button type="submit" isBusy={isBusy}>
           {words.value.save}
-        </button>
+        </Button>
       </div>
     </form>
   );
@@ -253,7 +254,7 @@ function Leave({ thread }: { thread: string }) {
   return (
     <div class="actions">
       <Refusal of={problem} />
-      <SureButton text={words.value.leave} disabled={isBusy} act={() => void leave()} />
+      <SureButton text={words.value.leave} isBusy={isBusy} act={() => void leave()} />
     </div>
   );
 }

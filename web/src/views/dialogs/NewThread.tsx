@@ -4,6 +4,7 @@ import { closeDialog, openThread, room, who } from "../../app";
 import { someThread } from "../../names";
 import type { ThreadInList } from "../../wire";
 import { words } from "../../words";
+import { Button } from "../Button";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { Refusal, useAttempt } from "../Refusal";
@@ -88,9 +89,9 @@ export function NewThread() {
               {words.value.anotherName}
             </button>
           )}
-          <button class="primary" type="submit" disabled={making.isBusy}>
+          <Button class="primary" type="submit" isBusy={making.isBusy}>
             {words.value.create}
-          </button>
+          </Button>
         </div>
       </form>
     </Dialog>

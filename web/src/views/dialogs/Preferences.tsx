@@ -4,6 +4,7 @@ import { closeDialog, conversation, OPEN_PLACE, place, room, toast, who } from "
 import { isName, LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
 import { threadsWaiting } from "../../thread/outbox";
 import { words } from "../../words";
+import { Button } from "../Button";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { forgetDrafts } from "../draft";
@@ -127,7 +128,7 @@ function ChangePassword({ name }: { name: string }) {
   }
 
   return (
-    <form onSubmit={change} noValidate>
+    <form onSubmit={change}>
       {/* for what keeps passwords: whose it is */}
       <input type="text" name="username" autocomplete="username" value={name} readOnly hidden />
       <PasswordField label={words.value.password} value={password} change={setPassword} />
@@ -139,9 +140,9 @@ function ChangePassword({ name }: { name: string }) {
         </p>
       )}
       <div class="actions">
-        <button type="submit" disabled={changing.isBusy || password === ""}>
+        <Button type="submit" isBusy={changing.isBusy}>
           {words.value.changePassword}
-        </button>
+        </Button>
       </div>
     </form>
   );

@@ -4,6 +4,7 @@ import { closeDialog, threadId } from "../../app";
 import type { HistoryMessage } from "../../wire";
 import { clock, day, moment, words } from "../../words";
 import { Avatar } from "../Avatar";
+import { Button } from "../Button";
 import { isComposing } from "../composing";
 import { Dialog } from "../Dialog";
 import { Refusal, useAttempt } from "../Refusal";
@@ -87,9 +88,9 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
       )}
       {found?.more && (
         <div class="actions">
-          <button type="button" disabled={isBusy} onClick={() => void find(found.query, found.messages)}>
+          <Button isBusy={isBusy} onClick={() => void find(found.query, found.messages)}>
             {words.value.findOlder}
-          </button>
+          </Button>
         </div>
       )}
     </Dialog>

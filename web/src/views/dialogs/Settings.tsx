@@ -3,6 +3,7 @@ import { changeSettings, settings } from "../../api";
 import { closeDialog, mayConfigure, threadId, toast } from "../../app";
 import type { Policy, ThreadSettings } from "../../wire";
 import { words } from "../../words";
+import { Button } from "../Button";
 import { Choice } from "../Choice";
 import { Dialog } from "../Dialog";
 import { Refusal, useAttempt } from "../Refusal";
@@ -121,9 +122,9 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
           <button type="button" onClick={closeDialog}>
             {words.value.cancel}
           </button>
-          <button class="primary" type="submit" disabled={saving.isBusy}>
+          <Button class="primary" type="submit" isBusy={saving.isBusy}>
             {words.value.save}
-          </button>
+          </Button>
         </div>
       )}
     </form>

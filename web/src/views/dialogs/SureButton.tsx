@@ -1,15 +1,15 @@
 import { useState } from "preact/hooks";
 import { words } from "../../words";
+import { Button } from "../Button";
 
 /** For what is not easily taken back: it asks, and does it when it is pressed once more. */
-export function SureButton(props: { text: string; label?: string; disabled?: boolean; act: () => void }) {
+export function SureButton(props: { text: string; label?: string; isBusy: boolean; act: () => void }) {
   const [asks, setAsks] = useState(false);
   return (
-    <button
-      type="button"
+    <Button
       class="danger"
       aria-label={asks ? `${props.label ?? props.text} – ${words.value.sure}` : (props.label ?? props.text)}
-      disabled={props.disabled ?? false}
+      isBusy={props.isBusy}
       onBlur={() => setAsks(false)}
       onClick={() => {
         if (asks) props.act();
@@ -17,6 +17,6 @@ export function SureButton(props: { text: string; label?: string; disabled?: boo
       }}
     >
       {asks ? words.value.sure : props.text}
-    </button>
+    </Button>
   );
 }

@@ -1,0 +1,37 @@
+import type { ButtonHTMLAttributes } from "preact";
+import { useLayoutEffect, useRef } from "preact/hooks";
+
+/** A button that leaves the keyboard to whoever pressed it.
+ *
+ * While what it began is under way it is pressed in vain, but not disabled: browsers take the keyboard from what is.
+ * Where it goes away with its row, the keyboard goes on to the next row, or to what is left of the section.
+ */
+export function Button({ isBusy, onClick, ...rest }: ButtonHTMLAttributes & { isBusy: boolean }) {
+  const element = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(
+    () => () => {
+      if (element.current === document.activeElement) neighbour(element.current)?.focus();
+    },
+    [],
+  );
+  return (
+    <button
+      type="button"
+      {...rest}
+      ref={element}
+      aria-disabled={isBusy}
+      onClick={(event) => {
+        if (isBusy)
+          event.preventDefault(); // a form is not sent
+        else onClick?.(event);
+      }}
+    />
+  );
+}
+
+function neighbour(button: HTMLElement | null): HTMLElement | undefined {
+  const row = button?.closest("li");
+  return [row?.nextElementSibling, row?.previousElementSibling, row?.closest("section")]
+    .flatMap((near) => [...(near?.querySelectorAll<HTMLElement>("button:last-of-type") ?? [])])
+    .find((one) => !row?.contains(one));
+}
