@@ -87,6 +87,37 @@ async def test_a_turn_that_failed_says_why_and_is_tried_again(
     await expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
+async def test_what_goes_away_when_it_is_pressed_hands_the_keyboard_on(
+    open_room: Room, visit: Visits, answers: Answers, thread: str
+) -> None:
+    answers.to("for ever", streams_until(asyncio.Event(), "Once ", "upon a time"))
+    answers.to("fail once", answers_with("{}", 400), says("It works now."))
+    page = await visit(open_room, thread)
+    await live(page)
+
+    async def press(name: str) -> None:
+        await page.get_by_role("button", name=name).focus()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("button", name=name)).to_be_hidden()
+
+    await press("Tell me a story")
+    await expect(composer(page)).to_be_focused()
+    await expect(rows(page, "heard [user] Tell me a story")).to_be_visible()
+    await say(page, "speak for ever")
+    await expect(rows(page, "Once upon a time")).to_be_visible()
+    await press("Stop the agent")
+    await expect(composer(page)).to_be_focused()
+    await open_room.settle(thread, pause="ignore")
+    await page.get_by_role("button", name="Preferences").click()
+    await page.keyboard.press("Escape")  # after which the page looks whether the agent is paused
+    await press("Go on")
+    await expect(composer(page)).to_be_focused()
+    await say(page, "fail once")
+    await press("Try again")
+    await expect(rows(page, "fail once", by="You")).to_be_focused()
+    await expect(rows(page, "It works now.")).to_be_visible()
+
+
 async def test_a_livestream_plays_and_is_answered(open_room: Room, visit: Visits, thread: str) -> None:
     page = await visit(open_room, thread)
     await page.get_by_role("button", name="Play a livestream").click()

@@ -15,6 +15,14 @@ const USUAL_LIMIT = 16_384;
 
 const encoder = new TextEncoder();
 
+const FIELD = "composer";
+
+/** The composer gets the keyboard of a button that goes away when it is pressed, and was pressed with it: to a finger it
+ * would only show the keys of its screen. */
+export function typeOn(press: MouseEvent): void {
+  if (press.detail === 0) document.getElementById(FIELD)?.focus();
+}
+
 export function Composer({ conversation }: { conversation: Conversation }) {
   const field = useRef<HTMLTextAreaElement>(null);
   const isFull = useSignal(false);
@@ -57,7 +65,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
       <div class="field">
         <textarea
           ref={field}
-          id="composer"
+          id={FIELD}
           rows={1}
           dir="auto"
           value={text}
@@ -111,7 +119,10 @@ function Stop({ conversation }: { conversation: Conversation }) {
       class="stop"
       disabled={stopping}
       aria-label={words.value.stopAgent}
-      onClick={() => conversation.cancel()}
+      onClick={(press) => {
+        typeOn(press);
+        conversation.cancel();
+      }}
     >
       <Icon name="stop" />
       {stopping ? words.value.stopping : words.value.stop}

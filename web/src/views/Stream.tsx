@@ -8,6 +8,7 @@ import { type Growing, placeOf, type Said } from "../thread/timeline";
 import { sawUpTo } from "../threads";
 import type { Lane } from "../wire";
 import { midnight, words } from "../words";
+import { typeOn } from "./Composer";
 import { Icon } from "./Icon";
 import { GrowingRow, SaidRow, UnsentRow } from "./rows";
 
@@ -197,7 +198,15 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         </Virtualizer>
       </div>
       {!rows.length && timeline.reachesStart && lanes.length < 3 && <p class="nothing">{words.value.nothingShown}</p>}
-      <button type="button" class="below" hidden={follows.value} onClick={toEnd}>
+      <button
+        type="button"
+        class="below"
+        hidden={follows.value}
+        onClick={(press) => {
+          typeOn(press);
+          toEnd();
+        }}
+      >
         <Icon name="down" />
         {below.value ? words.value.newBelow(below.value) : words.value.toNewest}
       </button>

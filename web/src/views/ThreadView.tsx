@@ -5,7 +5,7 @@ import { shownLanes, view } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { LANES, type Lane } from "../wire";
 import { sentenceOf, words } from "../words";
-import { Composer } from "./Composer";
+import { Composer, typeOn } from "./Composer";
 import { Header } from "./Header";
 import { Icon } from "./Icon";
 import { Mark } from "./Mark";
@@ -96,7 +96,13 @@ function Empty({ conversation }: { conversation: Conversation }) {
       <h2>{empty}</h2>
       <p class="hint">{emptyHint}</p>
       <div class="row">
-        <button type="button" onClick={() => conversation.say(tryStory)}>
+        <button
+          type="button"
+          onClick={(press) => {
+            typeOn(press);
+            conversation.say(tryStory);
+          }}
+        >
           {tryStory}
         </button>
         <LivestreamButton threadId={conversation.threadId} />
@@ -152,7 +158,14 @@ function LivestreamButton({ threadId }: { threadId: string }) {
   if (who.value?.kind !== "anyone") return null;
   const left = playing.value;
   return left === undefined ? (
-    <button type="button" title={words.value.playStreamHint} onClick={() => playLivestream(threadId)}>
+    <button
+      type="button"
+      title={words.value.playStreamHint}
+      onClick={(press) => {
+        typeOn(press); // of an empty thread the button goes
+        playLivestream(threadId);
+      }}
+    >
       <Icon name="play" />
       {words.value.playStream}
     </button>

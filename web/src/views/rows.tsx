@@ -12,6 +12,7 @@ import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
 import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
+import { typeOn } from "./Composer";
 import { draftOf, writeDraft } from "./draft";
 import { Icon } from "./Icon";
 import { shortly } from "./shortly";
@@ -142,7 +143,14 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
             >
               {editAgain}
             </button>
-            <button type="button" class="link" onClick={remove}>
+            <button
+              type="button"
+              class="link"
+              onClick={(press) => {
+                typeOn(press);
+                remove();
+              }}
+            >
               {discard}
             </button>
           </p>
@@ -270,7 +278,14 @@ function FateLine({ said, conversation }: { said: Said; conversation: Conversati
       <Icon name={fate === "pending" ? "clock" : fate === "failed" ? "warning" : "stop"} />
       <span>{fate === "failed" && said.reason ? told(fates.failed, said.reason) : fates[fate]}</span>
       {mayRetry && (
-        <button type="button" class="link" onClick={() => void conversation.retry(said.messageId)}>
+        <button
+          type="button"
+          class="link"
+          onClick={({ currentTarget }) => {
+            currentTarget.closest("article")?.focus(); // since the button goes
+            void conversation.retry(said.messageId);
+          }}
+        >
           {retry}
         </button>
       )}
