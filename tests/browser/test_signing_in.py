@@ -31,6 +31,9 @@ async def test_a_one_time_password_is_changed_by_using_it(asking_room: Room, vis
     page = await visit(asking_room)
     await sign_in(page, "newcomer", "a wrong one")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+    await page.get_by_label("简体中文").check()
+    await expect(page.get_by_role("alert")).to_have_text("名字或密码不正确。")
+    await page.get_by_label("English").check()
     await sign_in(page, "newcomer", one_time)
     await expect(page.get_by_text("This password was for one sign-in.")).to_be_visible()
     await expect(page.get_by_label("New password")).to_be_focused()
@@ -237,7 +240,7 @@ async def test_the_keyboard_stays_where_one_works(asking_room: Room, visit: Visi
     for left in (1, 0):
         await page.keyboard.press("Enter")
         await expect(window.get_by_role("button", name="Take back")).to_have_count(left)
-        await expect((window.get_by_role("button", name="Take back") if left else make)).to_be_focused()
+        await expect(window.get_by_role("button", name="Take back") if left else make).to_be_focused()
 
 
 async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[..., Process], visit: Visits) -> None:

@@ -4,27 +4,28 @@ import { asProblem, type Problem } from "../api";
 import { words } from "../words";
 import { Button } from "./Button";
 import { Mark } from "./Mark";
-import { Refusal } from "./Refusal";
+import { Refusal, type Why } from "./Refusal";
 
-/** A form for whoever is not in the room yet. `send` rejects with Problem; a sentence of its own is why it was not. */
+/** A form for whoever is not in the room yet. `send` rejects with Problem, or tells why there is nothing to be sent. */
 export function Card(props: {
   intro: string;
   verb: string;
   busy: [boolean, (isBusy: boolean) => void];
-  send: () => Promise<string | undefined>;
-  refusalOf: (problem: Problem) => string | undefined;
+  send: () => Promise<Why | undefined>;
+  refusalOf: (problem: Problem) => Why | undefined;
   /** The way to another card. */
   other: ComponentChildren;
   children: ComponentChildren;
 }) {
   const [isBusy, setBusy] = props.busy;
-  const [refusal, setRefusal] = useState<string | undefined>(undefined);
+  const [refusal, setRefusal] = useState<Why | undefined>(undefined);
 
   async function send(event: Event): Promise<void> {
     event.preventDefault();
     setBusy(true);
     setRefusal(undefined); // the same once more is told anew
-    setRefusal(await props.send().catch((error: unknown) => props.refusalOf(asProblem(error))));
+    const why = await props.send().catch((error: unknown) => props.refusalOf(asProblem(error)));
+    setRefusal(() => why);
     setBusy(false);
   }
 

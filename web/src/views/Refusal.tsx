@@ -2,11 +2,14 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { asProblem, type Problem } from "../api";
 import { sentenceOf } from "../words";
 
-export function Refusal({ of }: { of: Problem | string | undefined }) {
+/** Why something did not work: a problem, or what says it, in the language that is chosen by then. */
+export type Why = Problem | (() => string);
+
+export function Refusal({ of }: { of: Why | undefined }) {
   if (of === undefined) return null;
   return (
     <p class="error" role="alert" ref={show}>
-      {typeof of === "string" ? of : sentenceOf(of)}
+      {typeof of === "function" ? of() : sentenceOf(of)}
     </p>
   );
 }

@@ -2,10 +2,11 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { type Problem, signIn } from "../api";
 import { inviteInAddress, room, signUp, tenantBefore } from "../app";
-import { sentenceOf, words } from "../words";
+import { words } from "../words";
 import { Card } from "./Card";
 import { NameField, PasswordField, refusalOfNew } from "./fields";
 import { LanguageChoice } from "./LanguageChoice";
+import type { Why } from "./Refusal";
 
 interface Entering {
   name: [string, (name: string) => void];
@@ -44,7 +45,7 @@ function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: 
   const [newPassword, setNewPassword] = useState("");
   const [isOneTime, setOneTime] = useState(false);
 
-  async function send(): Promise<string | undefined> {
+  async function send(): Promise<Why | undefined> {
     const refused = isOneTime ? refusalOfNew(newPassword, password) : undefined;
     if (refused !== undefined) return refused;
     await signIn({
@@ -56,11 +57,11 @@ function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: 
     return undefined;
   }
 
-  function refusalOf(problem: Problem): string | undefined {
+  function refusalOf(problem: Problem): Why | undefined {
     const asksForNew = problem.code === "password_change_needed";
     if (asksForNew || problem.code === "not_signed_in") setOneTime(asksForNew);
     if (asksForNew) return undefined;
-    return problem.code === "not_signed_in" ? words.value.wrongLogin : sentenceOf(problem);
+    return problem.code === "not_signed_in" ? () => words.value.wrongLogin : problem;
   }
 
   return (
@@ -104,17 +105,17 @@ function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: 
 function NewAccount({ name: [name, setName], busy, other, takesFocus, invite }: Entering & { invite: string }) {
   const [password, setPassword] = useState("");
 
-  async function send(): Promise<string | undefined> {
+  async function send(): Promise<Why | undefined> {
     const refused = refusalOfNew(password);
     if (refused !== undefined) return refused;
     await signUp(invite, name.trim(), password);
     return undefined;
   }
 
-  function refusalOf(problem: Problem): string {
-    if (problem.code === "taken") return words.value.accountNameTaken;
-    if (problem.code === "not_found") return words.value.inviteBad;
-    return problem.status === 422 ? words.value.accountNameUnfit : sentenceOf(problem);
+  function refusalOf(problem: Problem): Why {
+    if (problem.code === "taken") return () => words.value.accountNameTaken;
+    if (problem.code === "not_found") return () => words.value.inviteBad;
+    return problem.status === 422 ? () => words.value.accountNameUnfit : problem;
   }
 
   return (

@@ -1,14 +1,15 @@
 import { words } from "../words";
+import type { Why } from "./Refusal";
 
 /** Characters of a password that somebody chooses. */
 const SHORTEST = 8;
 const LONGEST = 256;
 
 /** Why the new password cannot be taken for the old one, if that is so. */
-export function refusalOfNew(newPassword: string, password = ""): string | undefined {
+export function refusalOfNew(newPassword: string, password = ""): Why | undefined {
   const { length } = [...newPassword];
-  if (length < SHORTEST || length > LONGEST) return words.value.passwordLength;
-  return newPassword === password ? words.value.samePassword : undefined;
+  if (length < SHORTEST || length > LONGEST) return () => words.value.passwordLength;
+  return newPassword === password ? () => words.value.samePassword : undefined;
 }
 
 interface Field {

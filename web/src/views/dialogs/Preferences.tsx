@@ -10,7 +10,7 @@ import { Dialog } from "../Dialog";
 import { forgetDrafts } from "../draft";
 import { PasswordField, refusalOfNew } from "../fields";
 import { LanguageChoice } from "../LanguageChoice";
-import { Refusal, useAttempt } from "../Refusal";
+import { Refusal, useAttempt, type Why } from "../Refusal";
 
 export function Preferences() {
   return (
@@ -110,14 +110,14 @@ function ChangePassword({ name }: { name: string }) {
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
   const [isChanged, setChanged] = useState(false);
-  const [refusal, setRefusal] = useState<string | undefined>(undefined);
+  const [refusal, setRefusal] = useState<Why | undefined>(undefined);
   const changing = useAttempt();
 
   async function change(event: Event): Promise<void> {
     event.preventDefault();
     setChanged(false);
     const refused = refusalOfNew(newPassword, password);
-    setRefusal(refused);
+    setRefusal(() => refused);
     if (refused !== undefined) return;
     await changing.attempt(async () => {
       await changePassword(password, newPassword);
