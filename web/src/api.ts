@@ -27,6 +27,13 @@ export class Problem extends Error {
 export const asProblem = (error: unknown): Problem =>
   error instanceof Problem ? error : new Problem(0, "unreachable", String(error));
 
+const isMissing = (error: unknown): boolean => asProblem(error).status === 404;
+
+/** What somebody else took away a moment before is away, as was wanted. */
+function unlessMissing(error: unknown): void {
+  if (!isMissing(error)) throw error;
+}
+
 type Method = "GET" | "POST" | "PUT" | "DELETE";
 
 /** Ask, as whoever is signed in. Rejects with Problem. */
@@ -147,13 +154,16 @@ export const changeSettings = (threadId: string, wanted: ThreadSettings) =>
 export const members = async (threadId: string) =>
   (await ask<{ members: Member[] }>("GET", inThread(threadId, "members"))).members;
 const memberPath = (threadId: string, name: string) => inThread(threadId, `members/${encodeURIComponent(name)}`);
+/** Rejects with the code `nobody` where there is nobody of that name, or no such thread any more. */
 export const admit = (threadId: string, name: string, role: Role) =>
-  ask<Member>("PUT", memberPath(threadId, name), { role });
+  ask<Member>("PUT", memberPath(threadId, name), { role }).catch((error: unknown) => {
+    throw isMissing(error) ? new Problem(404, "nobody", "There is nobody of that name.") : error;
+  });
 /** Of a member: whoever was removed meanwhile is let in again by nobody who did not mean to. */
 export const changeRole = (threadId: string, name: string, role: Role) =>
   ask<Member>("PUT", memberPath(threadId, name), { role }, { "If-Match": "*" });
 export const dismiss = (threadId: string, member: Pick<Member, "name" | "kind">) =>
-  ask<void>("DELETE", `${memberPath(threadId, member.name)}?kind=${member.kind}`);
+  ask<void>("DELETE", `${memberPath(threadId, member.name)}?kind=${member.kind}`).catch(unlessMissing);
 
 export const invites = async (threadId: string) =>
   (await ask<{ invites: Invite[] }>("GET", inThread(threadId, "invites"))).invites;
@@ -161,7 +171,7 @@ export const invites = async (threadId: string) =>
 export const invite = async (threadId: string, role: Invite["role"], expiresIn: number) =>
   (await ask<{ invite: string }>("POST", inThread(threadId, "invites"), { role, expires_in: expiresIn })).invite;
 export const takeInviteBack = (threadId: string, prefix: string) =>
-  ask<void>("DELETE", inThread(threadId, `invites/${encodeURIComponent(prefix)}`));
+  ask<void>("DELETE", inThread(threadId, `invites/${encodeURIComponent(prefix)}`)).catch(unlessMissing);
 /** Be a member of the thread that the invite is for. */
 export const accept = (invite: string) => ask<{ thread_id: string; role: Role }>("POST", "/api/invites", { invite });
 

@@ -32,8 +32,9 @@ export const closeDialog = (): void => {
 };
 
 const TENANT = "tenant";
-/** Of whoever was here last, where there are several. */
-export const tenantBefore = (): string => (room.value?.several_tenants && kept(TENANT, isText)) || "";
+/** Of the invitation in the address, or of whoever was here last, where there are several. */
+export const likelyTenant = (): string =>
+  (room.value?.several_tenants && (behindHash("tenant") || kept(TENANT, isText))) || "";
 
 /** How whoever sits here stands to the open thread, as far as the list of threads tells; set by it. */
 export const role = signal<Role | null | undefined>(undefined);
@@ -51,11 +52,16 @@ export const place = computed(() =>
   who.value?.kind === "anyone" ? OPEN_PLACE : `${who.value?.tenant}.${who.value?.name}`,
 );
 
-/** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody. */
+/** The thread is in the address's query. An invitation is behind its `#`, which no browser sends to anybody, with its
+ * tenant where there are several. */
 const query = () => new URLSearchParams(location.search);
-const readInvite = () => new URLSearchParams(location.hash.slice(1)).get("invite") || null;
+const behindHash = (name: "invite" | "tenant") => new URLSearchParams(location.hash.slice(1)).get(name) || null;
+const readInvite = () => behindHash("invite");
 export const inviteInAddress = signal(readInvite());
-export const addressOfInvite = (invite: string): string => `${location.origin}/#${new URLSearchParams({ invite })}`;
+export function addressOfInvite(invite: string): string {
+  const tenant = room.value?.several_tenants && who.value?.tenant;
+  return `${location.origin}/#${new URLSearchParams({ invite, ...(tenant && { tenant }) })}`;
+}
 /** An empty name is none. */
 const threadInAddress = () => query().get("thread") || DEFAULT_THREAD;
 export const threadId = signal(threadInAddress());
@@ -90,7 +96,7 @@ export async function start(): Promise<void> {
     return () => coming.abort();
   });
   addEventListener("hashchange", () => {
-    if (who.value) void untilReached(takeUpInvite);
+    if (who.value) void untilReached(() => takeUpInvite(who.value));
   });
   effect(openConversation);
 }
@@ -112,14 +118,15 @@ function beginAnewForAnother(): () => void {
 /** Whoever has just come in is known, and taken to where an invitation leads. */
 async function enter(coming: AbortSignal): Promise<void> {
   const known = await api.me();
-  await takeUpInvite();
+  await takeUpInvite(known);
   if (coming.aborted) return;
   who.value = known;
   keep(TENANT, known.tenant);
 }
 
-/** `accepted` is told where the invitation is for a thread. */
-const invitation = signal<{ accepted: string } | Problem | undefined>(undefined);
+/** Which thread the invitation is for, why it could not be taken up, or for which tenant it is, of which one is not. */
+export type Invited = { accepted: string } | { refused: Problem } | { elsewhere: string };
+const invitation = signal<Invited | undefined>(undefined);
 export const invited = computed(() => invitation.value);
 
 /** Make an account by the invitation, and be in its thread. Rejects with Problem. */
@@ -129,7 +136,7 @@ export async function signUp(invite: string, name: string, password: string): Pr
   signedInWith(made);
 }
 
-async function takeUpInvite(): Promise<void> {
+async function takeUpInvite(known: Me | undefined): Promise<void> {
   const invite = inviteInAddress.peek();
   if (invite === null || room.value?.auth !== "required") return;
   try {
@@ -138,11 +145,13 @@ async function takeUpInvite(): Promise<void> {
   } catch (error) {
     const problem = asProblem(error);
     if (problem.passes || problem.status === 401) throw problem; // it is there still after another sign-in
-    arrive(threadId.peek(), problem);
+    const tenant = behindHash("tenant");
+    if (tenant === null || tenant === known?.tenant) arrive(threadId.peek(), { refused: problem });
+    else invitation.value = { elsewhere: tenant }; // it stays in the address, for who signs in there
   }
 }
 
-function arrive(thread: string, how: { accepted: string } | Problem): void {
+function arrive(thread: string, how: Invited): void {
   history.replaceState(null, "", addressOf(thread));
   batch(() => {
     readAddress();

@@ -7,6 +7,7 @@ const ANN: Me = { kind: "person", tenant: "default", name: "ann" };
 /** A room of one account, whose passwords, sign-ins and invites are the test's to change. */
 const room = {
   auth: "required" as "open" | "required",
+  hasSeveralTenants: false,
   isAway: false,
   isBusy: false,
   /** Tokens that are good, and how many were given out. */
@@ -33,7 +34,7 @@ async function answer(path: string, request: RequestInit): Promise<Response> {
   if (room.isAway) throw new TypeError("nobody answers");
   if (room.isBusy) return new Response("{}", { status: 429, headers: { "Retry-After": "30" } });
   const isIn = room.access.has((request.headers as Record<string, string>).Authorization?.slice(7) ?? "");
-  if (path === "/api/room") return Response.json({ auth: room.auth });
+  if (path === "/api/room") return Response.json({ auth: room.auth, several_tenants: room.hasSeveralTenants });
   if (path === "/api/login")
     return body.password === "good" ? Response.json(tokens(`another${room.given}`)) : refuses(401, "not_signed_in");
   if (path === "/api/signup")
@@ -112,7 +113,14 @@ beforeEach(() => {
   localStorage.clear();
   reload.mockReset();
   FakeSocket.opened = [];
-  Object.assign(room, { auth: "required", isAway: false, isBusy: false, given: 0, asked: [] });
+  Object.assign(room, {
+    auth: "required",
+    hasSeveralTenants: false,
+    isAway: false,
+    isBusy: false,
+    given: 0,
+    asked: [],
+  });
   room.access = new Set(["access 0"]);
   room.refresh = new Set(["m3r_0_secret"]);
 });
@@ -133,9 +141,9 @@ test("whoever is signed in comes at once into the thread of the address", async 
   expect(app.who.value).toEqual(ANN);
   expect(app.name.value).toBe("ann");
   expect(app.place.value).toBe("default.ann");
-  expect(app.tenantBefore()).toBe("");
+  expect(app.likelyTenant()).toBe("");
   app.room.value = { ...app.room.value, several_tenants: true } as RoomInfo;
-  expect(app.tenantBefore()).toBe("default");
+  expect(app.likelyTenant()).toBe("default");
   expect(app.conversation.value?.threadId).toBe("show");
   expect(opened()).toEqual(["/ws/chat/show"]);
 });
@@ -206,9 +214,34 @@ test("an invitation is taken up after the sign-in, and leads to its thread alone
 test("an invitation that is not good any more is told so, and leaves one where one was", async () => {
   wasSignedIn();
   await load("/?thread=news#invite=m3i_bad");
-  expect(app.invited.value).toMatchObject({ status: 404 });
+  expect(app.invited.value).toMatchObject({ refused: { status: 404 } });
   expect(address()).toBe("/?thread=news");
   expect(opened()).toEqual(["/ws/chat/news"]);
+});
+
+test("where there are several tenants, an invitation tells its own to who signs in", async () => {
+  room.hasSeveralTenants = true;
+  localStorage.setItem("m3.tenant", '"of who was here before"');
+  await load("/#invite=m3i_good&tenant=acme");
+  expect(app.likelyTenant()).toBe("acme");
+  history.replaceState(null, "", "/#invite=m3i_good");
+  expect(app.likelyTenant()).toBe("of who was here before");
+  await api.signIn({ name: "ann", password: "good" });
+  await pass();
+  expect(app.addressOfInvite("m3i_good")).toBe(`${location.origin}/#invite=m3i_good&tenant=${ANN.tenant}`);
+  room.hasSeveralTenants = false;
+  await load();
+  expect(app.addressOfInvite("m3i_good")).toBe(`${location.origin}/#invite=m3i_good`);
+});
+
+test("an invitation of another tenant is told so, and stays in the address for who signs in there", async () => {
+  wasSignedIn();
+  await load("/#invite=m3i_bad&tenant=acme");
+  expect(app.invited.value).toEqual({ elsewhere: "acme" });
+  expect(address()).toBe("/#invite=m3i_bad&tenant=acme");
+  await load("/#invite=m3i_bad&tenant=default");
+  expect(app.invited.value).toMatchObject({ refused: { status: 404 } });
+  expect(address()).toBe("/");
 });
 
 test("whoever is invited makes an account with the invitation, and is in its thread", async () => {

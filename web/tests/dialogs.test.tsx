@@ -219,6 +219,26 @@ test("a role lets nobody in again whom another owner removed meanwhile", async (
   expect(last("PUT", "/api/threads/one/members/bob").headers).not.toHaveProperty("If-Match");
 });
 
+test("what another owner took away a moment before is away, and no matter", async () => {
+  const bob = { name: "bob", kind: "person", role: "member" };
+  const invite = { prefix: "abcdefgh", role: "member", made_by: "ann", expires_at: "2026-11-27T00:00:00Z" };
+  await open("members");
+  await last("GET", "/api/threads/one/members").answer({ members: [...MEMBERS.members, bob] });
+  await last("GET", "/api/threads/one/invites").answer({ invites: [invite] });
+  press(find('button[aria-label="Remove bob"]'));
+  press(find('button[aria-label^="Remove bob"]'));
+  await settle();
+  await last("DELETE", "/api/threads/one/members/bob").answer({ code: "not_found", message: "Not Found." }, 404);
+  await last("GET", "/api/threads/one/members").answer(MEMBERS);
+  expect(place.querySelector('button[aria-label="Remove bob"]')).toBeNull();
+  press(find('button[aria-label="Take back: abcdefgh"]'));
+  await settle();
+  await last("DELETE", "/api/threads/one/invites/abcdefgh").answer({ code: "not_found", message: "Not Found." }, 404);
+  await last("GET", "/api/threads/one/invites").answer({ invites: [] });
+  expect(place.querySelector('button[aria-label="Take back: abcdefgh"]')).toBeNull();
+  expect(place.querySelector(".error")).toBeNull();
+});
+
 test("why a role was refused is told though the members cannot be looked at then", async () => {
   await openAndSaveARoleThatIsRefused();
   expect(asked.filter((one) => one.path === "/api/threads/one/members")).toHaveLength(2);

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { conversation, dialog, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
+import { conversation, dialog, type Invited, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
 import { goTo } from "../goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
@@ -17,7 +17,7 @@ export function App() {
   const showsThreads = useSignal(false);
   useEffect(() => {
     const result = invited.value;
-    if (result) toast.value = "accepted" in result ? words.value.invited(result.accepted) : words.value.inviteBad;
+    if (result) toast.value = sentence(result);
   }, [invited.value]);
   useEffect(() => {
     showsThreads.value = false; // once one has gone where one wanted
@@ -56,6 +56,11 @@ export function App() {
       <Toast />
     </div>
   );
+}
+
+function sentence(result: Invited): string {
+  if ("accepted" in result) return words.value.invited(result.accepted);
+  return "elsewhere" in result ? words.value.inviteElsewhere(result.elsewhere) : words.value.inviteBad;
 }
 
 function Waiting() {

@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { type Problem, signIn } from "../api";
-import { inviteInAddress, room, signUp, tenantBefore } from "../app";
+import { inviteInAddress, likelyTenant, room, signUp } from "../app";
 import { words } from "../words";
 import { Card } from "./Card";
 import { NameField, PasswordField, refusalOfNew } from "./fields";
@@ -34,13 +34,17 @@ export function SignIn() {
       <div class="corner">
         <LanguageChoice isPlain />
       </div>
-      {isNew ? <NewAccount {...entering} invite={invite} /> : <Account {...entering} isInvited={invite !== null} />}
+      {isNew ? (
+        <NewAccount {...entering} invite={invite} />
+      ) : (
+        <Account key={invite ?? ""} {...entering} isInvited={invite !== null} />
+      )}
     </main>
   );
 }
 
 function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: Entering & { isInvited: boolean }) {
-  const [tenant, setTenant] = useState(tenantBefore);
+  const [tenant, setTenant] = useState(likelyTenant);
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
   const [isOneTime, setOneTime] = useState(false);

@@ -177,6 +177,7 @@ export const en = {
   visibilities: { private: "its members", open: "everybody with an account" },
   invited: (thread: string) => `You are in ${thread} now.`,
   inviteBad: "This invitation is not good any more.",
+  inviteElsewhere: (tenant: string) => `This invitation is to ${tenant}. Sign out here, and in there.`,
 
   search: "Search",
   searchHint: "Words that a message must have",
@@ -235,6 +236,8 @@ export const en = {
     not_signed_in: "You are not signed in any more.",
     wrong_password: "The password is wrong.",
     forbidden: "You may not do that here.",
+    not_found: "It is not there any more, or not for you.",
+    nobody: "There is nobody of that name.",
     taken: "There is a thread of that name already.",
     last_owner: "A thread must keep an owner.",
     no_member: "That person is no member any more.",
@@ -242,7 +245,6 @@ export const en = {
     took_too_long: "The search took too long. Try words that are said less often.",
   },
   wrongLogin: "The name or the password is wrong.",
-  nobodyOfThatName: "There is nobody of that name.",
   tooOften: (seconds: number) => `Too many attempts. Try again in ${forTime(seconds)}.`,
   numberFrom: (least: number, most: number) =>
     `A number from ${least.toLocaleString("en")} to ${most.toLocaleString("en")}.`,

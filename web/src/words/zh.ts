@@ -164,6 +164,7 @@ export const zh: Words = {
   visibilities: { private: "仅成员", open: "所有拥有账号的人" },
   invited: (thread) => `您已加入 ${thread}。`,
   inviteBad: "此邀请已失效。",
+  inviteElsewhere: (tenant) => `此邀请属于“${tenant}”。请先退出登录，再登录到那里。`,
 
   search: "搜索",
   searchHint: "消息中必须包含的词",
@@ -220,6 +221,8 @@ export const zh: Words = {
     not_signed_in: "登录已失效。",
     wrong_password: "密码不正确。",
     forbidden: "您无权在此进行该操作。",
+    not_found: "已不存在，或您无权查看。",
+    nobody: "没有叫这个名字的人。",
     taken: "已有同名的会话。",
     last_owner: "会话至少要保留一位所有者。",
     no_member: "此人已不是该会话的成员。",
@@ -227,7 +230,6 @@ export const zh: Words = {
     took_too_long: "搜索耗时过长，请换用更少见的词。",
   },
   wrongLogin: "名字或密码不正确。",
-  nobodyOfThatName: "没有叫这个名字的人。",
   tooOften: (seconds) =>
     `尝试次数过多，请在 ${seconds < 90 ? `${Math.ceil(seconds)} 秒` : `${Math.ceil(seconds / 60)} 分钟`}后重试。`,
   numberFrom: (least, most) => `请输入 ${least} 到 ${most} 之间的数字。`,

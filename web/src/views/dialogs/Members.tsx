@@ -79,7 +79,7 @@ function List({ thread }: { thread: string }) {
   useEffect(() => void attempt(look), [thread]);
   return (
     <section class="stack">
-      <Refusal of={problem?.code === "not_found" && members.length ? () => words.value.nobodyOfThatName : problem} />
+      <Refusal of={problem} />
       <ul class="plain members">
         {members.map((member) => (
           <li key={`${member.kind} ${member.name}`}>
