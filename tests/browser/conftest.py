@@ -1,7 +1,6 @@
 """A real Chromium, and rooms that the tests of the page share, each in threads of its own."""
 
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -103,8 +102,6 @@ async def asking_room(rooms: list[Process], tmp_path_factory: pytest.TempPathFac
     room = Process("up", {"DATA_DIR": str(data), "AUTH": "required", "SIGN_UP": "true"})
     rooms.append(room)
     async with Room.at(await address_of(room)) as at:
-        found = re.search(r"one-time password, which is shown once: (\S+)", room.said)
-        assert found, room.said
         at.passwords["admin"] = OPERATORS_PASSWORD
-        await at.sign_in("admin", found.group(1), OPERATORS_PASSWORD)
+        await at.sign_in("admin", room.one_time_password(), OPERATORS_PASSWORD)
         yield at

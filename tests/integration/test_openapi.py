@@ -50,9 +50,7 @@ def asking_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str,
         process = Process("up", ASKING | {"DATA_DIR": str(tmp_path_factory.mktemp("asking") / "data")})
         started.append(process)
         address = process.address()
-        found = re.search(r"one-time password, which is shown once: (\S+)", process.said)
-        assert found, process.said
-        login = {"name": "admin", "password": found[1], "new_password": "correct horse"}
+        login = {"name": "admin", "password": process.one_time_password(), "new_password": "correct horse"}
         answer = httpx2.post(f"{address}/api/login", json=login, timeout=DEADLINE, trust_env=False)
         yield address, answer.raise_for_status().json()["access_token"]
 

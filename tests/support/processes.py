@@ -56,6 +56,11 @@ class Process:
         assert found, self.said
         return found.group()
 
+    def one_time_password(self) -> str:
+        """The one that it printed by now."""
+        [password] = re.findall(r"one-time password, which is shown once: (\S+)", self.said)
+        return str(password)
+
     @property
     def pid(self) -> int:
         return self._popen.pid
