@@ -239,6 +239,16 @@ test("what another owner took away a moment before is away, and no matter", asyn
   expect(place.querySelector(".error")).toBeNull();
 });
 
+test("owners see whose each link is, as far as the room knows it", async () => {
+  const invite = { prefix: "abcdefgh", role: "member", made_by: "ann", expires_at: new Date().toISOString() };
+  await open("members");
+  await last("GET", "/api/threads/one/invites").answer({
+    invites: [invite, { ...invite, prefix: "b", made_by: null }],
+  });
+  const told = [...place.querySelectorAll("section li small")].map((one) => one.textContent);
+  expect(told).toEqual(["until Today, made by ann", "until Today"]);
+});
+
 test("why a role was refused is told though the members cannot be looked at then", async () => {
   await openAndSaveARoleThatIsRefused();
   expect(asked.filter((one) => one.path === "/api/threads/one/members")).toHaveLength(2);

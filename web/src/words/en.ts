@@ -170,7 +170,7 @@ export const en = {
   linkOnce: "This link is shown once. Send it to whom you invite.",
   openInvites: "Links that are good",
   takeBack: "Take back",
-  until: (when: string) => `until ${when}`,
+  until: (when: string, by: string | null) => `until ${when}${by === null ? "" : `, made by ${by}`}`,
   everybodyMay: "Everybody with an account finds this thread and speaks in it.",
   shareHint: "Whoever reaches this room comes into the thread with it.",
   visibility: "Who finds the thread",

@@ -157,7 +157,7 @@ export const zh: Words = {
   linkOnce: "此链接只显示一次，请发给要邀请的人。",
   openInvites: "有效的链接",
   takeBack: "撤回",
-  until: (when) => `有效至 ${when}`,
+  until: (when, by) => `有效至 ${when}${by === null ? "" : `，由 ${by} 创建`}`,
   everybodyMay: "所有拥有账号的人都能找到此会话并发言。",
   shareHint: "能访问此聊天室的人打开链接即可进入会话。",
   visibility: "谁能找到此会话",

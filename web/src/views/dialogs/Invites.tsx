@@ -79,7 +79,7 @@ export function Invites({ thread }: { thread: string }) {
                 <span>
                   {words.value.roles[one.role]} <code>{one.prefix}…</code>
                   <br />
-                  <small>{words.value.until(day.value(Date.parse(one.expires_at)))}</small>
+                  <small>{words.value.until(day.value(Date.parse(one.expires_at)), one.made_by)}</small>
                 </span>
                 <Button
                   aria-label={words.value.told(words.value.takeBack, one.prefix)}
