@@ -103,8 +103,8 @@ class Room:
         self.http.headers.update(bearer_header(signed_in["access_token"]))
 
     async def person(self) -> str:
-        """A new account with a password of its own; returns its name."""
-        name = f"person-{next(_numbers)}"
+        """A new account with a password of its own; returns its name, which is listed behind those of before."""
+        name = f"person-{next(_numbers):04}"
         one_time = (await self.ask("POST", "users", {"name": name}))["password"]
         self.passwords[name] = f"the password of {name}"
         await self.ask("POST", "login", {"name": name, "password": one_time, "new_password": self.passwords[name]})

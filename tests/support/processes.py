@@ -58,8 +58,9 @@ class Process:
 
     def one_time_password(self) -> str:
         """The one that it printed by now."""
-        [password] = re.findall(r"one-time password, which is shown once: (\S+)", self.said)
-        return str(password)
+        found = re.search(r"one-time password, which is shown once: (\S+)", self.said)
+        assert found, self.said
+        return found[1]
 
     @property
     def pid(self) -> int:

@@ -27,7 +27,7 @@ export class Problem extends Error {
 export const asProblem = (error: unknown): Problem =>
   error instanceof Problem ? error : new Problem(0, "unreachable", String(error));
 
-const isMissing = (error: unknown): boolean => asProblem(error).status === 404;
+const isMissing = (error: unknown): boolean => asProblem(error).code === "not_found";
 
 /** What somebody else took away a moment before is away, as was wanted. */
 function unlessMissing(error: unknown): void {

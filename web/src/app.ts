@@ -34,7 +34,7 @@ export const closeDialog = (): void => {
 const TENANT = "tenant";
 /** Of the invitation in the address, or of whoever was here last, where there are several. */
 export const likelyTenant = (): string =>
-  (room.value?.several_tenants && (behindHash("tenant") || kept(TENANT, isText))) || "";
+  (room.value?.several_tenants && (tenantOfInvite() ?? kept(TENANT, isText))) || "";
 
 /** How whoever sits here stands to the open thread, as far as the list of threads tells; set by it. */
 export const role = signal<Role | null | undefined>(undefined);
@@ -58,6 +58,12 @@ const query = () => new URLSearchParams(location.search);
 const behindHash = (name: "invite" | "tenant") => new URLSearchParams(location.hash.slice(1)).get(name) || null;
 const readInvite = () => behindHash("invite");
 export const inviteInAddress = signal(readInvite());
+/** What the room calls one (TENANTS), so that nobody has the page say anything else. */
+const TENANT_NAME = /^[a-z0-9][a-z0-9-]{0,31}$/;
+function tenantOfInvite(): string | undefined {
+  const tenant = behindHash("tenant") ?? "";
+  return room.value?.several_tenants && inviteInAddress.peek() && TENANT_NAME.test(tenant) ? tenant : undefined;
+}
 export function addressOfInvite(invite: string): string {
   const tenant = room.value?.several_tenants && who.value?.tenant;
   return `${location.origin}/#${new URLSearchParams({ invite, ...(tenant && { tenant }) })}`;
@@ -139,15 +145,17 @@ export async function signUp(invite: string, name: string, password: string): Pr
 async function takeUpInvite(known: Me | undefined): Promise<void> {
   const invite = inviteInAddress.peek();
   if (invite === null || room.value?.auth !== "required") return;
+  const tenant = tenantOfInvite();
   try {
     const { thread_id } = await api.accept(invite);
     arrive(thread_id, { accepted: thread_id });
   } catch (error) {
     const problem = asProblem(error);
     if (problem.passes || problem.status === 401) throw problem; // it is there still after another sign-in
-    const tenant = behindHash("tenant");
-    if (tenant === null || tenant === known?.tenant) arrive(threadId.peek(), { refused: problem });
-    else invitation.value = { elsewhere: tenant }; // it stays in the address, for who signs in there
+    const isElsewhere = tenant !== undefined && tenant !== known?.tenant && problem.code === "not_found";
+    if (isElsewhere)
+      invitation.value = { elsewhere: tenant }; // it stays in the address, for who signs in there
+    else arrive(threadId.peek(), { refused: problem });
   }
 }
 

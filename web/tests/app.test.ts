@@ -236,10 +236,21 @@ test("where there are several tenants, an invitation tells its own to who signs 
 
 test("an invitation of another tenant is told so, and stays in the address for who signs in there", async () => {
   wasSignedIn();
+  room.hasSeveralTenants = true;
   await load("/#invite=m3i_bad&tenant=acme");
   expect(app.invited.value).toEqual({ elsewhere: "acme" });
   expect(address()).toBe("/#invite=m3i_bad&tenant=acme");
-  await load("/#invite=m3i_bad&tenant=default");
+});
+
+test.each([
+  ["one's own", "default", true],
+  ["none", "", true],
+  ["what no tenant can be called", "Your+password,+please:+evil.example", true],
+  ["any, where there is one alone", "acme", false],
+])("an invitation that is not good any more is told so with the tenant of %s", async (_, tenant, several) => {
+  wasSignedIn();
+  room.hasSeveralTenants = several;
+  await load(`/#invite=m3i_bad&tenant=${tenant}`);
   expect(app.invited.value).toMatchObject({ refused: { status: 404 } });
   expect(address()).toBe("/");
 });

@@ -232,11 +232,28 @@ test("what another owner took away a moment before is away, and no matter", asyn
   await last("GET", "/api/threads/one/members").answer(MEMBERS);
   expect(place.querySelector('button[aria-label="Remove bob"]')).toBeNull();
   press(find('button[aria-label="Take back: abcdefgh"]'));
+  press(find('button[aria-label^="Take back: abcdefgh"]'));
   await settle();
   await last("DELETE", "/api/threads/one/invites/abcdefgh").answer({ code: "not_found", message: "Not Found." }, 404);
   await last("GET", "/api/threads/one/invites").answer({ invites: [] });
   expect(place.querySelector('button[aria-label="Take back: abcdefgh"]')).toBeNull();
   expect(place.querySelector(".error")).toBeNull();
+});
+
+test("what is pressed again before it is done is done once", async () => {
+  await open("members");
+  await last("GET", "/api/threads/one/invites").answer({ invites: [] });
+  for (let pressed = 0; pressed < 3; pressed++) {
+    press(button("Make a link"));
+    await settle();
+  }
+  const made = () => asked.filter((one) => one.method === "POST");
+  expect(made()).toHaveLength(1);
+  expect(button("Make a link").disabled).toBe(false);
+  await last("POST", "/api/threads/one/invites").answer({ code: "too_many_invites", message: "No." }, 409);
+  press(button("Make a link"));
+  await settle();
+  expect(made()).toHaveLength(2);
 });
 
 test("owners see whose each link is, as far as the room knows it", async () => {

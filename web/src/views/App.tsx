@@ -10,8 +10,9 @@ import { SignIn } from "./SignIn";
 import { ThreadView } from "./ThreadView";
 import { Title } from "./Title";
 
-/** Milliseconds for which a sentence is shown that needs no answer. */
-const TOLD = 5_000;
+/** Milliseconds for which a sentence is shown that needs no answer, and for each of its characters, to read it. */
+const TOLD = 4_000;
+const READ = 80;
 
 export function App() {
   const showsThreads = useSignal(false);
@@ -82,9 +83,12 @@ function Toast() {
   const told = toast.value;
   useEffect(() => {
     if (told === undefined) return;
-    const over = setTimeout(() => {
-      toast.value = undefined;
-    }, TOLD);
+    const over = setTimeout(
+      () => {
+        toast.value = undefined;
+      },
+      TOLD + told.length * READ,
+    );
     return () => clearTimeout(over);
   }, [told]);
   return (

@@ -4,7 +4,8 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 /** A button that leaves the keyboard to whoever pressed it.
  *
  * While what it began is under way it is pressed in vain, but not disabled: browsers take the keyboard from what is.
- * Where it goes away with its row, the keyboard goes on to the next row, or to what is left of the section.
+ * Where it goes away with its row, the keyboard goes on to the next row or the one before, or to what is left of the
+ * section. So a key that is held down presses it once.
  */
 export function Button({ isBusy, onClick, ...rest }: ButtonHTMLAttributes & { isBusy: boolean }) {
   const element = useRef<HTMLButtonElement>(null);
@@ -20,6 +21,7 @@ export function Button({ isBusy, onClick, ...rest }: ButtonHTMLAttributes & { is
       {...rest}
       ref={element}
       aria-disabled={isBusy}
+      onKeyDown={(event) => event.repeat && event.preventDefault()}
       onClick={(event) => {
         if (isBusy)
           event.preventDefault(); // a form is not sent

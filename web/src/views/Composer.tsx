@@ -15,12 +15,17 @@ const USUAL_LIMIT = 16_384;
 
 const encoder = new TextEncoder();
 
-const FIELD = "composer";
+const ID = "composer";
+
+export const focusComposer = (): void => document.getElementById(ID)?.focus();
+
+/** Nothing was pointed at: a key pressed it. */
+export const isByKey = (press: MouseEvent): boolean => press.detail === 0;
 
 /** The composer gets the keyboard of a button that goes away when it is pressed, and was pressed with it: to a finger it
  * would only show the keys of its screen. */
 export function typeOn(press: MouseEvent): void {
-  if (press.detail === 0) document.getElementById(FIELD)?.focus();
+  if (isByKey(press)) focusComposer();
 }
 
 export function Composer({ conversation }: { conversation: Conversation }) {
@@ -65,7 +70,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
       <div class="field">
         <textarea
           ref={field}
-          id={FIELD}
+          id={ID}
           rows={1}
           dir="auto"
           value={text}
@@ -81,7 +86,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           onKeyDown={(event) => {
             if (event.key !== "Enter" || event.shiftKey || event.altKey || isComposing(event)) return;
             event.preventDefault();
-            send();
+            if (!event.repeat) send(); // one that is held since before is for what it was pressed on
           }}
         />
         <Stop conversation={conversation} />

@@ -3,7 +3,7 @@ import { useEffect, useId, useRef } from "preact/hooks";
 import { words } from "../words";
 import { Icon } from "./Icon";
 
-/** A window over the page, for as long as it is shown: the browser keeps the keyboard in it, and Escape closes it. */
+/** A window over the page, for as long as it is shown: the keyboard stays in it, and Escape closes it. */
 export function Dialog(props: { title: string; close: () => void; children: ComponentChildren }) {
   const element = useRef<HTMLDialogElement>(null);
   const isPressedBeside = useRef(false);
@@ -15,7 +15,13 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
     const before = document.activeElement;
     shown.addEventListener("close", close);
     shown.showModal();
+    const keyboard = new MutationObserver(() => {
+      // what had it is gone
+      if (document.activeElement === document.body) shown.querySelector("button")?.focus();
+    });
+    keyboard.observe(shown, { childList: true, subtree: true });
     return () => {
+      keyboard.disconnect();
       shown.removeEventListener("close", close); // it tells so late, when another may be open already
       if (before instanceof HTMLElement) before.focus({ preventScroll: true }); // which had the keyboard
     };

@@ -37,6 +37,7 @@ export function SignIn() {
       {isNew ? (
         <NewAccount {...entering} invite={invite} />
       ) : (
+        // of another invitation the tenant may be another
         <Account key={invite ?? ""} {...entering} isInvited={invite !== null} />
       )}
     </main>

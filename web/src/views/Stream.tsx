@@ -8,7 +8,7 @@ import { type Growing, placeOf, type Said } from "../thread/timeline";
 import { sawUpTo } from "../threads";
 import type { Lane } from "../wire";
 import { midnight, words } from "../words";
-import { typeOn } from "./Composer";
+import { isByKey } from "./Composer";
 import { Icon } from "./Icon";
 import { GrowingRow, SaidRow, UnsentRow } from "./rows";
 
@@ -203,7 +203,7 @@ export function Stream(props: { conversation: Conversation; lanes: readonly Lane
         class="below"
         hidden={follows.value}
         onClick={(press) => {
-          typeOn(press);
+          if (isByKey(press)) scroller.current?.focus({ preventScroll: true }); // since the button goes
           toEnd();
         }}
       >

@@ -105,7 +105,7 @@ function Empty({ conversation }: { conversation: Conversation }) {
         >
           {tryStory}
         </button>
-        <LivestreamButton threadId={conversation.threadId} />
+        <LivestreamButton threadId={conversation.threadId} goes />
       </div>
     </section>
   );
@@ -153,8 +153,8 @@ function Demo({ conversation }: { conversation: Conversation }) {
   );
 }
 
-/** Only in an open room: where people sign in they are no programs. */
-function LivestreamButton({ threadId }: { threadId: string }) {
+/** Only in an open room: where people sign in they are no programs. `goes`: once it plays, another is there to stop it. */
+function LivestreamButton({ threadId, goes = false }: { threadId: string; goes?: boolean }) {
   if (who.value?.kind !== "anyone") return null;
   const left = playing.value;
   return left === undefined ? (
@@ -162,7 +162,7 @@ function LivestreamButton({ threadId }: { threadId: string }) {
       type="button"
       title={words.value.playStreamHint}
       onClick={(press) => {
-        typeOn(press); // of an empty thread the button goes
+        if (goes) typeOn(press);
         playLivestream(threadId);
       }}
     >

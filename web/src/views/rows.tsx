@@ -12,7 +12,7 @@ import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
 import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
-import { typeOn } from "./Composer";
+import { focusComposer, typeOn } from "./Composer";
 import { draftOf, writeDraft } from "./draft";
 import { Icon } from "./Icon";
 import { shortly } from "./shortly";
@@ -138,7 +138,7 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
                 const { threadId } = conversation;
                 writeDraft(threadId, [unsent.content, draftOf(threadId).value].filter(Boolean).join("\n"));
                 remove();
-                document.getElementById("composer")?.focus();
+                focusComposer();
               }}
             >
               {editAgain}
@@ -281,8 +281,8 @@ function FateLine({ said, conversation }: { said: Said; conversation: Conversati
         <button
           type="button"
           class="link"
-          onClick={({ currentTarget }) => {
-            currentTarget.closest("article")?.focus(); // since the button goes
+          onClick={(press) => {
+            typeOn(press);
             void conversation.retry(said.messageId);
           }}
         >

@@ -6,6 +6,7 @@ import { day, words } from "../../words";
 import { Button } from "../Button";
 import { Refusal, useAttempt } from "../Refusal";
 import { LinkField } from "./LinkField";
+import { SureButton } from "./SureButton";
 
 const DAYS = [1, 7, 30] as const;
 /** Seconds of a day. */
@@ -81,18 +82,17 @@ export function Invites({ thread }: { thread: string }) {
                   <br />
                   <small>{words.value.until(day.value(Date.parse(one.expires_at)), one.made_by)}</small>
                 </span>
-                <Button
-                  aria-label={words.value.told(words.value.takeBack, one.prefix)}
+                <SureButton
+                  text={words.value.takeBack}
+                  label={words.value.told(words.value.takeBack, one.prefix)}
                   isBusy={isBusy}
-                  onClick={() =>
+                  act={() =>
                     void change(async () => {
                       await api.takeInviteBack(thread, one.prefix);
                       setLink(undefined);
                     })
                   }
-                >
-                  {words.value.takeBack}
-                </Button>
+                />
               </li>
             ))}
           </ul>

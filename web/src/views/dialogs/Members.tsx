@@ -180,7 +180,7 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
       aria-label={words.value.addMember}
       onSubmit={(event) => {
         event.preventDefault();
-        if (name.trim() && !props.isBusy) void props.add(name.trim(), role).then((worked) => worked && setName(""));
+        if (name.trim()) void props.add(name.trim(), role).then((worked) => worked && setName(""));
       }}
     >
       <label>
@@ -192,6 +192,7 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
           spellcheck={false}
           maxLength={256}
           required
+          pattern=".*\S.*"
           value={name}
           onInput={(event) => setName(event.currentTarget.value)}
         />
