@@ -286,12 +286,38 @@ test("who finds a thread changes once that is saved", async () => {
   expect(last("PUT", "/api/threads/one").body).toEqual({ visibility: "open" });
 });
 
+/** What a search found. */
+const said = (...contents: string[]) => ({
+  messages: contents.map((content) => ({
+    message_id: content,
+    seq: 1,
+    source: "user",
+    content,
+    author: "ann",
+    timestamp: "2026-01-01T00:00Z",
+  })),
+});
+
+test("the window has the keyboard where what had it is gone", async () => {
+  await open("search");
+  type(find("input"), "word");
+  enter(find("input"));
+  await settle();
+  await last("GET", "/api/threads/one/search").answer(
+    said(...Array.from({ length: 50 }, (_, place) => `word ${place}`)),
+  );
+  button("Find older ones").focus();
+  press(button("Find older ones"));
+  await settle();
+  await last("GET", "/api/threads/one/search").answer(said("the oldest word"));
+  await settle();
+  expect(find(".results").textContent).toContain("the oldest word");
+  expect(document.activeElement).toBe(find('button[aria-label="Close"]'));
+});
+
 test("of several searches the newest is shown, however late the others end", async () => {
   await open("search");
   const field = find<HTMLInputElement>("input");
-  const said = (content: string) => ({
-    messages: [{ message_id: content, seq: 1, source: "user", content, author: "ann", timestamp: "2026-01-01T00:00Z" }],
-  });
   type(field, "first");
   enter(field, { keyCode: 229 });
   await settle();
