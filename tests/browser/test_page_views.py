@@ -113,6 +113,23 @@ async def test_a_new_thread_is_opened_under_a_name_that_is_allowed(open_room: Ro
     await expect(rows(page, by="Agent")).to_contain_text("heard [user] first")
 
 
+async def test_one_skips_over_the_messages_and_back(open_room: Room, visit: Visits, thread: str) -> None:
+    await open_room.settle(thread, api_policy="ignore")
+    await open_room.feed(thread, [f"number {number}" for number in range(50)])
+    page = await visit(open_room, thread)
+    await expect(rows(page, "number 49")).to_be_visible()
+    await composer(page).focus()
+    await page.keyboard.press("Shift+Tab")
+    await expect(page.get_by_role("link", name="Skip back to the top of the thread")).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name=thread)).to_be_focused()
+    await page.reload()
+    await expect(rows(page, "number 49")).to_be_visible()
+    await page.get_by_role("link", name="Skip to what you want to say").focus()
+    await page.keyboard.press("Enter")
+    await expect(composer(page)).to_be_focused()
+
+
 async def test_what_is_typed_stays_in_its_thread(open_room: Room, visit: Visits, thread: str) -> None:
     page = await visit(open_room, thread)
     await composer(page).fill("half a thou")
@@ -267,6 +284,11 @@ async def test_on_a_phone_the_list_of_threads_opens_and_closes(open_room: Room, 
     await expect(threads.get_by_role("button", name="Hide threads")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(here).not_to_be_in_viewport()
+    await expect(page.get_by_role("button", name="Show threads")).to_be_focused()
+    await page.get_by_role("button", name="Show threads").tap()
+    await page.get_by_role("button", name="New thread").tap()
+    await expect(page.get_by_role("dialog", name="New thread")).to_be_visible()
+    await page.keyboard.press("Escape")
     await expect(page.get_by_role("button", name="Show threads")).to_be_focused()
     await page.get_by_role("button", name="Show threads").tap()
     await threads.get_by_role("link", name=re.compile("^default")).tap()

@@ -29,6 +29,7 @@ async def test_a_one_time_password_is_changed_by_using_it(asking_room: Room, vis
     visit.allow(REFUSED)
     one_time = (await asking_room.ask("POST", "users", {"name": "newcomer"}))["password"]
     page = await visit(asking_room)
+    await expect(page.get_by_label("Name")).to_be_focused()
     await sign_in(page, "newcomer", "a wrong one")
     await expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
     await page.get_by_label("简体中文").check()
@@ -124,6 +125,7 @@ async def test_a_private_thread_is_seen_by_who_was_added(asking_room: Room, visi
     await owner.keyboard.press("Enter")
     await expect(window.get_by_label(f"Role: {bob}")).to_be_focused()
     await expect(window.get_by_role("button", name=f"Save: {bob}")).to_be_hidden()
+    await expect(window.get_by_role("status").filter(has_text="Saved")).to_be_visible()
     await other.reload()
     await expect(other.get_by_text("You may read here, and not speak.")).to_be_visible()
     await expect(composer(other)).to_be_hidden()

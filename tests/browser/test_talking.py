@@ -108,10 +108,10 @@ async def test_what_goes_away_when_it_is_pressed_hands_the_keyboard_on(
     await composer(page).fill("half a thought")
     await page.get_by_role("button", name="Stop the agent").focus()
     await page.keyboard.down("Enter")
+    await expect(page.get_by_role("button", name="Stop the agent")).to_be_hidden()
     await expect(composer(page)).to_be_focused()
     await page.keyboard.down("Enter")  # which is still held
     await page.keyboard.up("Enter")
-    await expect(page.get_by_role("button", name="Stop the agent")).to_be_hidden()
     await expect(composer(page)).to_have_value("half a thought")
     await open_room.settle(thread, pause="ignore")
     await page.get_by_role("button", name="Preferences").click()
@@ -122,6 +122,13 @@ async def test_what_goes_away_when_it_is_pressed_hands_the_keyboard_on(
     await press("Try again")
     await expect(composer(page)).to_be_focused()
     await expect(rows(page, "It works now.")).to_be_visible()
+    ends = asyncio.Event()
+    answers.to("end by yourself", streams_until(ends, "Once upon ", then="the end."))
+    await say(page, "end by yourself")
+    await page.get_by_role("button", name="Stop the agent").focus()
+    ends.set()
+    await expect(rows(page, "Once upon the end.")).to_be_visible()
+    await expect(composer(page)).to_be_focused()
 
 
 async def test_a_livestream_plays_and_is_answered(open_room: Room, visit: Visits, thread: str) -> None:

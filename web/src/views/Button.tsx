@@ -1,17 +1,22 @@
 import type { ButtonHTMLAttributes } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { typeOn } from "./keyboard";
 
 /** A button that leaves the keyboard to whoever pressed it.
  *
  * While what it began is under way it is pressed in vain, but not disabled: browsers take the keyboard from what is.
  * Where it goes away with its row, the keyboard goes on to the next row or the one before, or to what is left of the
- * section. So a key that is held down presses it once.
+ * section, and from elsewhere in a thread to its composer. So a key that is held down presses it once.
  */
-export function Button({ isBusy, onClick, ...rest }: ButtonHTMLAttributes & { isBusy: boolean }) {
+export function Button({ isBusy = false, onClick, ...rest }: ButtonHTMLAttributes & { isBusy?: boolean }) {
   const element = useRef<HTMLButtonElement>(null);
   useLayoutEffect(
     () => () => {
-      if (element.current === document.activeElement) neighbour(element.current)?.focus();
+      const button = element.current;
+      if (!button || button !== document.activeElement) return;
+      const next = neighbour(button);
+      if (next) next.focus();
+      else if (button.matches(":focus-visible")) typeOn(); // to a finger it would only show the keys of its screen
     },
     [],
   );
@@ -31,8 +36,8 @@ export function Button({ isBusy, onClick, ...rest }: ButtonHTMLAttributes & { is
   );
 }
 
-function neighbour(button: HTMLElement | null): HTMLElement | undefined {
-  const row = button?.closest("li");
+function neighbour(button: HTMLElement): HTMLElement | undefined {
+  const row = button.closest("li");
   return [row?.nextElementSibling, row?.previousElementSibling, row?.closest("section")]
     .flatMap((near) => [...(near?.querySelectorAll<HTMLElement>("button:last-of-type") ?? [])])
     .find((one) => !row?.contains(one));

@@ -4,9 +4,11 @@ import { maySpeak, room, toast } from "../app";
 import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { words } from "../words";
+import { Button } from "./Button";
 import { isComposing } from "./composing";
 import { openDraft, writeDraft } from "./draft";
 import { Icon } from "./Icon";
+import { COMPOSER, isForWhatWentAway, isTyped } from "./keyboard";
 
 /** The part of the longest message from which on its length is told. */
 const TELLING = 0.8;
@@ -14,19 +16,6 @@ const TELLING = 0.8;
 const USUAL_LIMIT = 16_384;
 
 const encoder = new TextEncoder();
-
-const ID = "composer";
-
-export const focusComposer = (): void => document.getElementById(ID)?.focus();
-
-/** Nothing was pointed at: a key pressed it. */
-export const isByKey = (press: MouseEvent): boolean => press.detail === 0;
-
-/** The composer gets the keyboard of a button that goes away when it is pressed, and was pressed with it: to a finger it
- * would only show the keys of its screen. */
-export function typeOn(press: MouseEvent): void {
-  if (isByKey(press)) focusComposer();
-}
 
 export function Composer({ conversation }: { conversation: Conversation }) {
   const field = useRef<HTMLTextAreaElement>(null);
@@ -70,7 +59,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
       <div class="field">
         <textarea
           ref={field}
-          id={ID}
+          id={COMPOSER}
           rows={1}
           dir="auto"
           value={text}
@@ -79,6 +68,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           placeholder={words.value.composerHint(conversation.threadId)}
           enterkeyhint="send"
           onInput={(event) => {
+            isTyped();
             writeDraft(conversation.threadId, event.currentTarget.value);
             conversation.type(event.currentTarget.value !== "");
           }}
@@ -86,7 +76,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           onKeyDown={(event) => {
             if (event.key !== "Enter" || event.shiftKey || event.altKey || isComposing(event)) return;
             event.preventDefault();
-            if (!event.repeat) send(); // one that is held since before is for what it was pressed on
+            if (!isForWhatWentAway(event)) send();
           }}
         />
         <Stop conversation={conversation} />
@@ -119,18 +109,9 @@ function Stop({ conversation }: { conversation: Conversation }) {
   if (turn === undefined) return null;
   const stopping = conversation.stopping.value === turn;
   return (
-    <button
-      type="button"
-      class="stop"
-      disabled={stopping}
-      aria-label={words.value.stopAgent}
-      onClick={(press) => {
-        typeOn(press);
-        conversation.cancel();
-      }}
-    >
+    <Button class="stop" isBusy={stopping} aria-label={words.value.stopAgent} onClick={() => conversation.cancel()}>
       <Icon name="stop" />
       {stopping ? words.value.stopping : words.value.stop}
-    </button>
+    </Button>
   );
 }

@@ -5,6 +5,9 @@ import { LANES, type Lane } from "../wire";
 import { words } from "../words";
 import { Icon, type IconName } from "./Icon";
 
+/** Where one skips back to. */
+export const TITLE = "thread";
+
 export function Header({ conversation, showThreads }: { conversation: Conversation; showThreads: () => void }) {
   const { members, settings, search, showThreads: menu } = words.value;
   return (
@@ -13,7 +16,9 @@ export function Header({ conversation, showThreads }: { conversation: Conversati
         <Icon name="menu" />
       </button>
       <div class="title">
-        <h1>{conversation.threadId}</h1>
+        <h1 id={TITLE} tabIndex={-1}>
+          {conversation.threadId}
+        </h1>
         <State conversation={conversation} />
       </div>
       <Lanes />

@@ -5,7 +5,7 @@ import { dialog, mayConfigure, toast } from "../app";
 import type { Conversation } from "../thread/conversation";
 import type { ThreadSettings } from "../wire";
 import { sentenceOf, words } from "../words";
-import { typeOn } from "./Composer";
+import { Button } from "./Button";
 import { Icon } from "./Icon";
 
 /** Milliseconds between looks, since nobody tells when somebody else changes it. */
@@ -51,16 +51,9 @@ export function Pause({ conversation }: { conversation: Conversation }) {
       <Icon name="pause" />
       {pause === "wait" ? words.value.pausedWait : words.value.pausedIgnore}
       {mayConfigure.value && (
-        <button
-          type="button"
-          class="link"
-          onClick={(press) => {
-            typeOn(press);
-            void resume();
-          }}
-        >
+        <Button class="link" onClick={() => void resume()}>
           {words.value.resume}
-        </button>
+        </Button>
       )}
     </p>
   );

@@ -14,7 +14,8 @@ export function Refusal({ of }: { of: Why | undefined }) {
   );
 }
 
-const show = (refusal: HTMLElement | null): void => refusal?.scrollIntoView({ block: "nearest" });
+/** What is told is seen. */
+export const show = (told: HTMLElement | null): void => told?.scrollIntoView({ block: "nearest" });
 
 /** Something that the room is asked for by whoever sits here: whether it is under way, and why it did not work. Where it
  * is asked again meanwhile, only what is newest counts, and nothing once its asker is not shown any more. */

@@ -28,7 +28,8 @@ export function SignIn() {
       {isNew ? words.value.haveAccount : words.value.haveNoAccount}
     </button>
   );
-  const entering = { name, busy, other, takesFocus: card !== "first" };
+  const takesFocus = card !== "first" || matchMedia("(pointer: fine)").matches;
+  const entering = { name, busy, other, takesFocus };
   return (
     <main class="sign-in">
       <div class="corner">

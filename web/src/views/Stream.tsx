@@ -8,8 +8,8 @@ import { type Growing, placeOf, type Said } from "../thread/timeline";
 import { sawUpTo } from "../threads";
 import type { Lane } from "../wire";
 import { midnight, words } from "../words";
-import { isByKey } from "./Composer";
 import { Icon } from "./Icon";
+import { isByKey } from "./keyboard";
 import { GrowingRow, SaidRow, UnsentRow } from "./rows";
 
 type Row = Said | Growing | Unsent;

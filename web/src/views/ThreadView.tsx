@@ -5,8 +5,9 @@ import { shownLanes, view } from "../preferences";
 import type { Conversation } from "../thread/conversation";
 import { LANES, type Lane } from "../wire";
 import { sentenceOf, words } from "../words";
-import { Composer, typeOn } from "./Composer";
-import { Header } from "./Header";
+import { Button } from "./Button";
+import { Composer } from "./Composer";
+import { Header, TITLE } from "./Header";
 import { Icon } from "./Icon";
 import { Mark } from "./Mark";
 import { Pause } from "./Pause";
@@ -38,6 +39,9 @@ export function ThreadView({ conversation, showThreads }: { conversation: Conver
         <>
           <Messages conversation={conversation} />
           <footer>
+            <a class="skip" href={`#${TITLE}`}>
+              {words.value.skipBack}
+            </a>
             <Pause conversation={conversation} />
             <Typing conversation={conversation} />
             {conversation.state.value === "waiting" && (
@@ -96,16 +100,8 @@ function Empty({ conversation }: { conversation: Conversation }) {
       <h2>{empty}</h2>
       <p class="hint">{emptyHint}</p>
       <div class="row">
-        <button
-          type="button"
-          onClick={(press) => {
-            typeOn(press);
-            conversation.say(tryStory);
-          }}
-        >
-          {tryStory}
-        </button>
-        <LivestreamButton threadId={conversation.threadId} goes />
+        <Button onClick={() => conversation.say(tryStory)}>{tryStory}</Button>
+        <LivestreamButton threadId={conversation.threadId} />
       </div>
     </section>
   );
@@ -153,26 +149,19 @@ function Demo({ conversation }: { conversation: Conversation }) {
   );
 }
 
-/** Only in an open room: where people sign in they are no programs. `goes`: once it plays, another is there to stop it. */
-function LivestreamButton({ threadId, goes = false }: { threadId: string; goes?: boolean }) {
+/** Only in an open room: where people sign in they are no programs. */
+function LivestreamButton({ threadId }: { threadId: string }) {
   if (who.value?.kind !== "anyone") return null;
   const left = playing.value;
   return left === undefined ? (
-    <button
-      type="button"
-      title={words.value.playStreamHint}
-      onClick={(press) => {
-        if (goes) typeOn(press);
-        playLivestream(threadId);
-      }}
-    >
+    <Button title={words.value.playStreamHint} onClick={() => playLivestream(threadId)}>
       <Icon name="play" />
       {words.value.playStream}
-    </button>
+    </Button>
   ) : (
-    <button type="button" aria-label={words.value.stopStream} onClick={(event) => event.detail < 2 && stopLivestream()}>
+    <Button aria-label={words.value.stopStream} onClick={(event) => event.detail < 2 && stopLivestream()}>
       <Icon name="stop" />
       {words.value.streamPlays(left)}
-    </button>
+    </Button>
   );
 }

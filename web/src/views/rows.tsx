@@ -12,9 +12,9 @@ import type { Growing, Said } from "../thread/timeline";
 import type { Lane } from "../wire";
 import { clock, day, moment, sentenceOf, words } from "../words";
 import { Avatar } from "./Avatar";
-import { focusComposer, typeOn } from "./Composer";
 import { draftOf, writeDraft } from "./draft";
 import { Icon } from "./Icon";
+import { isByKey, typeOn } from "./keyboard";
 import { shortly } from "./shortly";
 
 /** Characters past which what a person or a program says is folded. */
@@ -131,23 +131,25 @@ export const UnsentRow = memo(({ unsent, conversation }: { unsent: Unsent; conve
           <p class="fate failed" role="alert">
             <Icon name="warning" />
             {told(refused, sentenceOf(new Problem(422, unsent.refused.code, unsent.refused.message)))}
-            <button
-              type="button"
-              class="link"
-              onClick={() => {
-                const { threadId } = conversation;
-                writeDraft(threadId, [unsent.content, draftOf(threadId).value].filter(Boolean).join("\n"));
-                remove();
-                focusComposer();
-              }}
-            >
-              {editAgain}
-            </button>
+            {maySpeak.value && (
+              <button
+                type="button"
+                class="link"
+                onClick={() => {
+                  const { threadId } = conversation;
+                  writeDraft(threadId, [unsent.content, draftOf(threadId).value].filter(Boolean).join("\n"));
+                  remove();
+                  typeOn();
+                }}
+              >
+                {editAgain}
+              </button>
+            )}
             <button
               type="button"
               class="link"
               onClick={(press) => {
-                typeOn(press);
+                if (isByKey(press)) typeOn();
                 remove();
               }}
             >
@@ -282,7 +284,7 @@ function FateLine({ said, conversation }: { said: Said; conversation: Conversati
           type="button"
           class="link"
           onClick={(press) => {
-            typeOn(press);
+            if (isByKey(press)) typeOn();
             void conversation.retry(said.messageId);
           }}
         >

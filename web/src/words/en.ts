@@ -253,6 +253,7 @@ export const en = {
   apiDocs: "What programs can do here",
   version: (number: string) => `Version ${number}`,
   skip: "Skip to what you want to say",
+  skipBack: "Skip back to the top of the thread",
   newMessages: (number: number) => `${count(number, "new message", "new messages")}`,
 };
 

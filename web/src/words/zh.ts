@@ -237,5 +237,6 @@ export const zh: Words = {
   apiDocs: "程序接口文档",
   version: (number) => `版本 ${number}`,
   skip: "跳到输入框",
+  skipBack: "跳回会话顶部",
   newMessages: (number) => `${number} 条新消息`,
 };

@@ -4,7 +4,7 @@ import { addressOfInvite, room } from "../../app";
 import type { Invite } from "../../wire";
 import { day, words } from "../../words";
 import { Button } from "../Button";
-import { Refusal, useAttempt } from "../Refusal";
+import { Refusal, show, useAttempt } from "../Refusal";
 import { LinkField } from "./LinkField";
 import { SureButton } from "./SureButton";
 
@@ -66,7 +66,7 @@ export function Invites({ thread }: { thread: string }) {
       </form>
       <Refusal of={problem} />
       {link !== undefined && (
-        <div class="made" role="status">
+        <div key={link} class="made" role="status" ref={show}>
           <LinkField label={words.value.inviteLink} link={link} />
           <p class="hint">{words.value.linkOnce}</p>
         </div>

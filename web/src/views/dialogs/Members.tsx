@@ -10,7 +10,6 @@ import {
   role,
   room,
   threadId,
-  toast,
 } from "../../app";
 import { listed, lookAtThreads } from "../../threads";
 import type { Member, Role, ThreadInList } from "../../wire";
@@ -61,13 +60,15 @@ function Admitted() {
 
 function List({ thread }: { thread: string }) {
   const [members, setMembers] = useState<readonly Member[]>([]);
+  const [isSaved, setSaved] = useState(false);
   const { isBusy, problem, attempt } = useAttempt();
   const look = async () => {
     setMembers(await api.members(thread));
     void lookAtThreads(); // what one is oneself may be another now
   };
-  const change = (work: () => Promise<unknown>) =>
-    attempt(async () => {
+  const change = async (work: () => Promise<unknown>) => {
+    setSaved(false);
+    const worked = await attempt(async () => {
       try {
         await work();
       } catch (refusal) {
@@ -76,10 +77,14 @@ function List({ thread }: { thread: string }) {
       }
       await look();
     });
+    setSaved(worked);
+    return worked;
+  };
   useEffect(() => void attempt(look), [thread]);
   return (
     <section class="stack">
       <Refusal of={problem} />
+      <Saved is={isSaved} />
       <ul class="plain members">
         {members.map((member) => (
           <li key={`${member.kind} ${member.name}`}>
@@ -112,6 +117,13 @@ function List({ thread }: { thread: string }) {
     </section>
   );
 }
+
+/** Said in the window itself: what is beside it nobody sees or hears. */
+const Saved = ({ is }: { is: boolean }) => (
+  <p class="good" role="status">
+    {is && words.value.saved}
+  </p>
+);
 
 const isOneself = (member: Member): boolean => member.kind === "person" && member.name === name.value;
 
@@ -213,14 +225,15 @@ function Add(props: { isBusy: boolean; add: (name: string, role: Role) => Promis
 function Visibility(props: { thread: string; visibility: ThreadInList["visibility"] | undefined }) {
   const [chosen, setChosen] = useState<ThreadInList["visibility"] | undefined>(undefined);
   const { isBusy, problem, attempt } = useAttempt();
+  const [isSaved, setSaved] = useState(false);
   async function change(event: Event): Promise<void> {
     event.preventDefault();
-    if (!chosen) return;
+    setSaved(false);
     const worked = await attempt(async () => {
-      await api.changeVisibility(props.thread, chosen);
+      if (chosen) await api.changeVisibility(props.thread, chosen);
       await lookAtThreads();
     });
-    if (worked) toast.value = words.value.saved;
+    setSaved(worked);
   }
   return (
     <form aria-label={words.value.visibility} onSubmit={change}>
@@ -234,6 +247,7 @@ function Visibility(props: { thread: string; visibility: ThreadInList["visibilit
         ]}
       />
       <Refusal of={problem} />
+      <Saved is={isSaved} />
       <div class="actions">
         <Button type="submit" isBusy={isBusy}>
           {words.value.save}

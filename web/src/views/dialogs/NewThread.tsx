@@ -50,6 +50,7 @@ export function NewThread() {
               autocapitalize="none"
               spellcheck={false}
               autofocus
+              onFocus={(event) => event.currentTarget.select()} // it is given, and typed over
               aria-invalid={isWrong}
               aria-describedby={hint}
               onInput={(event) => {

@@ -1,0 +1,24 @@
+/** Who has the keyboard where what had it goes away. */
+
+export const COMPOSER = "composer";
+
+/** Milliseconds in which Enter is one more press of the button that went away, and not for what was typed before. */
+const SECOND_PRESS = 500;
+let handedOver = Number.NEGATIVE_INFINITY;
+
+/** Let what is typed go into the composer. */
+export function typeOn(): void {
+  document.getElementById(COMPOSER)?.focus();
+  handedOver = performance.now();
+}
+
+export const isForWhatWentAway = (key: KeyboardEvent): boolean =>
+  key.repeat || key.timeStamp - handedOver < SECOND_PRESS;
+
+/** What was typed since is meant for the composer, and so is Enter. */
+export function isTyped(): void {
+  handedOver = Number.NEGATIVE_INFINITY;
+}
+
+/** Nothing was pointed at. */
+export const isByKey = (press: MouseEvent): boolean => press.detail === 0;
