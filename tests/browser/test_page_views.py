@@ -123,6 +123,7 @@ async def test_one_skips_over_the_messages_and_back(open_room: Room, visit: Visi
     await expect(page.get_by_role("link", name="Skip back to the top of the thread")).to_be_in_viewport()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name=thread)).to_be_focused()
+    await expect(page).to_have_url(f"{open_room.address}/?thread={thread}")
     await page.reload()
     await expect(rows(page, "number 49")).to_be_visible()
     await page.get_by_role("link", name="Skip to what you want to say").focus()

@@ -227,6 +227,7 @@ async def test_an_invitation_tells_its_tenant_where_there_are_several(
     async with Room.at(await address_of(process)) as room:
         await room.sign_in("admin", process.one_time_password(), "correct horse")
         invited = await visit(room)
+        await expect(invited.get_by_label("Room")).to_be_focused()
         await invited.get_by_label("Room").fill("globex")
         adding = start("user add bob --tenant globex", TENANTS="acme,globex")
         assert adding.wait() == 0, adding.said
@@ -275,12 +276,18 @@ async def test_the_keyboard_stays_where_one_works(asking_room: Room, visit: Visi
     await take_back.last.focus()
     for left in (1, 0):
         await page.keyboard.press("Enter")  # at which it asks
-        await hold_enter(page)
+        await hold(page, "Enter")
         await expect(take_back).to_have_count(left)
         await expect(take_back if left else make).to_be_focused()
         await page.keyboard.down("Enter")
         await page.keyboard.up("Enter")
+    async with page.expect_request("**/api/threads?*"):
+        await look_again(page)  # which is asked later than anything else was
     assert [method for method in asked if method != "GET"] == ["DELETE", "DELETE"]
+    await window.get_by_label("Good for").focus()
+    await hold(page, "Tab", times=2)  # of which the second is one that is held over the button
+    await page.keyboard.up("Tab")
+    await expect(window.get_by_role("button", name="Leave the thread")).to_be_focused()
 
 
 async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[..., Process], visit: Visits) -> None:
@@ -313,10 +320,10 @@ async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[.
         await live(another)
 
 
-async def hold_enter(page: Page) -> None:
-    """Until it is let go of."""
-    for _ in range(4):
-        await page.keyboard.down("Enter")
+async def hold(page: Page, key: str, times: int = 4) -> None:
+    """Press it, and repeat it until it is let go of."""
+    for _ in range(times):
+        await page.keyboard.down(key)
 
 
 async def signed_in(visit: Visits, room: Room, name: str, thread: str | None = None) -> Page:

@@ -181,6 +181,9 @@ test("a role changes once that is saved, and what ownership is about is told bef
   await last("GET", "/api/threads/one/members").answer({ members: [...MEMBERS.members, { ...bob, role: "owner" }] });
   expect(field.value).toBe("owner");
   expect(place.querySelector('button[aria-label^="Save: "]')).toBeNull();
+  expect(find(".good").textContent).toBe("Saved");
+  choose(field, "reader");
+  expect(find(".good").textContent).toBe("");
 });
 
 /** Of the only owner, that she is a member. */
@@ -284,6 +287,12 @@ test("who finds a thread changes once that is saved", async () => {
   press(button("Save"));
   await settle();
   expect(last("PUT", "/api/threads/one").body).toEqual({ visibility: "open" });
+  await last("PUT", "/api/threads/one").answer(undefined, 204);
+  await last("GET", "/api/threads").answer({ threads: [] });
+  const told = () => [...place.querySelectorAll(".good")].map((one) => one.textContent).join("");
+  expect(told()).toBe("Saved");
+  press(find('input[type="radio"][value="private"]'));
+  expect(told()).toBe("");
 });
 
 /** What a search found. */

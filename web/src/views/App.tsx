@@ -5,8 +5,10 @@ import { goTo } from "../goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
 import { Dialogs } from "./dialogs/Dialogs";
+import { COMPOSER } from "./keyboard";
 import { SideBar } from "./SideBar";
 import { SignIn } from "./SignIn";
+import { SkipLink } from "./SkipLink";
 import { ThreadView } from "./ThreadView";
 import { Title } from "./Title";
 
@@ -31,9 +33,7 @@ export function App() {
   const opened = conversation.value;
   return (
     <div class={`app${showsThreads.value ? " shows-threads" : ""}`}>
-      <a class="skip" href="#composer">
-        {words.value.skip}
-      </a>
+      <SkipLink to={COMPOSER} text={words.value.skip} />
       <SideBar
         close={() => {
           showsThreads.value = false;

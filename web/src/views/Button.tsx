@@ -26,7 +26,7 @@ export function Button({ isBusy = false, onClick, ...rest }: ButtonHTMLAttribute
       {...rest}
       ref={element}
       aria-disabled={isBusy}
-      onKeyDown={(event) => event.repeat && event.preventDefault()}
+      onKeyDown={(event) => event.repeat && event.key === "Enter" && event.preventDefault()}
       onClick={(event) => {
         if (isBusy)
           event.preventDefault(); // a form is not sent

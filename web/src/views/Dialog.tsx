@@ -19,7 +19,7 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
     shown.showModal();
     const keyboard = new MutationObserver(() => {
       // what had it is gone
-      if (document.activeElement === document.body) shown.querySelector("button")?.focus();
+      if (document.activeElement === document.body) shown.querySelector("button")?.focus({ preventScroll: true });
     });
     keyboard.observe(shown, { childList: true, subtree: true });
     return () => {

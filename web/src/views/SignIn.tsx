@@ -4,7 +4,7 @@ import { type Problem, signIn } from "../api";
 import { inviteInAddress, likelyTenant, room, signUp } from "../app";
 import { words } from "../words";
 import { Card } from "./Card";
-import { NameField, PasswordField, refusalOfNew } from "./fields";
+import { focus, NameField, PasswordField, refusalOfNew } from "./fields";
 import { LanguageChoice } from "./LanguageChoice";
 import type { Why } from "./Refusal";
 
@@ -47,6 +47,7 @@ export function SignIn() {
 
 function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: Entering & { isInvited: boolean }) {
   const [tenant, setTenant] = useState(likelyTenant);
+  const [beginsWithTenant] = useState(room.value?.several_tenants === true && tenant === "");
   const [password, setPassword] = useState("");
   const [newPassword, setNewPassword] = useState("");
   const [isOneTime, setOneTime] = useState(false);
@@ -90,11 +91,12 @@ function Account({ name: [name, setName], busy, other, takesFocus, isInvited }: 
             readOnly={isOneTime}
             value={tenant}
             onInput={(event) => setTenant(event.currentTarget.value)}
+            ref={takesFocus && beginsWithTenant ? focus : null}
           />
           <small>{words.value.tenantHint}</small>
         </label>
       )}
-      <NameField value={name} change={setName} isFixed={isOneTime} takesFocus={takesFocus} />
+      <NameField value={name} change={setName} isFixed={isOneTime} takesFocus={takesFocus && !beginsWithTenant} />
       <PasswordField label={words.value.password} value={password} change={setPassword} />
       {isOneTime && (
         <>

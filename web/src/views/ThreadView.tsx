@@ -11,6 +11,7 @@ import { Header, TITLE } from "./Header";
 import { Icon } from "./Icon";
 import { Mark } from "./Mark";
 import { Pause } from "./Pause";
+import { SkipLink } from "./SkipLink";
 import { Stream } from "./Stream";
 
 /** Each alone, so that the array is the same each time. */
@@ -39,9 +40,7 @@ export function ThreadView({ conversation, showThreads }: { conversation: Conver
         <>
           <Messages conversation={conversation} />
           <footer>
-            <a class="skip" href={`#${TITLE}`}>
-              {words.value.skipBack}
-            </a>
+            <SkipLink to={TITLE} text={words.value.skipBack} />
             <Pause conversation={conversation} />
             <Typing conversation={conversation} />
             {conversation.state.value === "waiting" && (

@@ -59,4 +59,4 @@ export function PasswordField(props: Field & { label: string; isNew?: boolean })
   );
 }
 
-const focus = (field: HTMLInputElement | null): void => field?.focus();
+export const focus = (field: HTMLInputElement | null): void => field?.focus();

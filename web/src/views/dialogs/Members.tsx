@@ -97,6 +97,7 @@ function List({ thread }: { thread: string }) {
               <RoleField
                 member={member}
                 isBusy={isBusy}
+                choose={() => setSaved(false)}
                 give={(role) => change(() => api.changeRole(thread, member.name, role))}
               />
             ) : (
@@ -130,11 +131,12 @@ const isOneself = (member: Member): boolean => member.kind === "person" && membe
 interface RoleFieldProps {
   member: Member;
   isBusy: boolean;
+  choose: () => void;
   give: (role: Role) => Promise<boolean>;
 }
 
 /** A key in it is pressed by a slip, so what is chosen is only so once that is saved. */
-function RoleField({ member, isBusy, give }: RoleFieldProps) {
+function RoleField({ member, isBusy, choose, give }: RoleFieldProps) {
   const [chosen, setChosen] = useState(member.role);
   const field = useRef<HTMLSelectElement>(null);
   const { giveOwnership, giveUpOwnership, roles, role, save, told } = words.value;
@@ -146,7 +148,10 @@ function RoleField({ member, isBusy, give }: RoleFieldProps) {
         ref={field}
         aria-label={told(role, member.name)}
         value={chosen}
-        onChange={(event) => setChosen(event.currentTarget.value as Role)}
+        onChange={(event) => {
+          choose();
+          setChosen(event.currentTarget.value as Role);
+        }}
       >
         <RoleOptions />
       </select>
@@ -240,7 +245,10 @@ function Visibility(props: { thread: string; visibility: ThreadInList["visibilit
       <Choice
         label={words.value.visibility}
         value={chosen ?? props.visibility}
-        choose={setChosen}
+        choose={(one) => {
+          setSaved(false);
+          setChosen(one);
+        }}
         options={[
           ["private", words.value.visibilities.private],
           ["open", words.value.visibilities.open],
