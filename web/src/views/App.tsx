@@ -5,7 +5,7 @@ import { goTo } from "../goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
 import { Dialogs } from "./dialogs/Dialogs";
-import { COMPOSER } from "./keyboard";
+import { COMPOSER, toThreadsButton } from "./keyboard";
 import { SideBar } from "./SideBar";
 import { SignIn } from "./SignIn";
 import { SkipLink } from "./SkipLink";
@@ -37,7 +37,7 @@ export function App() {
       <SideBar
         close={() => {
           showsThreads.value = false;
-          document.querySelector<HTMLElement>(".bar .only-narrow")?.focus();
+          toThreadsButton();
         }}
       />
       {opened ? (

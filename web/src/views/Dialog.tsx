@@ -2,8 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
 import { words } from "../words";
 import { Icon } from "./Icon";
-
-const threadsButton = () => document.querySelector<HTMLElement>(".bar .only-narrow");
+import { toThreadsButton } from "./keyboard";
 
 /** A window over the page, for as long as it is shown: the keyboard stays in it, and Escape closes it. */
 export function Dialog(props: { title: string; close: () => void; children: ComponentChildren }) {
@@ -26,7 +25,7 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
       keyboard.disconnect();
       shown.removeEventListener("close", close); // it tells so late, when another may be open already
       if (before instanceof HTMLElement) before.focus({ preventScroll: true }); // which had the keyboard
-      if (document.activeElement === document.body) threadsButton()?.focus(); // behind which that is, on a phone
+      if (document.activeElement === document.body) toThreadsButton(); // behind which that is
     };
   }, [close]);
   const isBeside = (event: PointerEvent) => event.target === element.current;

@@ -20,5 +20,8 @@ export function isTyped(): void {
   handedOver = Number.NEGATIVE_INFINITY;
 }
 
+/** Be at the button that shows the threads, where they are hidden: on a phone. */
+export const toThreadsButton = (): void => document.querySelector<HTMLElement>(".bar .only-narrow")?.focus();
+
 /** Nothing was pointed at. */
 export const isByKey = (press: MouseEvent): boolean => press.detail === 0;
