@@ -4,8 +4,10 @@ import { act } from "preact/test-utils";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { dialog, role, room, threadId, toast, who } from "../src/app";
 import { language } from "../src/preferences";
+import type { Conversation } from "../src/thread/conversation";
 import { listed } from "../src/threads";
 import { Dialogs } from "../src/views/dialogs/Dialogs";
+import { Pause } from "../src/views/Pause";
 
 interface Asked {
   readonly method: string;
@@ -59,6 +61,7 @@ afterEach(() => {
   dialog.value = undefined;
   toast.value = undefined;
   vi.useRealTimers();
+  vi.restoreAllMocks();
 });
 
 function open(name: NonNullable<typeof dialog.value>): Promise<void> {
@@ -305,6 +308,39 @@ const said = (...contents: string[]) => ({
     author: "ann",
     timestamp: "2026-01-01T00:00Z",
   })),
+});
+
+test("a window has the keyboard at once, and not a frame later", () => {
+  const shows = vi.spyOn(HTMLDialogElement.prototype, "showModal");
+  dialog.value = "preferences";
+  render(<Dialogs goTo={() => undefined} />, place);
+  expect(shows).toHaveBeenCalledOnce();
+});
+
+test("what was found before the agent went on does not pause it again", async () => {
+  vi.spyOn(document, "visibilityState", "get").mockReturnValue("visible");
+  act(() => render(<Pause conversation={{ threadId: "one" } as Conversation} />, place));
+  await settle();
+  const path = "/api/threads/one/settings";
+  const paused = { settings: { ...SETTINGS, pause: "wait" } };
+  const lookAgain = () => {
+    dialog.value = "preferences";
+    dialog.value = undefined;
+    return settle();
+  };
+  await last("GET", path).answer(paused);
+  await lookAgain();
+  const looked = last("GET", path);
+  press(button("Go on"));
+  await settle();
+  await last("GET", path).answer(paused);
+  await last("PUT", path).answer(undefined, 204);
+  expect(place.querySelector(".paused")).toBeNull();
+  await looked.answer(paused);
+  expect(place.querySelector(".paused")).toBeNull();
+  await lookAgain();
+  await last("GET", path).answer(paused);
+  expect(find(".paused").textContent).toContain("Go on");
 });
 
 test("the window has the keyboard where what had it is gone", async () => {

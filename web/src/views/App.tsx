@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import { conversation, dialog, type Invited, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
 import { goTo } from "../goal";
 import { words } from "../words";
@@ -25,7 +25,7 @@ export function App() {
   useEffect(() => {
     showsThreads.value = false; // once one has gone where one wanted
   }, [threadId.value, dialog.value]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (showsThreads.value) document.querySelector<HTMLElement>(".side header button")?.focus(); // where Escape is heard
   }, [showsThreads.value]);
   if (!room.value) return <Waiting />;

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { words } from "../words";
 import { Icon } from "./Icon";
 import { toThreadsButton } from "./keyboard";
@@ -10,7 +10,8 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
   const isPressedBeside = useRef(false);
   const title = useId();
   const { close } = props;
-  useEffect(() => {
+  // before the next frame, so that what is pressed at once is pressed in it
+  useLayoutEffect(() => {
     const shown = element.current;
     if (!shown) return;
     const before = document.activeElement;

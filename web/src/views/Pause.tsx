@@ -1,5 +1,5 @@
 import { effect, useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { asProblem, changeSettings, settings } from "../api";
 import { dialog, mayConfigure, toast } from "../app";
 import type { Conversation } from "../thread/conversation";
@@ -15,12 +15,16 @@ const INTERVAL = 20_000;
 export function Pause({ conversation }: { conversation: Conversation }) {
   const { threadId } = conversation;
   const known = useSignal<ThreadSettings | undefined>(undefined);
+  /** Of the last look, and none once they were changed here: what an earlier one found may no longer be so. */
+  const newest = useRef<Promise<ThreadSettings> | undefined>(undefined);
   useEffect(() => {
     const look = () => {
       if (document.visibilityState === "visible") {
-        settings(threadId).then(
+        const asked = settings(threadId);
+        newest.current = asked;
+        asked.then(
           (found) => {
-            known.value = found;
+            if (newest.current === asked) known.value = found;
           },
           () => undefined, // as it was known
         );
@@ -41,6 +45,7 @@ export function Pause({ conversation }: { conversation: Conversation }) {
     try {
       const wanted = { ...(await settings(threadId)), pause: null };
       await changeSettings(threadId, wanted);
+      newest.current = undefined;
       known.value = wanted;
     } catch (error) {
       toast.value = sentenceOf(asProblem(error));
