@@ -191,5 +191,18 @@ async def read_at(page: Page) -> tuple[Locator, float]:
 
 
 async def top_of(row: Locator) -> float:
-    top: float = await row.evaluate("row => row.getBoundingClientRect().top")
+    """Where it is, once two frames in succession leave it there: rows above may only be measured yet."""
+    top: float = await row.evaluate(
+        """async row => {
+            const top = () => row.getBoundingClientRect().top;
+            const frame = () => new Promise(requestAnimationFrame);
+            let last;
+            do {
+                last = top();
+                await frame();
+                await frame();
+            } while (top() !== last);
+            return last;
+        }"""
+    )
     return top

@@ -22,7 +22,7 @@ export function App() {
     const result = invited.value;
     if (result) toast.value = sentence(result);
   }, [invited.value]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     showsThreads.value = false; // once one has gone where one wanted
   }, [threadId.value, dialog.value]);
   useLayoutEffect(() => {

@@ -26,7 +26,8 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
       keyboard.disconnect();
       shown.removeEventListener("close", close); // it tells so late, when another may be open already
       if (before instanceof HTMLElement) before.focus({ preventScroll: true }); // which had the keyboard
-      if (document.activeElement === document.body) toThreadsButton(); // behind which that is
+      const isBack = before !== document.body && document.activeElement === before;
+      if (!isBack) toThreadsButton(); // behind which that is
     };
   }, [close]);
   const isBeside = (event: PointerEvent) => event.target === element.current;
