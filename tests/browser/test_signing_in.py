@@ -6,6 +6,7 @@ from collections.abc import Callable
 from playwright.async_api import Page, Response, WebSocket, expect
 
 from tests.support.browsing import (
+    AWAY,
     Room,
     Visits,
     address_of,
@@ -67,6 +68,23 @@ async def test_a_sign_in_is_kept_until_it_is_ended(asking_room: Room, visit: Vis
     for each in (page, another):
         await expect(each.get_by_role("button", name="Sign in")).to_be_visible()
     await page.reload()
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+async def test_who_signs_out_while_the_room_is_away_is_asked_who_they_are_once_it_is_back(
+    asking_room: Room, visit: Visits
+) -> None:
+    visit.allow(AWAY)
+    ann = await asking_room.person()
+    page = await visit(asking_room)
+    await sign_in(page, ann, asking_room.passwords[ann])
+    await live(page)
+    await page.context.set_offline(True)
+    await page.get_by_role("button", name="Preferences").click()
+    await page.get_by_role("dialog", name="Preferences").get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_text("The room cannot be reached just now.")).to_be_visible()
+    await expect(page.get_by_role("main")).not_to_contain_text(ann)
+    await page.context.set_offline(False)
     await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 

@@ -107,15 +107,22 @@ export async function start(): Promise<void> {
   effect(openConversation);
 }
 
+/** The page is to be loaded anew, once the room can be reached. */
+export const isEnding = signal(false);
+
 /** Whoever signs out, or in as somebody else in another page of this browser, leaves nothing here of what was said and
- * typed. */
+ * typed. While the room is away the page waits for it, since a browser's own page of errors would not. */
 function beginAnewForAnother(): () => void {
   let before = whichSignIn.peek();
   return () => {
     const now = whichSignIn.value;
     if (before !== undefined && now !== before) {
       for (const name of here.namesKept("")) here.forget(name);
-      location.reload();
+      batch(() => {
+        isEnding.value = true;
+        who.value = undefined;
+      });
+      void untilReached(async () => void (await api.roomInfo())).then(() => location.reload());
     }
     before = now;
   };

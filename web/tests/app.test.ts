@@ -195,6 +195,7 @@ test("a sign-in that ends while the page is open closes the thread", async () =>
   room.access.clear();
   room.refresh.clear();
   await expect(api.threads()).rejects.toMatchObject({ status: 401 });
+  await pass();
   expect(reload).toHaveBeenCalledOnce();
   expect(app.who.value).toBeUndefined();
   expect(FakeSocket.opened.every((one) => one.isClosed)).toBe(true);
@@ -331,11 +332,16 @@ test.each([false, true])("whoever signs out is forgotten here, with the room awa
   await load();
   room.isAway = isAway;
   await api.signOut().catch(() => undefined);
+  await pass();
   expect(paths()).toContain("/api/logout");
   expect(isKept()).toBe(false);
   expect(app.who.value).toBeUndefined();
   expect(app.conversation.value).toBeUndefined();
   expect(FakeSocket.opened.every((one) => one.isClosed)).toBe(true);
+  expect(app.isEnding.value).toBe(true);
+  expect(reload).toHaveBeenCalledTimes(isAway ? 0 : 1);
+  room.isAway = false;
+  await pass(2_000);
   expect(reload).toHaveBeenCalledOnce();
 });
 
@@ -344,9 +350,12 @@ test("whoever signs out, or in as another, in another page of the browser does s
   await load();
   wasSignedIn(7);
   dispatchEvent(new StorageEvent("storage", { key: "m3.sign-in" }));
+  expect(app.who.value).toBeUndefined();
+  await pass();
   expect(reload).toHaveBeenCalledOnce();
   localStorage.removeItem("m3.sign-in");
   dispatchEvent(new StorageEvent("storage", { key: "m3.sign-in" }));
+  await pass();
   expect(reload).toHaveBeenCalledTimes(2);
 });
 

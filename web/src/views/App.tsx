@@ -1,6 +1,17 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
-import { conversation, dialog, type Invited, invited, needsSignIn, room, threadId, toast, trouble } from "../app";
+import {
+  conversation,
+  dialog,
+  type Invited,
+  invited,
+  isEnding,
+  needsSignIn,
+  room,
+  threadId,
+  toast,
+  trouble,
+} from "../app";
 import { goTo } from "../goal";
 import { words } from "../words";
 import { Announcer } from "./Announcer";
@@ -28,7 +39,7 @@ export function App() {
   useLayoutEffect(() => {
     if (showsThreads.value) document.querySelector<HTMLElement>(".side header button")?.focus(); // where Escape is heard
   }, [showsThreads.value]);
-  if (!room.value) return <Waiting />;
+  if (!room.value || isEnding.value) return <Waiting />;
   if (needsSignIn.value) return <SignIn />;
   const opened = conversation.value;
   return (
