@@ -83,7 +83,9 @@ async def test_what_is_said_in_another_thread_is_counted_until_it_is_seen(
     await expect(listed).not_to_have_accessible_name(re.compile("unread"))
     await page.go_back()
     await expect(page.get_by_role("heading", name=thread)).to_be_visible()
-    await expect(listed).not_to_have_accessible_name(re.compile("unread"))
+    await open_room.say(other, "newer")
+    await look_again(page)
+    await expect(listed).to_have_accessible_name(f"{other} 1 unread")
 
 
 async def test_a_thread_that_others_begin_appears_in_the_list(open_room: Room, visit: Visits, thread: str) -> None:
@@ -270,32 +272,58 @@ async def test_of_a_browsers_languages_the_first_of_ours_is_spoken(open_room: Ro
 # ---- Small screens and long words
 
 
-async def test_on_a_phone_the_list_of_threads_opens_and_closes(open_room: Room, visit: Visits, thread: str) -> None:
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+async def test_on_a_phone_the_list_of_threads_opens_and_closes(
+    open_room: Room, visit: Visits, thread: str, motion: str
+) -> None:
     await open_room.say(thread, "hello")
-    page = await visit(open_room, thread, **PHONE)
+    page = await visit(open_room, thread, **PHONE | {"reduced_motion": motion})
     threads = page.get_by_role("navigation", name="Threads")
     here = threads.get_by_role("link", name=re.compile(f"^{thread}( |$)"))
+    shows = page.get_by_role("button", name="Show threads")
     await expect(rows(page, "hello").first).to_be_visible()
     await expect(here).not_to_be_in_viewport()
-    await page.get_by_role("button", name="Show threads").tap()
+    await shows.tap()
     await expect(here).to_be_in_viewport()
     await threads.get_by_role("button", name="Hide threads").tap()
     await expect(here).not_to_be_in_viewport()
-    await page.get_by_role("button", name="Show threads").tap()
+    await shows.tap()
     await expect(threads.get_by_role("button", name="Hide threads")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(here).not_to_be_in_viewport()
-    await expect(page.get_by_role("button", name="Show threads")).to_be_focused()
-    await page.get_by_role("button", name="Show threads").tap()
-    await page.get_by_role("button", name="New thread").tap()
-    await expect(page.get_by_role("dialog", name="New thread")).to_be_visible()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("button", name="Show threads")).to_be_focused()
-    await page.get_by_role("button", name="Show threads").tap()
+    await expect(shows).to_be_focused()
+    window = page.get_by_role("dialog", name="New thread")
+    for how in ("Escape", "Close"):
+        await shows.tap()
+        await page.get_by_role("button", name="New thread").tap()
+        if how == "Escape":
+            await page.keyboard.press(how)  # at once
+        else:
+            await window.get_by_role("button", name=how).tap()
+        await expect(window).to_be_hidden()
+        await expect(here).not_to_be_in_viewport()
+        await expect(shows).to_be_focused()
+    await shows.tap()
     await threads.get_by_role("link", name=re.compile("^default")).tap()
     await expect(page.get_by_role("heading", name="default")).to_be_in_viewport()
     await expect(here).not_to_be_in_viewport()
     await fits(page)
+
+
+async def test_a_tap_beside_a_window_closes_it_and_presses_nothing_behind_it(
+    open_room: Room, visit: Visits, thread: str
+) -> None:
+    page = await visit(open_room, thread, **PHONE)
+    await live(page)
+    behind = await page.get_by_role("button", name="Show threads").bounding_box()
+    assert behind
+    search = page.get_by_role("button", name="Search")
+    await search.tap()
+    await expect(page.get_by_role("dialog").get_by_role("textbox")).to_be_visible()
+    await page.touchscreen.tap(behind["x"] + behind["width"] / 2, behind["y"] + behind["height"] / 2)
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await expect(search).to_be_focused()
+    await expect(page.get_by_role("button", name="Hide threads")).to_be_hidden()
 
 
 @pytest.mark.parametrize("screen", ["phone", "desktop"])
@@ -323,6 +351,8 @@ async def test_long_words_and_long_messages_fit(open_room: Room, visit: Visits, 
         await page.get_by_role("feed").evaluate("feed => { feed.scrollTop -= 500 }")
     await fits(page)
     await page.get_by_role("button", name="Lanes side by side").click()
+    for lane in ("People", "Programs"):
+        await expect(page.get_by_role("region", name=lane).get_by_role("article").first).to_be_visible()
     await fits(page)
 
 
@@ -331,6 +361,7 @@ async def test_a_long_message_is_folded_until_it_is_asked_for(open_room: Room, v
     page = await visit(open_room, thread)
     await say(page, f"{'word ' * 390}the end of it")
     row = rows(page, "the end of it", by="You")
+    await expect(row.get_by_role("button", name="Show all")).to_be_visible()
     height = await row.evaluate("row => row.clientHeight")
     await row.get_by_role("button", name="Show all").click()
     await expect(row.get_by_role("button", name="Show less")).to_be_visible()

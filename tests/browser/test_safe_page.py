@@ -64,6 +64,9 @@ async def test_what_is_said_is_never_run_and_fetches_nothing(
         for attack in ATTACKS:
             await open_room.say(thread, attack, name="<img src=x onerror=window.hacked=1>")
     await open_room.say(thread, "the last")
+    if lane == "the agent":
+        said = rows(page, re.compile(r"heard.*the last", re.DOTALL), by="Agent").last
+        await expect(said).not_to_have_attribute("aria-busy", "true")
     await expect(rows(page, "the last").last).to_be_in_viewport()
     await page.reload()
     await expect(rows(page, "the last").last).to_be_in_viewport()

@@ -191,7 +191,7 @@ async def read_at(page: Page) -> tuple[Locator, float]:
 
 
 async def top_of(row: Locator) -> float:
-    """Where it is, once two frames in succession leave it there: rows above may only be measured yet."""
+    """Where it is, once two frames in succession leave it there: rows above may still have to be measured."""
     top: float = await row.evaluate(
         """async row => {
             const top = () => row.getBoundingClientRect().top;

@@ -11,6 +11,7 @@ from tests.support.browsing import (
     Visits,
     address_of,
     composer,
+    hold,
     in_a_browser,
     live,
     look_again,
@@ -232,6 +233,7 @@ async def test_whoever_has_no_account_makes_one_with_the_link(asking_room: Room,
     await say(page, "new here")
     await expect(rows(page, "new here", by="You")).to_be_visible()
     again = await visit(asking_room, thread)
+    await expect(again.get_by_role("button", name="Sign in")).to_be_visible()
     await expect(again.get_by_role("button", name="I have no account yet")).to_be_hidden()
     await sign_in(again, f"friend-of-{ann}", "a password of my own")
     await expect(rows(again, "new here", by="You")).to_be_visible()
@@ -336,12 +338,6 @@ async def test_two_pages_share_one_sign_in_when_its_token_ends(start: Callable[.
         await page.reload()
         await live(page)
         await live(another)
-
-
-async def hold(page: Page, key: str, times: int = 4) -> None:
-    """Press it, and repeat it until it is let go of."""
-    for _ in range(times):
-        await page.keyboard.down(key)
 
 
 async def signed_in(visit: Visits, room: Room, name: str, thread: str | None = None) -> Page:

@@ -5,7 +5,7 @@ import re
 
 from playwright.async_api import expect
 
-from tests.support.browsing import Answers, Room, Visits, composer, in_a_browser, live, rows, say
+from tests.support.browsing import Answers, Room, Visits, composer, hold, in_a_browser, live, rows, say
 from tests.support.scripted_model import answers as answers_with
 from tests.support.scripted_model import says, streams_until
 from tests.support.until import until
@@ -116,6 +116,7 @@ async def test_what_goes_away_when_it_is_pressed_hands_the_keyboard_on(
     await open_room.settle(thread, pause="ignore")
     await page.get_by_role("button", name="Preferences").click()
     await page.keyboard.press("Escape")  # after which the page looks whether the agent is paused
+    await expect(page.get_by_role("dialog")).to_be_hidden()
     await press("Go on")
     await expect(composer(page)).to_be_focused()
     await say(page, "fail once")
@@ -194,6 +195,7 @@ async def test_all_of_it_works_by_keyboard(open_room: Room, visit: Visits, threa
         await page.keyboard.press("Shift+Tab")
         if await search.evaluate("button => button === document.activeElement"):
             break
+    await expect(search).to_be_focused()
     await page.keyboard.press("Enter")
     window = page.get_by_role("dialog", name="Search")
     await expect(window.get_by_role("textbox")).to_be_focused()
@@ -202,6 +204,49 @@ async def test_all_of_it_works_by_keyboard(open_room: Room, visit: Visits, threa
     await page.keyboard.press("Escape")
     await expect(window).to_be_hidden()
     await expect(search).to_be_focused()
+
+
+async def test_whoever_closes_a_window_is_where_they_were(open_room: Room, visit: Visits, thread: str) -> None:
+    page = await visit(open_room, thread)
+    await live(page)
+    opens = page.get_by_role("button", name="Thread settings")
+    window = page.get_by_role("dialog", name="Thread settings")
+    for how in ("Escape", "Close", "Cancel", "Save", "beside"):
+        await opens.click()
+        await expect(window.get_by_label("System prompt")).to_be_visible()
+        if how == "Escape":
+            await page.keyboard.press(how)
+        elif how == "beside":
+            await page.mouse.click(5, 400)
+        else:
+            await window.get_by_role("button", name=how).click()
+        await expect(window).to_be_hidden()
+        await expect(opens).to_be_focused()
+    await page.get_by_role("link", name=re.compile("^default")).click()
+    await expect(page.get_by_role("heading", name="default")).to_be_visible()
+    await opens.click()
+    await expect(window.get_by_label("System prompt")).to_be_visible()
+    await page.go_back()  # to another thread, of which the window is then
+    await expect(page.get_by_role("heading", name=thread)).to_be_attached()
+    await expect(window.get_by_label("System prompt")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(window).to_be_hidden()
+    await expect(composer(page)).to_be_focused()
+
+
+async def test_a_key_that_is_held_opens_a_window_and_presses_nothing_in_it(
+    open_room: Room, visit: Visits, thread: str
+) -> None:
+    page = await visit(open_room, thread)
+    await live(page)
+    for name in ("New thread", "Preferences"):
+        await page.get_by_role("button", name=name).focus()
+        await hold(page, "Enter")
+        await page.keyboard.up("Enter")
+        await expect(page.get_by_role("dialog", name=name)).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_be_hidden()
+        await expect(page.get_by_role("heading", name=thread)).to_be_visible()
 
 
 async def test_the_first_tab_leads_to_what_one_wants_to_say(open_room: Room, visit: Visits, thread: str) -> None:

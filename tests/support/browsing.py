@@ -195,6 +195,12 @@ async def say(page: Page, message: str) -> None:
     await composer(page).press("Enter")
 
 
+async def hold(page: Page, key: str, times: int = 4) -> None:
+    """Press it, and repeat it until it is let go of."""
+    for _ in range(times):
+        await page.keyboard.down(key)
+
+
 async def look_again(page: Page) -> None:
     """Have the page look at its threads as one does that is seen again; else it does so every few seconds."""
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

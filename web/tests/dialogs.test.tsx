@@ -42,6 +42,7 @@ beforeEach(() => {
       ),
   );
   HTMLDialogElement.prototype.showModal = () => undefined;
+  HTMLDialogElement.prototype.close = () => undefined;
   language.value = "en";
   room.value = {
     auth: "required",

@@ -37,7 +37,9 @@ export function App() {
     showsThreads.value = false; // once one has gone where one wanted
   }, [threadId.value, dialog.value]);
   useLayoutEffect(() => {
-    if (showsThreads.value) document.querySelector<HTMLElement>(".side header button")?.focus(); // where Escape is heard
+    if (!showsThreads.value) return;
+    // where Escape is heard; it is still on its way in, to which nothing needs to be scrolled
+    document.querySelector<HTMLElement>(".side header button")?.focus({ preventScroll: true });
   }, [showsThreads.value]);
   if (!room.value || isEnding.value) return <Waiting />;
   if (needsSignIn.value) return <SignIn />;

@@ -6,8 +6,8 @@ import { typeOn } from "./keyboard";
  *
  * While what it began is under way it is pressed in vain, but not disabled: browsers take the keyboard from what is.
  * Where it goes away with its row, the keyboard goes on to the next row or the one before, or to what is left of the
- * section, and from elsewhere in a thread to its composer. So a key that is held down presses it once. Not for what is in a
- * message: such a row goes away by scrolling too, and whoever reads is to stay there.
+ * section, and from elsewhere in a thread to its composer. Not for what is in a message: such a row goes away by scrolling
+ * too, and whoever reads is to stay there.
  */
 export function Button({ isBusy = false, onClick, ...rest }: ButtonHTMLAttributes & { isBusy?: boolean }) {
   const element = useRef<HTMLButtonElement>(null);
@@ -27,7 +27,6 @@ export function Button({ isBusy = false, onClick, ...rest }: ButtonHTMLAttribute
       {...rest}
       ref={element}
       aria-disabled={isBusy}
-      onKeyDown={(event) => event.repeat && event.key === "Enter" && event.preventDefault()}
       onClick={(event) => {
         if (isBusy)
           event.preventDefault(); // a form is not sent

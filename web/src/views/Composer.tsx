@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { maySpeak, room, toast } from "../app";
 import { showLane } from "../preferences";
 import type { Conversation } from "../thread/conversation";
@@ -32,7 +32,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     element.style.height = "auto";
     element.style.height = `${element.scrollHeight + 2}px`;
   }, [text]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (matchMedia("(pointer: fine)").matches) field.current?.focus();
   }, [conversation]);
 

@@ -25,21 +25,23 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
     return () => {
       keyboard.disconnect();
       shown.removeEventListener("close", close); // it tells so late, when another may be open already
+      shown.close(); // while it is open nothing behind it can have the keyboard
       if (before instanceof HTMLElement) before.focus({ preventScroll: true }); // which had the keyboard
       const isBack = before !== document.body && document.activeElement === before;
-      if (!isBack) toThreadsButton(); // behind which that is
+      if (!isBack || before?.closest(".side")) toThreadsButton(); // it is gone, or hidden with the list of threads
     };
   }, [close]);
-  const isBeside = (event: PointerEvent) => event.target === element.current;
+  const isBeside = (event: MouseEvent) => event.target === element.current;
   return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: by key it is closed with Escape
     <dialog
       ref={element}
       aria-labelledby={title}
       onPointerDown={(event) => {
         isPressedBeside.current = isBeside(event);
       }}
-      onPointerUp={(event) => {
-        // who selects text may end beside it
+      onClick={(event) => {
+        // who selects text may end beside it; and a touch ends only here, after which nothing behind it is pressed
         if (isPressedBeside.current && isBeside(event)) close();
       }}
     >

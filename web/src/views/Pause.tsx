@@ -15,7 +15,7 @@ const INTERVAL = 20_000;
 export function Pause({ conversation }: { conversation: Conversation }) {
   const { threadId } = conversation;
   const known = useSignal<ThreadSettings | undefined>(undefined);
-  /** Of the last look, and none once they were changed here: what an earlier one found may no longer be so. */
+  /** The last look, until the settings are changed here; what any other look finds may no longer be so. */
   const newest = useRef<Promise<ThreadSettings> | undefined>(undefined);
   useEffect(() => {
     const look = () => {

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { asProblem, type Problem } from "../api";
 import { sentenceOf } from "../words";
 
@@ -23,7 +23,7 @@ export function useAttempt() {
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem | undefined>(undefined);
   const newest = useRef<unknown>(undefined);
-  useEffect(
+  useLayoutEffect(
     () => () => {
       newest.current = undefined;
     },

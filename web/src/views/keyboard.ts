@@ -20,6 +20,15 @@ export function isTyped(): void {
   handedOver = Number.NEGATIVE_INFINITY;
 }
 
+/** A key that is held down presses once: where the keyboard was handed on meanwhile, the next press would be of something
+ * else. In several lines it goes on making lines. */
+export function pressOnce(): void {
+  addEventListener("keydown", (event) => {
+    const isHeld = event.repeat && event.key === "Enter";
+    if (isHeld && !(event.target instanceof HTMLTextAreaElement)) event.preventDefault();
+  });
+}
+
 /** Be at the button that shows the threads, where they are hidden: on a phone. */
 export const toThreadsButton = (): void => document.querySelector<HTMLElement>(".bar .only-narrow")?.focus();
 

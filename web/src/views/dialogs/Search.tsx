@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { search } from "../../api";
 import { closeDialog, threadId } from "../../app";
 import type { HistoryMessage } from "../../wire";
@@ -40,7 +40,7 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
     if (counts) setFound(all);
   }
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     soon.current = setTimeout(() => void find(typed.trim()), PAUSE);
     return () => clearTimeout(soon.current);
   }, [typed]);
@@ -60,7 +60,7 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
           value={typed}
           onInput={(event) => setTyped(event.currentTarget.value)}
           onKeyDown={(event) => {
-            if (event.key !== "Enter" || isComposing(event)) return;
+            if (event.key !== "Enter" || event.repeat || isComposing(event)) return;
             clearTimeout(soon.current);
             void find(typed.trim());
           }}

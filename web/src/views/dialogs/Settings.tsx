@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { changeSettings, settings } from "../../api";
 import { closeDialog, mayConfigure, threadId, toast } from "../../app";
 import type { Policy, ThreadSettings } from "../../wire";
@@ -34,7 +34,7 @@ function Form({ thread, loaded }: { thread: string; loaded: ThreadSettings }) {
   /** How often it was to be saved. */
   const [attempts, setAttempts] = useState(0);
   const form = useRef<HTMLFormElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (attempts) form.current?.querySelector<HTMLElement>('[aria-invalid="true"]')?.focus();
   }, [attempts]);
   const saving = useAttempt();
