@@ -392,6 +392,34 @@ test("Enter searches at once, and once", async () => {
   expect(asked.map((one) => one.path.split("?")[1]?.split("&")[0])).toEqual(["q=word"]);
 });
 
+/** Whatever is drawn anew is, and no frame is over since. */
+const drawn = () => Promise.resolve();
+
+test("Enter at once after a letter searches once", async () => {
+  await open("search");
+  vi.useFakeTimers();
+  const field = find<HTMLInputElement>("input");
+  field.value = "word";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  await drawn();
+  field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+  await vi.advanceTimersByTimeAsync(2_000);
+  expect(asked).toHaveLength(1);
+});
+
+test("what is saved late closes no other window, however soon that was opened", async () => {
+  await open("settings");
+  await last("GET", "/api/threads/one/settings").answer({ settings: SETTINGS });
+  press(button("Save"));
+  await settle();
+  dialog.value = undefined;
+  await drawn();
+  dialog.value = "search";
+  await drawn();
+  await last("PUT", "/api/threads/one/settings").answer(undefined, 204);
+  expect(dialog.value).toBe("search");
+});
+
 test("whoever signs out leaves nothing of what they typed", async () => {
   localStorage.setItem("m3.draft/default.ann/one", JSON.stringify({ text: "half a thou", at: 1 }));
   await open("preferences");

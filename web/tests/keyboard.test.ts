@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, expect, test, vi } from "vitest";
-import { COMPOSER, isForWhatWentAway, isTyped, typeOn } from "../src/views/keyboard";
+import { COMPOSER, isForWhatWentAway, isTyped, pressOnce, typeOn } from "../src/views/keyboard";
 
 const enter = (time: number, repeat = false): KeyboardEvent =>
   Object.defineProperty(new KeyboardEvent("keydown", { key: "Enter", repeat }), "timeStamp", { value: time });
@@ -28,4 +28,14 @@ test("Enter after something was typed is for the composer, however soon", () => 
 
 test("a key that is held down is for what it was pressed on", () => {
   expect(isForWhatWentAway(enter(9_000, true))).toBe(true);
+});
+
+test("a key that is held presses no button, and goes on making lines", () => {
+  pressOnce();
+  document.body.innerHTML = "<button>A</button><textarea></textarea>";
+  const isDone = (selector: string, repeat: boolean) =>
+    document
+      .querySelector(selector)
+      ?.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", repeat, bubbles: true, cancelable: true }));
+  expect([isDone("button", false), isDone("button", true), isDone("textarea", true)]).toEqual([true, false, true]);
 });

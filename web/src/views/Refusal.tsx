@@ -24,6 +24,7 @@ export function useAttempt() {
   const [problem, setProblem] = useState<Problem | undefined>(undefined);
   const newest = useRef<unknown>(undefined);
   useLayoutEffect(
+    // at once: what is answered before the next frame does not count either
     () => () => {
       newest.current = undefined;
     },

@@ -40,6 +40,7 @@ export function Search({ goTo }: { goTo: (messageId: string) => void }) {
     if (counts) setFound(all);
   }
 
+  // before the next key, which may be Enter
   useLayoutEffect(() => {
     soon.current = setTimeout(() => void find(typed.trim()), PAUSE);
     return () => clearTimeout(soon.current);
