@@ -310,6 +310,26 @@ async def test_on_a_phone_the_list_of_threads_opens_and_closes(
     await fits(page)
 
 
+async def test_a_window_stays_where_one_selects_to_or_from_beside_it(
+    open_room: Room, visit: Visits, thread: str
+) -> None:
+    page = await visit(open_room, thread)
+    await live(page)
+    await page.get_by_role("button", name="Thread settings").click()
+    window = page.get_by_role("dialog", name="Thread settings")
+    box = await window.get_by_label("System prompt").bounding_box()
+    assert box
+    within, beside = (box["x"] + 20, box["y"] + 20), (5, 400)
+    for begins, ends in ((within, beside), (beside, within)):
+        await page.mouse.move(*begins)
+        await page.mouse.down()
+        await page.mouse.move(*ends)
+        await page.mouse.up()
+        await expect(window).to_be_visible()
+    await page.mouse.click(*beside)
+    await expect(window).to_be_hidden()
+
+
 async def test_a_tap_beside_a_window_closes_it_and_presses_nothing_behind_it(
     open_room: Room, visit: Visits, thread: str
 ) -> None:

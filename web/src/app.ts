@@ -97,7 +97,7 @@ export async function start(): Promise<void> {
   effect(beginAnewForAnother());
   effect(() => {
     const coming = new AbortController();
-    if (needsSignIn.value) who.value = undefined;
+    if (needsSignIn.value || isEnding.value) who.value = undefined;
     else void untilReached(() => enter(coming.signal), coming.signal);
     return () => coming.abort();
   });
@@ -107,7 +107,7 @@ export async function start(): Promise<void> {
   effect(openConversation);
 }
 
-/** The page is to be loaded anew, once the room can be reached. */
+/** Whoever was here goes: the page shows nothing more, and is loaded anew once the room can be reached. */
 export const isEnding = signal(false);
 
 /** Whoever signs out, or in as somebody else in another page of this browser, leaves nothing here of what was said and
@@ -118,10 +118,7 @@ function beginAnewForAnother(): () => void {
     const now = whichSignIn.value;
     if (before !== undefined && now !== before) {
       for (const name of here.namesKept("")) here.forget(name);
-      batch(() => {
-        isEnding.value = true;
-        who.value = undefined;
-      });
+      isEnding.value = true;
       void untilReached(async () => void (await api.roomInfo())).then(() => location.reload());
     }
     before = now;

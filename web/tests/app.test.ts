@@ -345,6 +345,24 @@ test.each([false, true])("whoever signs out is forgotten here, with the room awa
   expect(reload).toHaveBeenCalledOnce();
 });
 
+test("a page that is to be loaded anew does nothing for who signs in elsewhere meanwhile", async () => {
+  wasSignedIn();
+  await load();
+  room.isBusy = true;
+  await api.signOut().catch(() => undefined);
+  await pass();
+  room.isBusy = false;
+  room.asked = [];
+  room.access.add("access 7");
+  wasSignedIn(7);
+  dispatchEvent(new StorageEvent("storage", { key: "m3.sign-in" }));
+  await pass(5_000);
+  expect(paths()).toEqual([]);
+  expect(app.who.value).toBeUndefined();
+  await pass(30_000);
+  expect(reload).toHaveBeenCalled();
+});
+
 test("whoever signs out, or in as another, in another page of the browser does so here", async () => {
   wasSignedIn();
   await load();

@@ -2,7 +2,7 @@
 import { render } from "preact";
 import { act } from "preact/test-utils";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { dialog, role, room, threadId, toast, who } from "../src/app";
+import { dialog, isEnding, role, room, threadId, toast, who } from "../src/app";
 import { language } from "../src/preferences";
 import type { Conversation } from "../src/thread/conversation";
 import { listed } from "../src/threads";
@@ -61,6 +61,7 @@ afterEach(() => {
   act(() => render(null, place));
   dialog.value = undefined;
   toast.value = undefined;
+  isEnding.value = false;
   vi.useRealTimers();
   vi.restoreAllMocks();
 });
@@ -424,6 +425,7 @@ test("whoever signs out leaves nothing of what they typed", async () => {
   localStorage.setItem("m3.draft/default.ann/one", JSON.stringify({ text: "half a thou", at: 1 }));
   await open("preferences");
   press(button("Sign out"));
+  expect(isEnding.value).toBe(true);
   await settle();
   expect(last("POST", "/api/logout")).toBeTruthy();
   expect(localStorage.getItem("m3.draft/default.ann/one")).toBeNull();

@@ -40,6 +40,9 @@ export function Dialog(props: { title: string; close: () => void; children: Comp
       onPointerDown={(event) => {
         isPressedBeside.current = isBeside(event);
       }}
+      onPointerUp={(event) => {
+        if (!isBeside(event)) isPressedBeside.current = false;
+      }}
       onClick={(event) => {
         // who selects text may end beside it; and a touch ends only here, after which nothing behind it is pressed
         if (isPressedBeside.current && isBeside(event)) close();

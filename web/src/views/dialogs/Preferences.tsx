@@ -1,6 +1,6 @@
 import { useId, useState } from "preact/hooks";
 import { changePassword, signOut } from "../../api";
-import { closeDialog, conversation, OPEN_PLACE, place, room, toast, who } from "../../app";
+import { closeDialog, conversation, isEnding, OPEN_PLACE, place, room, toast, who } from "../../app";
 import { isName, LONGEST_NAME, ownName, THEMES, theme } from "../../preferences";
 import { threadsWaiting } from "../../thread/outbox";
 import { words } from "../../words";
@@ -84,9 +84,10 @@ function Account() {
   async function leave(): Promise<void> {
     const { value: mine } = place;
     closeDialog();
+    isEnding.value = true; // at once, however long the room takes to answer
     forgetDrafts(mine);
     await signOut().catch(() => undefined); // forgotten here in any case
-    forgetDrafts(mine); // what was typed meanwhile
+    forgetDrafts(mine); // what was typed in another page meanwhile
   }
   return (
     <div class="stack">
