@@ -312,7 +312,7 @@ const said = (...contents: string[]) => ({
   })),
 });
 
-test("a window has the keyboard at once, and not a frame later", () => {
+test("a window opens at once, and not a frame later", () => {
   const shows = vi.spyOn(HTMLDialogElement.prototype, "showModal");
   dialog.value = "preferences";
   render(<Dialogs goTo={() => undefined} />, place);

@@ -38,7 +38,7 @@ export function App() {
   }, [threadId.value, dialog.value]);
   useLayoutEffect(() => {
     if (!showsThreads.value) return;
-    // where Escape is heard; it is still on its way in, to which nothing needs to be scrolled
+    // where Escape is heard; not scrolled to, since it still slides in
     document.querySelector<HTMLElement>(".side header button")?.focus({ preventScroll: true });
   }, [showsThreads.value]);
   if (!room.value || isEnding.value) return <Waiting />;

@@ -32,6 +32,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     element.style.height = "auto";
     element.style.height = `${element.scrollHeight + 2}px`;
   }, [text]);
+  // before the next frame, so that what is typed at once is in it; a window that opens with the thread takes it from here
   useLayoutEffect(() => {
     if (matchMedia("(pointer: fine)").matches) field.current?.focus();
   }, [conversation]);
